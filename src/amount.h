@@ -1,0 +1,48 @@
+/*
+ * amount.h
+ *		Exact decimal amounts: a 128-bit count of the currency's smallest unit.
+ *
+ * numeric(38, s) fits: 10^38 - 1 is below 2^127.  Amounts cross into SQL as
+ * numeric and never pass through a float.
+ */
+#ifndef FIN_AMOUNT_H
+#define FIN_AMOUNT_H
+
+#include "utils/numeric.h"
+
+typedef __int128 FinAmount;
+
+#define FIN_AMOUNT_MAX_DIGITS	38
+#define FIN_AMOUNT_MAX_SCALE	18
+
+typedef enum FinAmountFault
+{
+	FIN_AMOUNT_OK,
+	FIN_AMOUNT_NAN,
+	FIN_AMOUNT_INFINITE,
+	FIN_AMOUNT_SCALE,			/* more decimals than the currency has */
+	FIN_AMOUNT_RANGE			/* more than 38 digits */
+} FinAmountFault;
+
+/* numeric to units of 10^-scale; exact or a fault */
+extern FinAmountFault fin_amount_decode(Numeric number, int scale,
+										FinAmount *amount);
+
+/* units of 10^-scale to numeric with that scale, palloc'd */
+extern Numeric fin_amount_encode(FinAmount amount, int scale);
+
+/* a + b, or false when the sum has more than 38 digits */
+extern bool fin_amount_add(FinAmount a, FinAmount b, FinAmount *sum);
+
+/* decimal text, palloc'd */
+extern char *fin_amount_text(FinAmount amount, int scale);
+
+/*
+ * Decodes an amount a caller gave: above zero, finite, within the currency's
+ * decimals and 38 digits; otherwise an error that names 'what'.
+ */
+extern FinAmount fin_amount_from_caller(Numeric number, int scale,
+										const char *currency,
+										const char *what);
+
+#endif							/* FIN_AMOUNT_H */

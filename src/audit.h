@@ -1,0 +1,42 @@
+/*
+ * audit.h
+ *		The audit log: append records with their leaf hash; the row trigger.
+ */
+#ifndef FIN_AUDIT_H
+#define FIN_AUDIT_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+/* one record; what is NULL or has its flag off is stored as null */
+typedef struct FinAuditRecord
+{
+	const char *operation;		/* 'transfer', 'create_account', 'INSERT' ... */
+	const char *status;			/* 'completed', 'rejected' ... */
+	int64		message_id;		/* 0: none */
+	int64		transfer_id;	/* 0: none */
+	int64		account_id;		/* 0: none; the side debited */
+	int64		counterparty_id;	/* 0: none; the side credited */
+	const char *currency;
+	Datum		amount;			/* numeric; 0: none */
+	Datum		balance_before; /* numerics, of account; 0: none */
+	Datum		balance_after;
+	Datum		counterparty_before;
+	Datum		counterparty_after;
+	const char *object;			/* 'schema.table' for row changes */
+	const char *request;		/* JSON text, stored and hashed to the byte */
+	const char *response;
+} FinAuditRecord;
+
+/*
+ * Appends n records in one write: draws ids, fills in the context
+ * (fin_context()), the top-level xid and the sequence in it, computes the leaf
+ * hashes.  Call inside fin_query_begin/end, after fin_context() was called
+ * outside.
+ */
+extern void fin_audit_append(const FinAuditRecord *records, int n);
+
+extern void fin_audit_init(void);
+
+#endif							/* FIN_AUDIT_H */

@@ -1,0 +1,69 @@
+/*
+ * cache.c
+ *		Transactional invalidation of configuration caches.
+ *
+ * Owns a list of the caches of this backend and one relation-cache callback,
+ * registered once.  A rollback, also to a savepoint, makes the server send the
+ * invalidation to this backend itself, so a cache filled with uncommitted rows
+ * does not survive them.  Takes no locks.
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+
+#include "cache.h"
+#include "query.h"
+
+static FinCache *caches = NULL;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	for (FinCache *cache = caches; cache != NULL; cache = cache->next)
+	{
+		if (relid == InvalidOid || relid == cache->relid)
+			cache->valid = false;
+	}
+}
+
+void
+fin_cache_register(FinCache *cache)
+{
+	if (caches == NULL)
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	cache->valid = false;
+	cache->next = caches;
+	caches = cache;
+}
+
+bool
+fin_cache_valid(const FinCache *cache)
+{
+	return cache->valid;
+}
+
+void
+fin_cache_loading(FinCache *cache)
+{
+	cache->relid = fin_query_relation(cache->table);
+	cache->valid = true;
+}
+
+/* statement trigger on configuration tables */
+PG_FUNCTION_INFO_V1(finance_config_changed);
+
+Datum
+finance_config_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("_config_changed() can only be called as a trigger"));
+	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	return PointerGetDatum(NULL);
+}

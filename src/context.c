@@ -1,0 +1,296 @@
+/*
+ * context.c
+ *		Who acts.
+ *
+ * Owns: the current FinContext (static, refilled by each call), a cache of
+ * tenants (bounded, invalidated with finance.tenant), and the trace id and
+ * record sequence of the current top-level transaction, told apart by its
+ * local transaction id.  Takes no locks but those of the lookup.
+ *
+ * A tenant named by a setting is no boundary, since the same user can SET it:
+ * each call checks that the user is a member of the tenant's role.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "cache.h"
+#include "compat.h"
+#include "context.h"
+#include "errors.h"
+#include "ident.h"
+#include "query.h"
+#include "settings.h"
+
+#define FIN_TENANT_CACHE_MAX	16
+#define FIN_ACTOR_LENGTH_MAX	256
+#define FIN_USER_AGENT_LENGTH_MAX 1024
+
+typedef struct Tenant
+{
+	int32		tenant_id;
+	Oid			member_role;	/* InvalidOid: open */
+	pg_tz	   *zone;
+} Tenant;
+
+static FinCache tenant_cache = {.table = "tenant"};
+static Tenant tenants[FIN_TENANT_CACHE_MAX];
+static int	ntenants = 0;
+
+static FinContext context;
+static LocalTransactionId current_lxid = InvalidLocalTransactionId;
+static pg_uuid_t transaction_trace;
+static int32 transaction_sequence;
+
+static FinQuery find_tenant =
+{
+	.sql = "SELECT time_zone, member_role::pg_catalog.oid"
+	" FROM finance.tenant WHERE tenant_id = $1",
+	.nargs = 1,
+	.argtypes = {INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+static pg_tz *
+zone_by_name(const char *name, int32 tenant_id)
+{
+	pg_tz	   *zone = pg_tzset(name);
+
+	if (zone == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("time zone \"%s\" of tenant %d not recognized",
+					   name, tenant_id),
+				errhint("Set finance.tenant.time_zone to a name in pg_timezone_names."));
+	return zone;
+}
+
+static Tenant *
+load_tenant(int32 tenant_id)
+{
+	FinQueryScope scope;
+	Tenant	   *tenant = NULL;
+	Datum		values[1] = {Int32GetDatum(tenant_id)};
+
+	if (!fin_cache_valid(&tenant_cache) || ntenants == FIN_TENANT_CACHE_MAX)
+		ntenants = 0;
+	fin_query_begin(&scope);
+	fin_cache_loading(&tenant_cache);
+	if (fin_query_run(&find_tenant, values, NULL, 1) == 1)
+	{
+		bool		isnull;
+		char	   *zone_name = fin_query_text(0, 1);
+		Datum		role = fin_query_datum(0, 2, &isnull);
+
+		tenant = &tenants[ntenants];
+		tenant->tenant_id = tenant_id;
+		tenant->zone = zone_by_name(zone_name, tenant_id);
+		tenant->member_role = isnull ? InvalidOid : DatumGetObjectId(role);
+		ntenants++;
+	}
+	fin_query_end(&scope);
+	return tenant;
+}
+
+/* NULL when there is none */
+static Tenant *
+find_cached_tenant(int32 tenant_id)
+{
+	if (fin_cache_valid(&tenant_cache))
+	{
+		for (int i = 0; i < ntenants; i++)
+		{
+			if (tenants[i].tenant_id == tenant_id)
+				return &tenants[i];
+		}
+	}
+	return load_tenant(tenant_id);
+}
+
+static void
+check_tenant(int32 tenant_id)
+{
+	Tenant	   *tenant = find_cached_tenant(tenant_id);
+
+	if (tenant == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_UNKNOWN_TENANT),
+				errmsg("tenant %d does not exist", tenant_id),
+				errhint("Create it with finance.create_tenant(), or set finance.tenant to one that exists."));
+	if (OidIsValid(tenant->member_role) &&
+		!has_privs_of_role(GetUserId(), tenant->member_role))
+		ereport(ERROR,
+				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("permission denied for tenant %d", tenant_id),
+				errdetail("User \"%s\" is not a member of the tenant's role \"%s\".",
+						  GetUserNameFromId(GetUserId(), true),
+						  GetUserNameFromId(tenant->member_role, true)));
+}
+
+/* settings from the startup packet are not verified by the server */
+static const char *
+checked_text(const char *value, const char *setting, int length_max)
+{
+	int			length;
+
+	if (value == NULL || value[0] == '\0')
+		return NULL;
+	length = strlen(value);
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), value, length, true))
+		ereport(ERROR,
+				errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				errmsg("%s is not valid in encoding \"%s\"",
+					   setting, GetDatabaseEncodingName()));
+	if (length > length_max)
+		ereport(ERROR,
+				errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				errmsg("%s is too long", setting),
+				errdetail("It has %d bytes, the most is %d.",
+						  length, length_max));
+	return value;
+}
+
+/* a new top-level transaction: new trace id, sequence from 1 */
+static void
+follow_transaction(void)
+{
+	if (current_lxid == FIN_MY_LXID)
+		return;
+	current_lxid = FIN_MY_LXID;
+	fin_ident_trace(&transaction_trace);
+	transaction_sequence = 0;
+}
+
+/* once per backend; stays null for Unix sockets and in workers */
+static void
+fill_client_address(void)
+{
+	static bool known = false;
+	LOCAL_FCINFO(fcinfo, 0);
+	Datum		address;
+
+	if (known)
+		return;
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	address = inet_client_addr(fcinfo);
+	if (!fcinfo->isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		context.client_addr = datumCopy(address, false, -1);
+		context.has_client_addr = true;
+		MemoryContextSwitchTo(old);
+	}
+	known = true;
+}
+
+/* names of the users, looked up again only when the user changes */
+static void
+fill_users(void)
+{
+	static Oid	session_user = InvalidOid;
+	static Oid	current_user = InvalidOid;
+	static char session_name[NAMEDATALEN];
+	static char current_name[NAMEDATALEN];
+
+	if (session_user != GetSessionUserId())
+	{
+		session_user = GetSessionUserId();
+		strlcpy(session_name, GetUserNameFromId(session_user, false),
+				NAMEDATALEN);
+	}
+	if (current_user != GetUserId())
+	{
+		current_user = GetUserId();
+		strlcpy(current_name, GetUserNameFromId(current_user, false),
+				NAMEDATALEN);
+	}
+	context.session_user = session_name;
+	context.actor = checked_text(fin_actor, "finance.actor",
+								 FIN_ACTOR_LENGTH_MAX);
+	if (context.actor == NULL)
+		context.actor = current_name;
+}
+
+const FinContext *
+fin_context(void)
+{
+	check_tenant(fin_tenant);
+	follow_transaction();
+	context.tenant_id = fin_tenant;
+	context.trace_id = transaction_trace;
+	if (fin_trace_id != NULL && fin_trace_id[0] != '\0')
+		context.trace_id = *DatumGetUUIDP(DirectFunctionCall1(uuid_in,
+															  CStringGetDatum(fin_trace_id)));
+	fill_users();
+	fill_client_address();
+	context.user_agent = checked_text(fin_user_agent, "finance.user_agent",
+									  FIN_USER_AGENT_LENGTH_MAX);
+	return &context;
+}
+
+int32
+fin_context_next_sequence(void)
+{
+	follow_transaction();
+	return ++transaction_sequence;
+}
+
+void
+fin_context_local(int32 tenant_id, TimestampTz when,
+				  DateADT *date, TimeADT *time_of_day)
+{
+	Tenant	   *tenant = find_cached_tenant(tenant_id);
+	struct pg_tm tm;
+	fsec_t		fsec;
+	int			offset;
+
+	if (tenant == NULL ||
+		timestamp2tm(when, &offset, &tm, &fsec, NULL, tenant->zone) != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				errmsg("time out of range for tenant %d", tenant_id));
+	*date = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	*time_of_day = ((((int64) tm.tm_hour * 60 + tm.tm_min) * 60 + tm.tm_sec)
+					* USECS_PER_SEC) + fsec;
+}
+
+void
+fin_context_init(void)
+{
+	fin_cache_register(&tenant_cache);
+}
+
+PG_FUNCTION_INFO_V1(finance_is_tenant_visible);
+
+/*
+ * finance._is_tenant_visible(tenant_id int) returns boolean
+ *
+ * For row security: the row belongs to the session's tenant and the user is a
+ * member of that tenant's role.
+ */
+Datum
+finance_is_tenant_visible(PG_FUNCTION_ARGS)
+{
+	Tenant	   *tenant;
+
+	if (PG_GETARG_INT32(0) != fin_tenant)
+		PG_RETURN_BOOL(false);
+	tenant = find_cached_tenant(fin_tenant);
+	PG_RETURN_BOOL(tenant != NULL &&
+				   (!OidIsValid(tenant->member_role) ||
+					has_privs_of_role(GetUserId(), tenant->member_role)));
+}

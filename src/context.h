@@ -1,0 +1,42 @@
+/*
+ * context.h
+ *		Who acts: tenant, actor, trace id, client address, user agent; and the
+ *		tenant's business date.
+ */
+#ifndef FIN_CONTEXT_H
+#define FIN_CONTEXT_H
+
+#include "datatype/timestamp.h"
+#include "utils/date.h"
+#include "utils/uuid.h"
+
+typedef struct FinContext
+{
+	int32		tenant_id;		/* checked: the user may act for it */
+	pg_uuid_t	trace_id;		/* finance.trace_id, else one per transaction */
+	const char *actor;			/* finance.actor, else the current user */
+	const char *session_user;
+	const char *user_agent;		/* NULL if not told; valid in the encoding */
+	Datum		client_addr;	/* inet; 0 when local or in a worker */
+	bool		has_client_addr;
+} FinContext;
+
+/*
+ * The context of this call.  Valid until the next call of fin_context().
+ * Errors: LG010 unknown tenant, 42501 not a member of its role, 22P02 bad
+ * finance.trace_id, 22021 user agent not valid in the encoding.
+ * Runs a query the first time: call it outside of fin_query_begin/end, so that
+ * the current user is still the caller.
+ */
+extern const FinContext *fin_context(void);
+
+/* 'when' in the tenant's time zone: the date, and microseconds of the day */
+extern void fin_context_local(int32 tenant_id, TimestampTz when,
+							  DateADT *date, TimeADT *time_of_day);
+
+/* sequence number of the next audit record in this top-level transaction */
+extern int32 fin_context_next_sequence(void);
+
+extern void fin_context_init(void);
+
+#endif							/* FIN_CONTEXT_H */

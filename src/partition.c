@@ -1,0 +1,174 @@
+/*
+ * partition.c
+ *		Monthly partitions of the tables ranged by time-ordered id.
+ *
+ * A month's partition is made by the worker ahead of time, or, when that did
+ * not happen, by the transaction that first needs it: nothing ever fails for
+ * want of a partition.  Partitions are not members of the extension, so
+ * pg_dump writes them like ordinary tables; they go with their parent.
+ *
+ * Locks: making one holds SHARE UPDATE EXCLUSIVE on the parent until the end
+ * of the transaction, which readers and writers of other months do not notice.
+ * Owns: per table, the id range known to be covered, forgotten whenever the
+ * parent's relation cache entry is invalidated.
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "storage/lmgr.h"
+#include "utils/datetime.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "cache.h"
+#include "errors.h"
+#include "ident.h"
+#include "partition.h"
+#include "query.h"
+
+#define FIN_PARTITIONS_AHEAD	2
+
+typedef struct Partitioned
+{
+	FinCache	cache;			/* valid: the known range is */
+	const char *guard;			/* statement trigger function against changes */
+	const char *guard_events;
+	int64		known_from;
+	int64		known_to;
+} Partitioned;
+
+static Partitioned partitioned[] =
+{
+	[FIN_PARTITIONED_TRANSFER] =
+	{
+		.cache = {.table = "transfer"},
+		.guard = "_immutable_guard",
+		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
+	},
+	[FIN_PARTITIONED_AUDIT_RECORD] =
+	{
+		.cache = {.table = "audit_record"},
+		.guard = "_audit_guard",
+		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
+	},
+};
+
+/* year * 12 + month - 1 of an id, in UTC */
+static int
+month_of(int64 id)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (timestamp2tm(fin_ident_time(id), NULL, &tm, &fsec, NULL, NULL) != 0)
+		elog(ERROR, "id " INT64_FORMAT " is out of range", id);
+	return tm.tm_year * 12 + tm.tm_mon - 1;
+}
+
+static int64
+month_floor(int month)
+{
+	int64		days = date2j(month / 12, month % 12 + 1, 1) - POSTGRES_EPOCH_JDATE;
+
+	return fin_ident_floor(days * USECS_PER_DAY);
+}
+
+static void
+make_partition(const Partitioned *table, const char *name, int month)
+{
+	const char *parent = table->cache.table;
+
+	fin_query_utility(psprintf("CREATE TABLE finance.%s"
+							   " (LIKE finance.%s INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
+							   name, parent));
+	fin_query_utility(psprintf("ALTER TABLE finance.%s ATTACH PARTITION finance.%s"
+							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
+							   parent, name, month_floor(month),
+							   month_floor(month + 1)));
+	fin_query_utility(psprintf("CREATE TRIGGER guard BEFORE %s ON finance.%s"
+							   " FOR EACH STATEMENT EXECUTE FUNCTION finance.%s()",
+							   table->guard_events, name, table->guard));
+	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ALWAYS TRIGGER guard",
+							   name));
+}
+
+static void
+ensure_month(Partitioned *table, int month)
+{
+	char	   *name = psprintf("%s_%04d_%02d", table->cache.table,
+								month / 12, month % 12 + 1);
+	Oid			parent = fin_query_relation(table->cache.table);
+	Oid			child = fin_query_relation(name);
+
+	if (!OidIsValid(child))
+	{
+		/* one maker at a time; the second finds the work of the first */
+		LockRelationOid(parent, ShareUpdateExclusiveLock);
+		child = fin_query_relation(name);
+		if (!OidIsValid(child))
+			make_partition(table, name, month);
+	}
+	if (OidIsValid(child) && !get_rel_relispartition(child))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("table finance.%s is not attached as a partition", name),
+				errhint("Attach it to finance.%s, or rename it.",
+						table->cache.table));
+	pfree(name);
+}
+
+void
+fin_partition_ensure(FinPartitioned which, int64 id)
+{
+	Partitioned *table = &partitioned[which];
+	int			month;
+
+	if (table->cache.valid && id >= table->known_from && id < table->known_to)
+		return;
+	month = month_of(id);
+	fin_cache_loading(&table->cache);
+	ensure_month(table, month);
+	table->known_from = month_floor(month);
+	table->known_to = month_floor(month + 1);
+}
+
+void
+fin_partition_ahead(void)
+{
+	int			month = month_of(fin_ident_floor(GetCurrentTimestamp()));
+
+	for (int i = 0; i < (int) lengthof(partitioned); i++)
+	{
+		for (int ahead = 0; ahead <= FIN_PARTITIONS_AHEAD; ahead++)
+			ensure_month(&partitioned[i], month + ahead);
+	}
+}
+
+void
+fin_partition_init(void)
+{
+	for (int i = 0; i < (int) lengthof(partitioned); i++)
+		fin_cache_register(&partitioned[i].cache);
+}
+
+PG_FUNCTION_INFO_V1(finance_immutable_guard);
+
+/* statement trigger of tables whose rows never change */
+Datum
+finance_immutable_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("_immutable_guard() can only be called as a trigger"));
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_IMMUTABLE),
+			errmsg("rows of finance.%s are never changed or deleted",
+				   RelationGetRelationName(trigger->tg_relation)),
+			errhint("Correct money with another transfer; drop old months by detaching their partition."));
+	return PointerGetDatum(NULL);
+}

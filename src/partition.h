@@ -1,0 +1,24 @@
+/*
+ * partition.h
+ *		Monthly partitions of the tables ranged by time-ordered id.
+ */
+#ifndef FIN_PARTITION_H
+#define FIN_PARTITION_H
+
+#include "c.h"
+
+typedef enum FinPartitioned
+{
+	FIN_PARTITIONED_TRANSFER,
+	FIN_PARTITIONED_AUDIT_RECORD
+} FinPartitioned;
+
+/* see that the partition for this id exists, making it if not */
+extern void fin_partition_ensure(FinPartitioned table, int64 id);
+
+/* worker's chore: the current and the next two months of each table */
+extern void fin_partition_ahead(void);
+
+extern void fin_partition_init(void);
+
+#endif							/* FIN_PARTITION_H */

@@ -1,0 +1,192 @@
+/*
+ * query.c
+ *		The one gateway to SPI.
+ *
+ * Owns the kept plans: each hangs on a static FinQuery and lives as long as
+ * the backend; the plan cache invalidates and rebuilds it.
+ *
+ * Plans are generic, built once, and used for every later call.  A generic
+ * plan made while a table is empty must still be right when it is full, so
+ * sequential scans are disabled while a plan is built: what can go through an
+ * index does, from the first call on a fresh install.  The search path is
+ * pinned at the same time; the plan cache remembers it for rebuilding.
+ *
+ * Locks: those of the queries.  The current user is the extension's owner
+ * between begin and end, as in the RI triggers; an ERROR restores it with the
+ * transaction state.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_namespace.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/plancache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "query.h"
+
+/* settings in force while a plan is built */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			planning_settings[] =
+{
+	{"search_path", "pg_catalog, pg_temp"},
+	{"enable_seqscan", "off"},
+	{"jit", "off"},				/* a disabled path's cost would trigger it */
+};
+
+static HeapTuple
+finance_namespace(void)
+{
+	HeapTuple	tuple = SearchSysCache1(NAMESPACENAME, CStringGetDatum("finance"));
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_SCHEMA),
+				errmsg("schema \"finance\" does not exist"),
+				errhint("Run CREATE EXTENSION finance in this database."));
+	return tuple;
+}
+
+Oid
+fin_query_owner(void)
+{
+	HeapTuple	tuple = finance_namespace();
+	Oid			owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* InvalidOid when there is no such relation */
+Oid
+fin_query_relation(const char *name)
+{
+	HeapTuple	tuple = finance_namespace();
+	Oid			namespace = ((Form_pg_namespace) GETSTRUCT(tuple))->oid;
+
+	ReleaseSysCache(tuple);
+	return get_relname_relid(name, namespace);
+}
+
+void
+fin_query_begin(FinQueryScope *scope)
+{
+	Oid			owner = fin_query_owner();
+
+	scope->caller = CurrentMemoryContext;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	GetUserIdAndSecContext(&scope->save_user, &scope->save_sec_context);
+	SetUserIdAndSecContext(owner,
+						   scope->save_sec_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+}
+
+void
+fin_query_end(FinQueryScope *scope)
+{
+	SetUserIdAndSecContext(scope->save_user, scope->save_sec_context);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+}
+
+/* make or remake the plan under our planner settings */
+static void
+build_plan(FinQuery *query)
+{
+	int			nest = NewGUCNestLevel();
+	CachedPlan *built;
+
+	for (int i = 0; i < (int) lengthof(planning_settings); i++)
+		(void) set_config_option(planning_settings[i].name,
+								 planning_settings[i].value,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+
+	if (query->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs,
+											  query->argtypes,
+											  CURSOR_OPT_GENERIC_PLAN);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", query->sql,
+				 SPI_result_code_string(SPI_result));
+		if (SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not keep the plan of \"%s\"", query->sql);
+		query->plan = plan;
+	}
+
+	built = SPI_plan_get_cached_plan(query->plan);
+	if (built != NULL)
+		ReleaseCachedPlan(built, CurrentResourceOwner);
+	AtEOXact_GUC(true, nest);
+}
+
+uint64
+fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
+{
+	int			code;
+
+	if (query->plan == NULL || !SPI_plan_is_valid(query->plan))
+		build_plan(query);
+
+	if (query->read_latest)
+		PushActiveSnapshot(GetLatestSnapshot());
+	code = SPI_execute_plan(query->plan, values, nulls, query->read_latest,
+							limit);
+	if (query->read_latest)
+		PopActiveSnapshot();
+
+	if (code != query->expect)
+		elog(ERROR, "unexpected result %s of \"%s\"",
+			 SPI_result_code_string(code), query->sql);
+	return SPI_processed;
+}
+
+Datum
+fin_query_datum(uint64 row, int column, bool *isnull)
+{
+	Assert(row < SPI_tuptable->numvals);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}
+
+int64
+fin_query_int64(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = fin_query_datum(row, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "unexpected null in column %d", column);
+	return DatumGetInt64(value);
+}
+
+char *
+fin_query_text(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = fin_query_datum(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+void
+fin_query_utility(const char *command)
+{
+	int			code = SPI_execute(command, false, 0);
+
+	if (code < 0)
+		elog(ERROR, "unexpected result %s of \"%s\"",
+			 SPI_result_code_string(code), command);
+}

@@ -1,0 +1,70 @@
+/*
+ * query.h
+ *		The one gateway to SPI: a static query, its kept plan, a checked result.
+ *
+ * Use:
+ *		static FinQuery lookup = {
+ *			.sql = "SELECT ... FROM finance.tenant WHERE tenant_id = $1",
+ *			.nargs = 1, .argtypes = {INT4OID}, .expect = SPI_OK_SELECT};
+ *
+ *		FinQueryScope scope;
+ *		fin_query_begin(&scope);
+ *		n = fin_query_run(&lookup, values, NULL, 0);
+ *		... fin_query_int64(row, column, &isnull) ...
+ *		fin_query_end(&scope);
+ *
+ * Between begin and end the current user is the owner of the extension, so the
+ * caller of a function needs no privilege on tables.  Memory allocated between
+ * is freed by end; allocate what must live longer in scope.caller.
+ * An ERROR in between is cleaned up by the transaction machinery.
+ */
+#ifndef FIN_QUERY_H
+#define FIN_QUERY_H
+
+#include "executor/spi.h"
+#include "utils/palloc.h"
+
+#define FIN_QUERY_MAX_ARGS 40
+
+typedef struct FinQuery
+{
+	const char *sql;			/* names qualified, values only as $n */
+	int			nargs;
+	int			expect;			/* SPI_OK_... that must come back */
+	bool		read_latest;	/* read with the newest snapshot, whatever the
+								 * isolation level: for loading caches */
+	SPIPlanPtr	plan;			/* kept; filled at first use */
+	Oid			argtypes[FIN_QUERY_MAX_ARGS];
+} FinQuery;
+
+typedef struct FinQueryScope
+{
+	MemoryContext caller;		/* the context that was current at begin */
+	Oid			save_user;
+	int			save_sec_context;
+} FinQueryScope;
+
+extern void fin_query_begin(FinQueryScope *scope);
+extern void fin_query_end(FinQueryScope *scope);
+
+/*
+ * Runs the query and returns the number of rows processed; rows, if any, are
+ * in SPI_tuptable.  nulls: one char per argument as SPI takes them, or NULL.
+ * limit: most rows to fetch, 0 for all.
+ */
+extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
+							long limit);
+
+/* a column (from 1) of a row (from 0) of the last result */
+extern Datum fin_query_datum(uint64 row, int column, bool *isnull);
+extern int64 fin_query_int64(uint64 row, int column);
+extern char *fin_query_text(uint64 row, int column);	/* NULL for null */
+
+/* a utility command made of static text and numbers only; no user text */
+extern void fin_query_utility(const char *command);
+
+/* the owner of the extension; relations of schema finance by name */
+extern Oid	fin_query_owner(void);
+extern Oid	fin_query_relation(const char *name);
+
+#endif							/* FIN_QUERY_H */

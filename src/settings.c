@@ -1,0 +1,97 @@
+/*
+ * settings.c
+ *		The GUCs of finance.
+ *
+ * Owns no memory beyond the GUC variables.  Texts that reach stored rows
+ * (actor, user agent) are checked where they are used, by context.c: a value
+ * given in the connection's startup packet is not verified by the server.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "ident.h"
+#include "settings.h"
+
+int			fin_node = 0;
+int			fin_tenant = 0;
+char	   *fin_actor = NULL;
+char	   *fin_trace_id = NULL;
+char	   *fin_user_agent = NULL;
+char	   *fin_test_clock = NULL;
+int			fin_max_payload = 262144;
+int			fin_notify_window_ms = 5;
+int			fin_sweep_interval_s = 60;
+int			fin_launcher_naptime_s = 60;
+
+/* who acts: any user may set these; tenant is checked against membership */
+static void
+define_context_settings(void)
+{
+	DefineCustomIntVariable("finance.tenant",
+							"Tenant in whose book this session works.",
+							"The user must be a member of the tenant's role.",
+							&fin_tenant, 0, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.actor",
+							   "Person or service on whose behalf this session acts, for the audit log.",
+							   "Empty means the current database user.",
+							   &fin_actor, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.trace_id",
+							   "Trace id (UUID) written to transfers, messages and audit records.",
+							   "Empty means a new one for each transaction.",
+							   &fin_trace_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.user_agent",
+							   "User agent of the request, for the audit log.",
+							   NULL,
+							   &fin_user_agent, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_server_settings(void)
+{
+	DefineCustomIntVariable("finance.node",
+							"Number of this server in the ids it draws; different on every server that shares a book.",
+							NULL,
+							&fin_node, 0, 0, (1 << FIN_ID_NODE_BITS) - 1,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.max_payload",
+							"Largest message payload accepted.",
+							NULL,
+							&fin_max_payload, 262144, 1024, 64 * 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.notify_window",
+							"Shortest time between two notifications on one channel.",
+							NULL,
+							&fin_notify_window_ms, 5, 0, 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.sweep_interval",
+							"Time between two looks of the worker at all subscribed queues.",
+							"A backstop for messages of prepared transactions and logical replication, which ring no bell.",
+							&fin_sweep_interval_s, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.launcher_naptime",
+							"Time between two looks of the launcher for new databases.",
+							NULL,
+							&fin_launcher_naptime_s, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.test_clock",
+							   "Time that risk rules take for now; for tests.",
+							   "Empty means the wall clock.",
+							   &fin_test_clock, "",
+							   PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   NULL, NULL, NULL);
+}
+
+void
+fin_settings_init(void)
+{
+	define_context_settings();
+	define_server_settings();
+	MarkGUCPrefixReserved("finance");
+}

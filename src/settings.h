@@ -1,0 +1,23 @@
+/*
+ * settings.h
+ *		The GUCs of finance.
+ */
+#ifndef FIN_SETTINGS_H
+#define FIN_SETTINGS_H
+
+#include "c.h"
+
+extern int	fin_node;				/* finance.node */
+extern int	fin_tenant;				/* finance.tenant */
+extern char *fin_actor;				/* finance.actor */
+extern char *fin_trace_id;			/* finance.trace_id */
+extern char *fin_user_agent;		/* finance.user_agent */
+extern char *fin_test_clock;		/* finance.test_clock */
+extern int	fin_max_payload;		/* finance.max_payload, bytes */
+extern int	fin_notify_window_ms;	/* finance.notify_window */
+extern int	fin_sweep_interval_s;	/* finance.sweep_interval */
+extern int	fin_launcher_naptime_s; /* finance.launcher_naptime */
+
+extern void fin_settings_init(void);
+
+#endif							/* FIN_SETTINGS_H */

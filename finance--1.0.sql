@@ -18,12 +18,6 @@ CREATE DOMAIN finance.amount AS numeric
 COMMENT ON DOMAIN finance.amount IS
 'money moved: above zero and finite, in units of its currency';
 
-CREATE DOMAIN finance.total AS numeric
-	CONSTRAINT total_not_negative_and_finite
-	CHECK (VALUE >= 0 AND VALUE < 'Infinity');
-COMMENT ON DOMAIN finance.total IS
-'running total of an account: zero or above and finite, in units of its currency';
-
 -- ------------------------------------------------------------------------
 -- settings: tenants
 -- ------------------------------------------------------------------------
@@ -261,6 +255,13 @@ INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('ZMW', 2, 'Zambian Kwacha', true),
 	('ZWG', 2, 'Zimbabwe Gold', true);
 
+CREATE FUNCTION finance._are_totals_valid(debits_posted numeric, credits_posted numeric,
+	debits_pending numeric, credits_pending numeric, spent numeric,
+	min_available numeric, max_balance numeric) RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_are_totals_valid';
+COMMENT ON FUNCTION finance._are_totals_valid(numeric, numeric, numeric, numeric, numeric, numeric, numeric) IS
+'constraint of accounts: totals finite and not negative, available above its floor, balance below its ceiling';
+
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
 -- account_id) and (tenant_id, code) are indexed and neither ever changes, so
@@ -275,11 +276,11 @@ CREATE TABLE finance._account (
 	last_transfer_id bigint NOT NULL DEFAULT 0,
 	created_at		timestamptz NOT NULL,
 	spent_on		date NOT NULL DEFAULT '-infinity',
-	debits_posted	finance.total NOT NULL DEFAULT 0,
-	credits_posted	finance.total NOT NULL DEFAULT 0,
-	debits_pending	finance.total NOT NULL DEFAULT 0,
-	credits_pending	finance.total NOT NULL DEFAULT 0,
-	spent			finance.total NOT NULL DEFAULT 0,
+	debits_posted	numeric NOT NULL DEFAULT 0,
+	credits_posted	numeric NOT NULL DEFAULT 0,
+	debits_pending	numeric NOT NULL DEFAULT 0,
+	credits_pending	numeric NOT NULL DEFAULT 0,
+	spent			numeric NOT NULL DEFAULT 0,
 	min_available	numeric,
 	max_balance		numeric,
 	status			text NOT NULL DEFAULT 'active',
@@ -291,9 +292,8 @@ CREATE TABLE finance._account (
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code),
 	CONSTRAINT account_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES finance.tenant,
 	CONSTRAINT account_currency_fkey FOREIGN KEY (currency) REFERENCES finance.currency,
-	CONSTRAINT account_within_limits CHECK
-		(credits_posted - debits_posted - debits_pending >= min_available
-		AND credits_posted - debits_posted + credits_pending <= max_balance)
+	CONSTRAINT account_totals_valid CHECK (finance._are_totals_valid(debits_posted,
+		credits_posted, debits_pending, credits_pending, spent, min_available, max_balance))
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
@@ -371,9 +371,7 @@ CREATE TABLE finance.transfer (
 	reference		text,
 	metadata		jsonb,
 	CONSTRAINT transfer_pkey PRIMARY KEY (tenant_id, id),
-	CONSTRAINT transfer_form CHECK (from_account_id <> to_account_id
-		AND (status = 'completed') = (from_version IS NOT NULL)
-		AND (status = 'completed') = (to_version IS NOT NULL))
+	CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id)
 ) PARTITION BY RANGE (id);
 CREATE INDEX transfer_from_account ON finance.transfer (from_account_id, id);
 CREATE INDEX transfer_to_account ON finance.transfer (to_account_id, id);

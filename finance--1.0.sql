@@ -53,6 +53,10 @@ CREATE FUNCTION finance._immutable_guard() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_immutable_guard';
 COMMENT ON FUNCTION finance._immutable_guard() IS
 'refuses to change or delete rows';
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.tenant
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.tenant ENABLE ALWAYS TRIGGER guard;
+
 CREATE FUNCTION finance._is_tenant_visible(tenant_id integer) RETURNS boolean
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'finance_is_tenant_visible';
@@ -255,6 +259,10 @@ INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('ZMW', 2, 'Zambian Kwacha', true),
 	('ZWG', 2, 'Zimbabwe Gold', true);
 
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.currency
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
+
 CREATE FUNCTION finance._are_totals_valid(debits_posted numeric, credits_posted numeric,
 	debits_pending numeric, credits_pending numeric, spent numeric,
 	min_available numeric, max_balance numeric) RETURNS boolean
@@ -265,7 +273,9 @@ COMMENT ON FUNCTION finance._are_totals_valid(numeric, numeric, numeric, numeric
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
 -- account_id) and (tenant_id, code) are indexed and neither ever changes, so
--- every update stays on its page (HOT).
+-- every update stays on its page (HOT).  No foreign keys: their triggers would
+-- look at each update; tenants and currencies are never deleted, and
+-- check_integrity() looks.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance._account (
@@ -290,8 +300,6 @@ CREATE TABLE finance._account (
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code),
-	CONSTRAINT account_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES finance.tenant,
-	CONSTRAINT account_currency_fkey FOREIGN KEY (currency) REFERENCES finance.currency,
 	CONSTRAINT account_totals_valid CHECK (finance._are_totals_valid(debits_posted,
 		credits_posted, debits_pending, credits_pending, spent, min_available, max_balance))
 ) WITH (fillfactor = 50);
@@ -693,6 +701,14 @@ SELECT 'I2 one currency', s.tenant_id, 'account ' || a.code || ' transfer ' || s
 	a.currency, s.currency
 FROM side s JOIN finance._account a ON a.tenant_id = s.tenant_id AND a.account_id = s.account_id
 WHERE a.currency <> s.currency
+UNION ALL
+SELECT 'I2 account has tenant and currency', a.tenant_id, 'account ' || a.code,
+	'tenant ' || a.tenant_id || ', ' || a.currency || ' of ' || a.minor_units || ' decimals',
+	'none'
+FROM finance._account a
+WHERE NOT EXISTS (SELECT FROM finance.tenant t WHERE t.tenant_id = a.tenant_id)
+	OR NOT EXISTS (SELECT FROM finance.currency c
+		WHERE c.code = a.currency AND c.minor_units = a.minor_units)
 UNION ALL
 -- I3 versions count every change, without a gap
 SELECT 'I3 version = changes', a.tenant_id, 'account ' || a.code,

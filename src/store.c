@@ -144,6 +144,11 @@ static FinQuery lock_accounts =
 
 #define ACCOUNT_COLUMNS 9
 
+/*
+ * One row a statement: for the two rows of a transfer this is cheaper than one
+ * statement over VALUES, whose expressions are compiled row by row (0.39
+ * against 0.75 million instructions).
+ */
 static FinQuery write_account =
 {
 	.sql = "UPDATE finance._account SET version = $3, last_transfer_id = $4,"
@@ -153,27 +158,6 @@ static FinQuery write_account =
 	.nargs = 1 + ACCOUNT_COLUMNS,
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID},
-	.expect = SPI_OK_UPDATE,
-};
-
-/* the two sides of a transfer: one statement's start-up instead of two */
-static FinQuery write_two_accounts =
-{
-	.sql = "UPDATE finance._account a SET version = v.version,"
-	" last_transfer_id = v.last_transfer_id, spent_on = v.spent_on,"
-	" debits_posted = v.debits_posted, credits_posted = v.credits_posted,"
-	" debits_pending = v.debits_pending, credits_pending = v.credits_pending,"
-	" spent = v.spent"
-	" FROM (VALUES ($2, $3, $4, $5, $6, $7, $8, $9, $10),"
-	" ($11, $12, $13, $14, $15, $16, $17, $18, $19))"
-	" AS v(account_id, version, last_transfer_id, spent_on, debits_posted,"
-	" credits_posted, debits_pending, credits_pending, spent)"
-	" WHERE a.tenant_id = $1 AND a.account_id = v.account_id",
-	.nargs = 1 + 2 * ACCOUNT_COLUMNS,
-	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
-		NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID, INT8OID,
-		INT8OID, DATEOID, NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID,
-	NUMERICOID},
 	.expect = SPI_OK_UPDATE,
 };
 
@@ -279,45 +263,22 @@ account_columns(const FinAccount *account, Datum *values)
 	values[8] = NumericGetDatum(fin_amount_encode(account->spent, scale));
 }
 
-/* writes one account, or two when there is a second */
-static void
-write_pair(int32 tenant_id, FinAccount *first, FinAccount *second)
-{
-	Datum		values[1 + 2 * ACCOUNT_COLUMNS];
-	FinQuery   *query = second != NULL ? &write_two_accounts : &write_account;
-	uint64		expected = second != NULL ? 2 : 1;
-
-	values[0] = Int32GetDatum(tenant_id);
-	account_columns(first, values + 1);
-	if (second != NULL)
-		account_columns(second, values + 1 + ACCOUNT_COLUMNS);
-	if (fin_query_run(query, values, NULL, 0) != expected)
-		elog(ERROR, "account " INT64_FORMAT " vanished while locked",
-			 first->account_id);
-	first->changed = false;
-	if (second != NULL)
-		second->changed = false;
-}
-
 void
 fin_store_write_accounts(int32 tenant_id, FinAccount *accounts, int n)
 {
-	FinAccount *waiting = NULL;
-
 	for (int i = 0; i < n; i++)
 	{
+		Datum		values[1 + ACCOUNT_COLUMNS];
+
 		if (!accounts[i].changed)
 			continue;
-		if (waiting == NULL)
-		{
-			waiting = &accounts[i];
-			continue;
-		}
-		write_pair(tenant_id, waiting, &accounts[i]);
-		waiting = NULL;
+		values[0] = Int32GetDatum(tenant_id);
+		account_columns(&accounts[i], values + 1);
+		if (fin_query_run(&write_account, values, NULL, 0) != 1)
+			elog(ERROR, "account " INT64_FORMAT " vanished while locked",
+				 accounts[i].account_id);
+		accounts[i].changed = false;
 	}
-	if (waiting != NULL)
-		write_pair(tenant_id, waiting, NULL);
 }
 
 /* ------------------------------------------------------------------------

@@ -54,17 +54,7 @@
 	" counterparty_balance_before, counterparty_balance_after," \
 	" request, response"
 
-static FinQuery insert_one =
-{
-	.sql = "INSERT INTO finance.audit_record (" RECORD_COLUMNS ") VALUES"
-	" ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-	" $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,"
-	" $30)",
-	.nargs = FIN_AUDIT_COLUMNS,
-	.expect = SPI_OK_INSERT,
-};
-
-static FinQuery insert_many =
+static FinQuery insert_records =
 {
 	.sql = "INSERT INTO finance.audit_record (" RECORD_COLUMNS ")"
 	" SELECT n.* FROM " NEW_RECORDS " n",
@@ -232,21 +222,6 @@ fill_row(FinAuditRow *row, const FinAuditRecord *record, AuditCall *call)
 	fill_hashes(row, &call->work);
 }
 
-static void
-write_one(const FinAuditRecord *record, AuditCall *call)
-{
-	FinAuditRow row;
-	char		nulls[FIN_AUDIT_COLUMNS];
-
-	if (insert_one.plan == NULL)
-		memcpy(insert_one.argtypes, fin_audit_types, sizeof(fin_audit_types));
-	fill_row(&row, record, call);
-	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
-		nulls[i] = row.nulls[i] ? 'n' : ' ';
-	issue_pass();
-	fin_query_run(&insert_one, row.values, nulls, 0);
-}
-
 static TupleDesc
 rows_descriptor(void)
 {
@@ -266,49 +241,50 @@ rows_descriptor(void)
 	return desc;
 }
 
-/* one INSERT ... SELECT from a tuple store of all the rows */
 static void
-write_many(const FinAuditRecord *records, int n, AuditCall *call)
+store_rows(Tuplestorestate *rows, const FinAuditRecord *records, int n)
 {
-	TupleDesc	desc = rows_descriptor();
-	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	AuditCall	call = {.context = fin_context_current()};
 	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
 											   "finance audit row",
 											   ALLOCSET_DEFAULT_SIZES);
 
+	call.recorded_at = GetCurrentTimestamp();
+	call.xid = GetTopFullTransactionId();
+	initStringInfo(&call.work);
 	for (int i = 0; i < n; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(each);
 		FinAuditRow row;
 
-		fill_row(&row, &records[i], call);
-		tuplestore_putvalues(rows, desc, row.values, row.nulls);
+		fill_row(&row, &records[i], &call);
+		tuplestore_putvalues(rows, rows_descriptor(), row.values, row.nulls);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(each);
 	}
-	fin_query_offer(NEW_RECORDS, desc, rows);
-	issue_pass();
-	fin_query_run(&insert_many, NULL, NULL, 0);
-	fin_query_withdraw(NEW_RECORDS);
-	tuplestore_end(rows);
-	MemoryContextDelete(each);
 }
 
+/*
+ * One INSERT ... SELECT from a tuple store, also for a single record: setting
+ * up an INSERT of 30 parameters costs more than the tuple store does.  The
+ * scope of its own frees everything.
+ */
 void
 fin_audit_append(const FinAuditRecord *records, int n)
 {
-	AuditCall	call = {.context = fin_context_current()};
+	FinQueryScope scope;
+	Tuplestorestate *rows;
 
 	if (n <= 0)
 		return;
-	call.recorded_at = GetCurrentTimestamp();
-	call.xid = GetTopFullTransactionId();
-	initStringInfo(&call.work);
-	if (n == 1)
-		write_one(records, &call);
-	else
-		write_many(records, n, &call);
-	pfree(call.work.data);
+	fin_query_begin(&scope);
+	rows = tuplestore_begin_heap(false, false, work_mem);
+	store_rows(rows, records, n);
+	fin_query_offer(NEW_RECORDS, rows_descriptor(), rows);
+	issue_pass();
+	fin_query_run(&insert_records, NULL, NULL, 0);
+	tuplestore_end(rows);
+	fin_query_end(&scope);
 }
 
 PG_FUNCTION_INFO_V1(finance_audit_guard);

@@ -168,13 +168,6 @@ fin_query_offer(const char *name, TupleDesc desc, Tuplestorestate *rows)
 		elog(ERROR, "could not register \"%s\"", name);
 }
 
-void
-fin_query_withdraw(const char *name)
-{
-	if (SPI_unregister_relation(name) != SPI_OK_REL_UNREGISTER)
-		elog(ERROR, "could not unregister \"%s\"", name);
-}
-
 Datum
 fin_query_datum(uint64 row, int column, bool *isnull)
 {

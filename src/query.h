@@ -56,12 +56,12 @@ extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
 							long limit);
 
 /*
- * Rows to read from by name in a query, as "SELECT ... FROM name": between
- * offer and withdraw, within one scope.  The query's plan may be kept.
+ * Rows that queries can read by name, as "SELECT ... FROM name", until the end
+ * of the scope.  Call right after begin, in the memory context it leaves
+ * current.  Plans of such queries may be kept.
  */
 extern void fin_query_offer(const char *name, TupleDesc desc,
 							Tuplestorestate *rows);
-extern void fin_query_withdraw(const char *name);
 
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);

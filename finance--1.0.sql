@@ -624,8 +624,142 @@ COMMENT ON FUNCTION finance.unblock_account(text, text) IS
 'takes an account off the blocklist; false if it is not there';
 
 -- ========================================================================
--- AUDIT SECTION (merkle.c, audit.c)
+-- AUDIT SECTION (merkle.c, audit_*.c)
 -- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- audit_record: one row per thing that happened.  Rows are only ever added,
+-- by the extension itself: sealing keeps leaf numbers in tables of its own.
+-- The order of columns is FinAuditColumn's in audit_row.h; what is hashed and
+-- how is described there, byte by byte.  No CHECK beyond NOT NULL: the writer
+-- is one C function, and each CHECK costs every INSERT.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.audit_record (
+	id				bigint NOT NULL,
+	recorded_at		timestamptz NOT NULL,
+	xid				xid8 NOT NULL,
+	tenant_id		integer NOT NULL,
+	sequence		integer NOT NULL,
+	trace_id		uuid NOT NULL,
+	message_id		bigint,
+	transfer_id		bigint,
+	account_id		bigint,
+	counterparty_id	bigint,
+	leaf_version	smallint NOT NULL,
+	leaf_hash		bytea NOT NULL,
+	payload_hash	bytea,
+	salt			bytea,
+	client_addr		inet,
+	actor			text NOT NULL,
+	session_user_name text NOT NULL,
+	user_agent		text,
+	operation		text NOT NULL,
+	status			text,
+	object			text,
+	row_key			text,
+	currency		text,
+	amount			numeric,
+	balance_before	numeric,
+	balance_after	numeric,
+	counterparty_balance_before numeric,
+	counterparty_balance_after numeric,
+	request			json,
+	response		json,
+	CONSTRAINT audit_record_pkey PRIMARY KEY (tenant_id, id)
+) PARTITION BY RANGE (id);
+CREATE INDEX audit_record_trace_id ON finance.audit_record (trace_id);
+
+COMMENT ON TABLE finance.audit_record IS
+'audit log: rows are added by the extension only, and never changed or deleted';
+COMMENT ON COLUMN finance.audit_record.xid IS
+'top-level transaction that wrote the record';
+COMMENT ON COLUMN finance.audit_record.sequence IS
+'order within the transaction, from 1; gaps are rolled back savepoints';
+COMMENT ON COLUMN finance.audit_record.trace_id IS
+'finance.trace_id of the session, or one made for the transaction';
+COMMENT ON COLUMN finance.audit_record.account_id IS
+'account debited; balance_before and balance_after are its';
+COMMENT ON COLUMN finance.audit_record.counterparty_id IS
+'account credited; counterparty_balance_before and counterparty_balance_after are its';
+COMMENT ON COLUMN finance.audit_record.leaf_version IS
+'version of the encoding under leaf_hash';
+COMMENT ON COLUMN finance.audit_record.leaf_hash IS
+'RFC 6962 leaf hash of the record, computed by its writer';
+COMMENT ON COLUMN finance.audit_record.payload_hash IS
+'SHA-256 of salt, request and response; null when there was neither';
+COMMENT ON COLUMN finance.audit_record.salt IS
+'16 random bytes, so that payload_hash does not tell an erased payload';
+COMMENT ON COLUMN finance.audit_record.actor IS
+'finance.actor of the session, else the user of SET ROLE, else the session user';
+COMMENT ON COLUMN finance.audit_record.operation IS
+'what was done: transfer, create_account ..., or INSERT, UPDATE, DELETE, TRUNCATE of an audited table';
+COMMENT ON COLUMN finance.audit_record.object IS
+'schema.table, for row changes';
+COMMENT ON COLUMN finance.audit_record.row_key IS
+'primary key of the changed row as JSON text, before the change where there was a before';
+COMMENT ON COLUMN finance.audit_record.request IS
+'what was asked, byte for byte as hashed; for row changes {"old": ..., "new": ...}';
+COMMENT ON COLUMN finance.audit_record.response IS
+'what was answered, byte for byte as hashed';
+
+CREATE FUNCTION finance._audit_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_guard';
+COMMENT ON FUNCTION finance._audit_guard IS
+'refuses what is not the extension''s own INSERT (LG201)';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+	ON finance.audit_record
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._audit_guard();
+ALTER TABLE finance.audit_record ENABLE ALWAYS TRIGGER guard;
+
+ALTER TABLE finance.audit_record ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON finance.audit_record
+	USING (finance._is_tenant_visible(tenant_id));
+
+CREATE FUNCTION finance._merkle_leaf(data bytea) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_leaf';
+COMMENT ON FUNCTION finance._merkle_leaf IS 'RFC 6962 hash of a leaf';
+
+CREATE FUNCTION finance._merkle_root(leaves bytea[]) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_root';
+COMMENT ON FUNCTION finance._merkle_root IS
+'RFC 6962 root of a tree of leaf hashes';
+
+CREATE FUNCTION finance._audit_rows() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_rows';
+COMMENT ON FUNCTION finance._audit_rows IS
+'statement trigger that audit_table() attaches';
+
+CREATE FUNCTION finance.audit_table(target regclass) RETURNS integer
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_table';
+COMMENT ON FUNCTION finance.audit_table IS
+'records every row change of the table, its partitions and inheriting tables from now on; returns how many tables it attached triggers to';
+
+CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unaudit_table';
+COMMENT ON FUNCTION finance.unaudit_table IS
+'ends what audit_table() began; returns how many tables had triggers';
+
+CREATE FUNCTION finance.audit_trace(trace_id uuid)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_trace';
+COMMENT ON FUNCTION finance.audit_trace IS
+'all records of a trace in the session''s tenant, in causal order';
+
+CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
+									actor text DEFAULT NULL,
+									user_agent text DEFAULT NULL,
+									tenant integer DEFAULT NULL)
+	RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_context';
+COMMENT ON FUNCTION finance.set_context IS
+'says who acts and from where until the end of the transaction; null leaves as it was; returns the trace id in force';
 
 -- ========================================================================
 -- QUEUE SECTION (topic.c, queue.c)

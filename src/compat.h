@@ -22,4 +22,13 @@
 #define FIN_MY_LXID (MyProc->lxid)
 #endif
 
+/* does the role own the relation?  16 made it one function for all objects */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define fin_compat_owns_relation(relid, role) \
+	pg_class_ownercheck(relid, role)
+#endif
+
 #endif							/* FIN_COMPAT_H */

@@ -164,10 +164,11 @@ CREATE TABLE finance.subscription (
 	CONSTRAINT subscription_pkey PRIMARY KEY (channel)
 );
 CREATE TABLE finance.message (
+	tenant_id		integer NOT NULL DEFAULT 0,
 	queue_id		bigint NOT NULL,
 	msg_id			bigint NOT NULL,
 	visible_at		timestamptz NOT NULL,
-	CONSTRAINT message_pkey PRIMARY KEY (queue_id, msg_id)
+	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
 );
 CREATE TABLE finance.audit_record (
 	id				bigint NOT NULL

@@ -47,6 +47,7 @@
 #define FIN_LOOK_ROWS_MAX		"10000" /* oldest messages a look considers */
 #define FIN_PAUSE_US			INT64CONST(100000)	/* between two looks at the
 													 * same, two sweeps */
+#define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
 #define FIN_PAYLOAD_MAX			7999	/* NOTIFY's limit */
 
 /* announce all that waits, not only what became visible since the last look */
@@ -64,8 +65,8 @@ typedef struct Announcement
 	FinBell		bell;			/* count: the bell's, to be answered */
 	int64		highest_id;
 	int64		count;			/* to be told */
-	bool		swept;
 	bool		looked;
+	bool		all;			/* the look counted all that waits */
 	bool		told;			/* there was a channel */
 	TimestampTz looked_at;
 	TimestampTz next_look_at;	/* FIN_NEVER: nothing will become visible */
@@ -108,7 +109,8 @@ static FinQuery waiting =
 	" pg_catalog.max(m.msg_id) FILTER (WHERE m.visible_at <= $2 AND m.visible_at > $3),"
 	" pg_catalog.min(m.visible_at) FILTER (WHERE m.visible_at > $2)"
 	" FROM (SELECT msg_id, visible_at FROM finance.message"
-	"  WHERE queue_id = $1 AND EXISTS (SELECT FROM finance.subscription s WHERE s.queue_id = $1)"
+	"  WHERE queue_id = $1 AND tenant_id ="
+	"   (SELECT s.tenant_id FROM finance.subscription s WHERE s.queue_id = $1 LIMIT 1)"
 	"  ORDER BY msg_id LIMIT " FIN_LOOK_ROWS_MAX ") m",
 	.nargs = 3,
 	.argtypes = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID},
@@ -273,6 +275,7 @@ look_at_queue(Announcement *a, TimestampTz since)
 	Datum		values[3];
 
 	a->looked = true;
+	a->all = since == FIN_ALL;
 	a->looked_at = GetCurrentTimestamp();
 	values[0] = Int64GetDatum(a->bell.queue_id);
 	values[1] = TimestampTzGetDatum(a->looked_at);
@@ -286,23 +289,38 @@ look_at_queue(Announcement *a, TimestampTz since)
 		a->next_look_at = Max(a->next_look_at, a->looked_at + FIN_PAUSE_US);
 }
 
+/* a queue in its notification window is looked at when that ends; else 0 */
+static TimestampTz
+quiet_until(int64 queue_id, TimestampTz now)
+{
+	return fin_wake_quiet_until(my_slot, now, window_us(), queue_id);
+}
+
 static void
-sweep_some(void)
+sweep_some(TimestampTz now)
 {
 	Datum		values[2] = {Int64GetDatum(sweep_after),
 	Int64GetDatum(FIN_QUEUES_PER_BATCH)};
 	uint64		n = fin_query_run(&next_queues, values, NULL,
 								  FIN_QUEUES_PER_BATCH);
 
-	for (uint64 i = 0; i < n; i++)
-		add_to_batch(fin_query_int64(i, 1))->swept = true;
+	batch_swept_to = sweep_after;
 	batch_ends_sweep = n < FIN_QUEUES_PER_BATCH;
-	batch_swept_to = n > 0 ? batch[nbatch - 1].bell.queue_id : sweep_after;
+	for (uint64 i = 0; i < n; i++)
+	{
+		TimestampTz quiet;
+
+		batch_swept_to = fin_query_int64(i, 1);
+		quiet = quiet_until(batch_swept_to, now);
+		if (quiet != 0)
+			schedule_look(batch_swept_to, quiet, FIN_ALL);
+		else
+			(void) add_to_batch(batch_swept_to);
+	}
 	for (int i = 0; i < nbatch; i++)
 		look_at_queue(&batch[i], FIN_ALL);
 }
 
-/* a queue in its notification window is looked at when that ends */
 static void
 look_where_due(TimestampTz now)
 {
@@ -319,22 +337,21 @@ look_where_due(TimestampTz now)
 
 		if (look->look_at > now)
 			continue;
-		quiet = fin_wake_quiet_until(my_slot, now, window_us(),
-									 look->queue_id);
+		quiet = quiet_until(look->queue_id, now);
 		if (quiet != 0)
 		{
 			look->look_at = quiet;
 			continue;
 		}
 		a = add_to_batch(look->queue_id);
-		if (a != NULL && !a->swept)
+		if (a != NULL && !a->looked)
 			look_at_queue(a, look->since);
 	}
 }
 
 /*
- * The bells were collected before the snapshot of a sweep was taken, so what
- * they rang for is in its count already.
+ * The bells were collected before the snapshot of a look was taken, so when it
+ * counted all that waits, what they rang for is in its count already.
  */
 static void
 add_bells(void)
@@ -350,7 +367,7 @@ add_bells(void)
 			continue;			/* next batch; its bell goes on ringing */
 		a->bell = ready[i];
 		a->highest_id = Max(a->highest_id, ready[i].highest_id);
-		if (a->swept)
+		if (a->all)
 			a->count = Max(a->count, ready[i].count);
 		else
 			a->count += ready[i].count;
@@ -370,6 +387,24 @@ make_payload(const Announcement *a, const char *queue)
 	return json.data;
 }
 
+/* once in a while, as it may happen in every window */
+static void
+log_unsendable(const char *queue, const char *channel)
+{
+	static TimestampTz logged_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (logged_at != 0 && now - logged_at < FIN_LOG_PAUSE_US)
+		return;
+	logged_at = now;
+	ereport(LOG,
+			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("no notification can be sent on channel \"%s\" of queue \"%s\"",
+				   channel, queue),
+			errdetail("A channel has 1 to %d bytes, a payload up to %d.",
+					  NAMEDATALEN - 1, FIN_PAYLOAD_MAX));
+}
+
 /*
  * What NOTIFY would refuse is skipped and counted: an ERROR would keep every
  * other subscriber waiting.
@@ -383,12 +418,7 @@ notify_channel(Announcement *a, const char *queue, const char *channel)
 		strlen(payload) > FIN_PAYLOAD_MAX)
 	{
 		batch_unsendable++;
-		ereport(LOG,
-				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("no notification can be sent on channel \"%s\" of queue \"%s\"",
-					   channel, queue),
-				errdetail("A channel has 1 to %d bytes, a payload up to %d.",
-						  NAMEDATALEN - 1, FIN_PAYLOAD_MAX));
+		log_unsendable(queue, channel);
 		return;
 	}
 	Async_Notify(channel, payload);
@@ -434,7 +464,7 @@ fin_dispatch_run(TimestampTz now)
 	batch_unsendable = 0;
 	fin_query_begin(&scope);
 	if (sweeping)
-		sweep_some();
+		sweep_some(now);
 	look_where_due(now);
 	add_bells();
 	notify_subscribers();

@@ -43,7 +43,7 @@ static const struct
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
 	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
+	{"lock_timeout", "10s"},	/* report what blocks a chore, try again */
 	{"idle_in_transaction_session_timeout", "0"},
 	{"synchronous_commit", "off"},
 	{"session_replication_role", "origin"},

@@ -190,7 +190,7 @@ fin_roster_forget_unborn(void)
 	{
 		FinWorkerStatus *entry = &roster->entries[i];
 
-		if (entry->state == FIN_WORKER_STARTING ||
+		if ((entry->state == FIN_WORKER_STARTING && entry->pid == 0) ||
 			entry->state == FIN_WORKER_LEFT)
 		{
 			entry->state = FIN_WORKER_NONE;

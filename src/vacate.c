@@ -91,8 +91,9 @@ vacate_for(Node *statement)
 	const char *name = database_needed(statement);
 	Oid			database;
 
-	if (IsA(statement, CreatedbStmt))
-		fin_wake_note_launcher(InvalidOid); /* there will be a new database */
+	/* a new database, or one that is opened, closed or made a template */
+	if (IsA(statement, CreatedbStmt) || IsA(statement, AlterDatabaseStmt))
+		fin_wake_note_launcher(InvalidOid);
 	if (name == NULL)
 		return;
 	database = get_database_oid(name, true);

@@ -1073,6 +1073,84 @@ COMMENT ON FUNCTION finance.unsubscribe(text) IS
 -- WORKER SECTION (dispatch.c, worker.c)
 -- ========================================================================
 
+-- TEMPORARY: stands in for the tables of the queue and audit sections
+CREATE TABLE finance.queue (
+	tenant_id		integer NOT NULL,
+	queue_id		bigint NOT NULL,
+	name			text NOT NULL,
+	CONSTRAINT queue_pkey PRIMARY KEY (tenant_id, queue_id)
+);
+CREATE TABLE finance.subscription (
+	channel			text NOT NULL,
+	tenant_id		integer NOT NULL,
+	queue_id		bigint NOT NULL,
+	CONSTRAINT subscription_pkey PRIMARY KEY (channel)
+);
+CREATE TABLE finance.message (
+	tenant_id		integer NOT NULL DEFAULT 0,
+	queue_id		bigint NOT NULL,
+	msg_id			bigint NOT NULL,
+	visible_at		timestamptz NOT NULL,
+	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
+);
+CREATE TABLE finance.audit_record (
+	id				bigint NOT NULL
+) PARTITION BY RANGE (id);
+CREATE FUNCTION finance._audit_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_immutable_guard';
+-- TEMPORARY ends
+
+CREATE FUNCTION finance.worker_status(
+	OUT database_id oid, OUT pid integer, OUT state text,
+	OUT started_at timestamptz,
+	OUT notifications bigint, OUT messages bigint, OUT last_lag_ms float8,
+	OUT last_notified_at timestamptz, OUT last_sweep_at timestamptz,
+	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_worker_status';
+COMMENT ON FUNCTION finance.worker_status() IS
+'one row for each finance worker of the server; none unless finance is in shared_preload_libraries';
+
+CREATE VIEW finance.workers AS
+	SELECT d.datname AS database, w.pid, w.state, w.started_at,
+		w.notifications, w.messages, w.last_lag_ms, w.last_notified_at,
+		w.last_sweep_at, w.errors, w.last_error_at, w.last_error
+	FROM finance.worker_status() w
+		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
+COMMENT ON VIEW finance.workers IS
+'what the finance workers of this server do; counted since started_at';
+COMMENT ON COLUMN finance.workers.state IS
+'starting, running, or failing: a chore met an error and is tried again';
+COMMENT ON COLUMN finance.workers.notifications IS
+'NOTIFYs sent';
+COMMENT ON COLUMN finance.workers.messages IS
+'messages announced by them';
+COMMENT ON COLUMN finance.workers.last_lag_ms IS
+'milliseconds from the commit of a message to the commit of its notification, the last time';
+COMMENT ON COLUMN finance.workers.last_sweep_at IS
+'when the worker last looked at all subscribed queues; see finance.sweep_interval';
+COMMENT ON COLUMN finance.workers.errors IS
+'failed rounds, and notifications that cannot be sent';
+COMMENT ON COLUMN finance.workers.last_error IS
+'of other databases shown only to members of pg_read_all_stats';
+
+CREATE FUNCTION finance.wake_worker() RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_wake_worker';
+COMMENT ON FUNCTION finance.wake_worker() IS
+'asks the worker of this database to look at all subscribed queues once this transaction has committed, and the launcher to start it if it is not there';
+
+CREATE FUNCTION finance._ring(queue_id bigint, highest_id bigint,
+	count bigint, due_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_ring';
+
+CREATE FUNCTION finance._worker_wanted() RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_worker_wanted';
+SELECT finance._worker_wanted();
+
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================

@@ -1073,33 +1073,6 @@ COMMENT ON FUNCTION finance.unsubscribe(text) IS
 -- WORKER SECTION (dispatch.c, worker.c)
 -- ========================================================================
 
--- TEMPORARY: stands in for the tables of the queue and audit sections
-CREATE TABLE finance.queue (
-	tenant_id		integer NOT NULL,
-	queue_id		bigint NOT NULL,
-	name			text NOT NULL,
-	CONSTRAINT queue_pkey PRIMARY KEY (tenant_id, queue_id)
-);
-CREATE TABLE finance.subscription (
-	channel			text NOT NULL,
-	tenant_id		integer NOT NULL,
-	queue_id		bigint NOT NULL,
-	CONSTRAINT subscription_pkey PRIMARY KEY (channel)
-);
-CREATE TABLE finance.message (
-	tenant_id		integer NOT NULL DEFAULT 0,
-	queue_id		bigint NOT NULL,
-	msg_id			bigint NOT NULL,
-	visible_at		timestamptz NOT NULL,
-	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
-);
-CREATE TABLE finance.audit_record (
-	id				bigint NOT NULL
-) PARTITION BY RANGE (id);
-CREATE FUNCTION finance._audit_guard() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_immutable_guard';
--- TEMPORARY ends
-
 CREATE FUNCTION finance.worker_status(
 	OUT database_id oid, OUT pid integer, OUT state text,
 	OUT started_at timestamptz,
@@ -1145,10 +1118,14 @@ CREATE FUNCTION finance._ring(queue_id bigint, highest_id bigint,
 	count bigint, due_at timestamptz DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_ring';
+COMMENT ON FUNCTION finance._ring(bigint, bigint, bigint, timestamptz) IS
+'rings the bell of a queue when this transaction commits; for tests';
 
 CREATE FUNCTION finance._worker_wanted() RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_worker_wanted';
+COMMENT ON FUNCTION finance._worker_wanted() IS
+'tells the launcher, when this transaction commits, that this database has the extension';
 SELECT finance._worker_wanted();
 
 -- ========================================================================

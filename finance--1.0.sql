@@ -57,6 +57,13 @@ CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.tenant
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.tenant ENABLE ALWAYS TRIGGER guard;
 
+CREATE FUNCTION finance._tenant_restored() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_tenant_restored';
+COMMENT ON FUNCTION finance._tenant_restored() IS
+'lets the row of tenant 0 in a dump replace the one made with the extension';
+CREATE TRIGGER restored BEFORE INSERT ON finance.tenant
+	FOR EACH ROW EXECUTE FUNCTION finance._tenant_restored();
+
 CREATE FUNCTION finance._is_tenant_visible(tenant_id integer) RETURNS boolean
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'finance_is_tenant_visible';
@@ -1069,6 +1076,61 @@ COMMENT ON FUNCTION finance.unsubscribe(text) IS
 -- WORKER SECTION (dispatch.c, worker.c)
 -- ========================================================================
 
+CREATE FUNCTION finance.worker_status(
+	OUT database_id oid, OUT pid integer, OUT state text,
+	OUT started_at timestamptz,
+	OUT notifications bigint, OUT messages bigint, OUT last_lag_ms float8,
+	OUT last_notified_at timestamptz, OUT last_sweep_at timestamptz,
+	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_worker_status';
+COMMENT ON FUNCTION finance.worker_status() IS
+'one row for each finance worker of the server; none unless finance is in shared_preload_libraries';
+
+CREATE VIEW finance.workers AS
+	SELECT d.datname AS database, w.pid, w.state, w.started_at,
+		w.notifications, w.messages, w.last_lag_ms, w.last_notified_at,
+		w.last_sweep_at, w.errors, w.last_error_at, w.last_error
+	FROM finance.worker_status() w
+		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
+COMMENT ON VIEW finance.workers IS
+'what the finance workers of this server do; counted since started_at';
+COMMENT ON COLUMN finance.workers.state IS
+'starting, running, or failing: a chore met an error and is tried again';
+COMMENT ON COLUMN finance.workers.notifications IS
+'NOTIFYs sent';
+COMMENT ON COLUMN finance.workers.messages IS
+'messages announced by them';
+COMMENT ON COLUMN finance.workers.last_lag_ms IS
+'milliseconds from the commit of a message to the commit of its notification, the last time';
+COMMENT ON COLUMN finance.workers.last_sweep_at IS
+'when the worker last looked at all subscribed queues; see finance.sweep_interval';
+COMMENT ON COLUMN finance.workers.errors IS
+'failed rounds, and notifications that cannot be sent';
+COMMENT ON COLUMN finance.workers.last_error IS
+'of other databases shown only to members of pg_read_all_stats';
+
+CREATE FUNCTION finance.wake_worker() RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_wake_worker';
+COMMENT ON FUNCTION finance.wake_worker() IS
+'asks the worker of this database to look at all subscribed queues once this transaction has committed, and the launcher to start it if it is not there';
+
+CREATE FUNCTION finance._ring(queue_id bigint, highest_id bigint,
+	count bigint, due_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_ring';
+COMMENT ON FUNCTION finance._ring(bigint, bigint, bigint, timestamptz) IS
+'rings the bell of a queue when this transaction commits; for tests';
+
+CREATE FUNCTION finance._worker_wanted() RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_worker_wanted';
+COMMENT ON FUNCTION finance._worker_wanted() IS
+'tells the launcher, when this transaction commits, that this database has the extension';
+SELECT finance._worker_wanted();
+
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
@@ -1184,7 +1246,63 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 	(a.credits_posted - a.debits_posted + a.credits_pending)::text
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
--- I8 INTEGRITY OF QUEUES
+UNION ALL
+-- I8 a message is in one place only, and in a queue that exists
+SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
+	'1 copy', count(*) || ' copies'
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+	UNION ALL
+	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
+GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
+UNION ALL
+SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+WHERE NOT EXISTS (SELECT FROM finance.queue q
+	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 $$;
 COMMENT ON FUNCTION finance.check_integrity() IS
 'one row for each breach of an invariant: what, where, expected and found; no row when all hold';
+
+-- ------------------------------------------------------------------------
+-- who may do what: nobody anything, until the owner grants it
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
+COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
+'grants a role what an app, an operator or an auditor needs';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
+
+ALTER TABLE finance._account ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._account USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.account_change ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.account_change USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
+
+-- ------------------------------------------------------------------------
+-- what pg_dump writes: the rows of these tables.  Partitions are no members of
+-- the extension and are dumped as ordinary tables.
+-- ------------------------------------------------------------------------
+
+SELECT pg_catalog.pg_extension_config_dump('finance.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._tenant_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.currency', 'WHERE NOT iso');
+SELECT pg_catalog.pg_extension_config_dump('finance._account', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.account_change', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

@@ -36,4 +36,25 @@
 	pg_class_ownercheck(relid, role)
 #endif
 
+/* may this user do what only the owner of the database may?; 16 renamed it */
+#if PG_VERSION_NUM >= 160000
+#define FIN_OWNS_DATABASE(database, user) \
+	object_ownercheck(DatabaseRelationId, (database), (user))
+#else
+#define FIN_OWNS_DATABASE(database, user) \
+	pg_database_ownercheck((database), (user))
+#endif
+
+/* 17 brought it */
+#if PG_VERSION_NUM >= 170000
+#define FIN_HAS_TRANSACTION_TIMEOUT
+#endif
+
+/* datconnlimit of a database whose DROP was cut off; minor releases added it */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB
+#else
+#define FIN_DATCONNLIMIT_INVALID (-2)
+#endif
+
 #endif							/* FIN_COMPAT_H */

@@ -16,7 +16,10 @@ $node->safe_psql('postgres', q{
 	SELECT finance.audit_table('item');
 	INSERT INTO item SELECT g, 'item ' || g FROM generate_series(1, 1500) AS g;
 	UPDATE item SET name = 'changed' WHERE id <= 3;
-	DELETE FROM item WHERE id = 1});
+	DELETE FROM item WHERE id = 1;
+	SELECT finance.create_account('a', 'EUR', min_available => -100);
+	SELECT finance.create_account('b', 'EUR');
+	SELECT finance.transfer('a', 'b', 12.50)});
 $node->safe_psql('postgres', 'CREATE DATABASE restored TEMPLATE template0');
 $node->command_ok([ 'pg_dump', '-f', $dump, 'postgres' ], 'dump');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'restored', '-f', $dump ],
@@ -25,8 +28,13 @@ $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'restored
 my $everything =
   'SELECT count(*), md5(string_agg(r::text, chr(10) ORDER BY id)) FROM finance.audit_record r';
 my $before = $node->safe_psql('postgres', $everything);
-like($before, qr/^1505\|/, 'the records');
+like($before, qr/^1508\|/, 'the records');
 is($node->safe_psql('restored', $everything), $before, 'are restored to the byte');
+
+my $transfers = 'SELECT count(*), min(t::text) FROM finance.transfer t';
+like($node->safe_psql('postgres', $transfers), qr/^1\|/, 'the transfer');
+is($node->safe_psql('restored', $transfers), $node->safe_psql('postgres', $transfers),
+	'is restored');
 
 my $partition = $node->safe_psql('restored',
 	'SELECT DISTINCT tableoid::regclass FROM finance.audit_record');

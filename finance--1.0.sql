@@ -386,11 +386,8 @@ CREATE TABLE finance.transfer (
 	currency		text NOT NULL,
 	reference		text,
 	metadata		jsonb,
-	CONSTRAINT transfer_pkey PRIMARY KEY (tenant_id, id),
 	CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id)
 ) PARTITION BY RANGE (id);
-CREATE INDEX transfer_from_account ON finance.transfer (from_account_id, id);
-CREATE INDEX transfer_to_account ON finance.transfer (to_account_id, id);
 COMMENT ON TABLE finance.transfer IS
 'amounts moved, or refused by risk; one row for both sides, never changed';
 COMMENT ON COLUMN finance.transfer.from_version IS
@@ -640,7 +637,8 @@ COMMENT ON FUNCTION finance.unblock_account(text, text) IS
 -- by the extension itself: sealing keeps leaf numbers in tables of its own.
 -- The order of columns is FinAuditColumn's in audit_row.h; what is hashed and
 -- how is described there, byte by byte.  No CHECK beyond NOT NULL: the writer
--- is one C function, and each CHECK costs every INSERT.
+-- is one C function, and each CHECK costs every INSERT.  Each partition has the
+-- primary key (tenant_id, id) and an index on trace_id: partition.c says why.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.audit_record (
@@ -673,10 +671,8 @@ CREATE TABLE finance.audit_record (
 	counterparty_balance_before numeric,
 	counterparty_balance_after numeric,
 	request			json,
-	response		json,
-	CONSTRAINT audit_record_pkey PRIMARY KEY (tenant_id, id)
+	response		json
 ) PARTITION BY RANGE (id);
-CREATE INDEX audit_record_trace_id ON finance.audit_record (trace_id);
 
 COMMENT ON TABLE finance.audit_record IS
 'audit log: rows are added by the extension only, and never changed or deleted';

@@ -57,4 +57,30 @@
 #define FIN_DATCONNLIMIT_INVALID (-2)
 #endif
 
+/* new index entries of the row in a slot; 16 added an argument */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_insert_index_tuples(info, slot, estate) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false))
+#else
+#define fin_compat_insert_index_tuples(info, slot, estate) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL))
+#endif
+
+/* replace the row at tid; true when index entries are needed, that is not HOT */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_update_tuple(table, tid, slot) \
+	__extension__ ({ \
+		TU_UpdateIndexes needed_; \
+		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		needed_ != TU_None; \
+	})
+#else
+#define fin_compat_update_tuple(table, tid, slot) \
+	__extension__ ({ \
+		bool		needed_; \
+		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		needed_; \
+	})
+#endif
+
 #endif							/* FIN_COMPAT_H */

@@ -83,4 +83,27 @@
 	})
 #endif
 
+/*
+ * A search path of pg_catalog alone, undone also by an abort.
+ *
+ * 15 and 16 can override the path at next to no cost, but a function's own SET
+ * search_path has no effect below an override: suspend it where functions of
+ * others may run.  17 removed that and made changing the setting cheap; before,
+ * it costs 8 us.
+ */
+#if PG_VERSION_NUM >= 170000
+#define FIN_COMPAT_PIN_SEARCH_PATH(nest) \
+	((nest) = NewGUCNestLevel(), RestrictSearchPath())
+#define FIN_COMPAT_UNPIN_SEARCH_PATH(nest)	AtEOXact_GUC(true, (nest))
+#define FIN_COMPAT_SUSPEND_SEARCH_PATH()	((void) 0)
+#define FIN_COMPAT_RESUME_SEARCH_PATH()		((void) 0)
+#else
+#define FIN_COMPAT_RESUME_SEARCH_PATH() \
+	PushOverrideSearchPath(&(OverrideSearchPath) {.addCatalog = true})
+#define FIN_COMPAT_SUSPEND_SEARCH_PATH()	PopOverrideSearchPath()
+#define FIN_COMPAT_PIN_SEARCH_PATH(nest) \
+	((nest) = 0, FIN_COMPAT_RESUME_SEARCH_PATH())
+#define FIN_COMPAT_UNPIN_SEARCH_PATH(nest)	FIN_COMPAT_SUSPEND_SEARCH_PATH()
+#endif
+
 #endif							/* FIN_COMPAT_H */

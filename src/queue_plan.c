@@ -17,7 +17,10 @@
  * never meets a missing table.
  *
  * Reading is a walk along the primary key: msg_id carries the priority in its
- * highest bits, see fin_queue_msg_id().  What a claim writes (visible_at,
+ * highest bits, see fin_queue_msg_id().  The key is msg_id alone: columns in
+ * front of it that are the same in every row would mislead the planner, which
+ * without statistics takes them for selective and then filters by msg_id
+ * instead of looking it up.  What a claim writes (visible_at,
  * read_ct) is in no index and the table is filled by half, so a claim is a HOT
  * update.  Rows are claimed by ctid, from an array that is computed once: a
  * join could run the locking subquery more than once.  A row that changed
@@ -66,10 +69,8 @@ typedef struct Template
 #define DUE(limit) \
 	"m.ctid = ANY (ARRAY(" \
 	"SELECT c.ctid FROM finance.message_@q AS c" \
-	" WHERE c.tenant_id = @t AND c.queue_id = @q AND c.visible_at <= $1" \
+	" WHERE c.visible_at <= $1" \
 	" ORDER BY c.msg_id LIMIT " limit " FOR UPDATE SKIP LOCKED))"
-
-#define THIS_QUEUE "m.tenant_id = @t AND m.queue_id = @q"
 
 static const Template templates[FIN_QUEUE_STATEMENTS] =
 {
@@ -104,17 +105,17 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 	},
 	[FIN_QUEUE_DELETE] = {
 		"DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = $1",
+		" WHERE m.msg_id = $1",
 		SPI_OK_DELETE, 1, {INT8OID}
 	},
 	[FIN_QUEUE_DELETE_MANY] = {
 		"DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = ANY ($1) RETURNING m.msg_id",
+		" WHERE m.msg_id = ANY ($1) RETURNING m.msg_id",
 		SPI_OK_DELETE_RETURNING, 1, {INT8ARRAYOID}
 	},
 	[FIN_QUEUE_ARCHIVE] = {
 		"WITH gone AS (DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = ANY ($1)"
+		" WHERE m.msg_id = ANY ($1)"
 		" RETURNING m.msg_id, m.message_id, m.enqueued_at, m.read_ct,"
 		" m.priority, m.topic, m.headers, m.payload)"
 		" INSERT INTO finance.message_archive_@q AS a"
@@ -127,11 +128,11 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 	},
 	[FIN_QUEUE_SET_VT] = {
 		"UPDATE finance.message_@q AS m SET visible_at = $2"
-		" WHERE " THIS_QUEUE " AND m.msg_id = $1 RETURNING " MESSAGE_RECORD,
+		" WHERE m.msg_id = $1 RETURNING " MESSAGE_RECORD,
 		SPI_OK_UPDATE_RETURNING, 2, {INT8OID, TIMESTAMPTZOID}
 	},
 	[FIN_QUEUE_PURGE] = {
-		"DELETE FROM finance.message_@q AS m WHERE " THIS_QUEUE,
+		"DELETE FROM finance.message_@q AS m",
 		SPI_OK_DELETE, 0, {InvalidOid}
 	},
 	[FIN_QUEUE_METRICS] = {
@@ -139,7 +140,7 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 		" EXTRACT(epoch FROM $1 - pg_catalog.max(m.enqueued_at))::pg_catalog.int4,"
 		" EXTRACT(epoch FROM $1 - pg_catalog.min(m.enqueued_at))::pg_catalog.int4,"
 		" $1, pg_catalog.count(*) FILTER (WHERE m.visible_at <= $1)"
-		" FROM finance.message_@q AS m WHERE " THIS_QUEUE,
+		" FROM finance.message_@q AS m",
 		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TEXTOID}
 	},
 };

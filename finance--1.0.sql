@@ -461,26 +461,7 @@ COMMENT ON FUNCTION finance.unsubscribe(text) IS
 -- WORKER SECTION (dispatch.c, worker.c)
 -- ========================================================================
 
--- TEMPORARY: stands in for the tables of the queue and audit sections
-CREATE TABLE finance.queue (
-	tenant_id		integer NOT NULL,
-	queue_id		bigint NOT NULL,
-	name			text NOT NULL,
-	CONSTRAINT queue_pkey PRIMARY KEY (tenant_id, queue_id)
-);
-CREATE TABLE finance.subscription (
-	channel			text NOT NULL,
-	tenant_id		integer NOT NULL,
-	queue_id		bigint NOT NULL,
-	CONSTRAINT subscription_pkey PRIMARY KEY (channel)
-);
-CREATE TABLE finance.message (
-	tenant_id		integer NOT NULL DEFAULT 0,
-	queue_id		bigint NOT NULL,
-	msg_id			bigint NOT NULL,
-	visible_at		timestamptz NOT NULL,
-	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
-);
+-- TEMPORARY: stands in for the audit section
 CREATE TABLE finance.audit_record (
 	id				bigint NOT NULL
 ) PARTITION BY RANGE (id);

@@ -79,6 +79,8 @@ insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 						 values, nulls);
 	if (message->delay_s == 0)
 		fin_wake_note(queue_id, msg_id, 1);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, message->delay_s));
 	return msg_id;
 }
 
@@ -342,6 +344,8 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 						 values, nulls);
 	if (batch->delay_s == 0)
 		fin_wake_note(queue_id, batch->msg_ids[batch->n - 1], batch->n);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, batch->delay_s));
 }
 
 PG_FUNCTION_INFO_V1(finance_send_batch);

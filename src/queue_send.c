@@ -58,7 +58,7 @@ insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 	TimestampTz now = fin_ident_now();
 	int64		msg_id = fin_queue_msg_id(drawn, message->priority);
 	Datum		values[8];
-	char		nulls[8] = "        ";
+	char		nulls[] = "        ";
 
 	values[0] = Int64GetDatum(msg_id);
 	values[1] = Int64GetDatum(message->message_id);
@@ -322,7 +322,7 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 	int64	   *message_ids = palloc(batch->n * sizeof(int64));
 	int64		drawn = 0;
 	Datum		values[7];
-	char		nulls[7] = "       ";
+	char		nulls[] = "       ";
 
 	for (int i = 0; i < batch->n; i++)
 	{

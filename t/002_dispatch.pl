@@ -19,6 +19,7 @@ poll_ok($node, "SELECT count(*) = 1 FROM finance.workers WHERE state = 'running'
 make_queue($node, 1, 'orders', 'orders_a', 'orders_b');
 make_queue($node, 2, 'alerts', 'alerts');
 make_queue($node, 3, 'unheard');
+make_queue($node, 4, 'strange', 'strange');
 
 # one commit
 my $session = subscriber($node, 'orders_a', 'orders_b', 'alerts');
@@ -107,7 +108,6 @@ $node->safe_psql('postgres',
 	"DELETE FROM finance.subscription WHERE length(channel) NOT BETWEEN 1 AND 63");
 
 # names that need escaping in JSON
-make_queue($node, 4, 'strange', 'strange');
 $node->safe_psql(
 	'postgres', q(
 ALTER TABLE finance.queue DROP CONSTRAINT queue_name_form;
@@ -118,7 +118,7 @@ $node->safe_psql('postgres', send_message(4, 1));
 my $raw = '';
 my $until = time() + $PostgreSQL::Test::Utils::timeout_default;
 $raw .= $session->query('SELECT 1 WHERE false;')
-  while $raw !~ /Asynchronous/ && time() < $until;
+  while $raw !~ /notification "strange"/ && time() < $until;
 like($raw, qr/\{"queue": "with \\"quotes\\" \\\\ and ä", "highest_id": 1/,
 	'the payload is JSON');
 
@@ -189,7 +189,8 @@ is(join(' ', sort keys %told),
 	join(' ', sort @channels), 'all queues are announced');
 
 # by the functions that users call
-$node->safe_psql('postgres', "SELECT finance.subscribe('paid', 'pay.#')");
+$node->safe_psql('postgres',
+	"DELETE FROM finance.message; SELECT finance.subscribe('paid', 'pay.#')");
 $session->query_safe('LISTEN paid');
 settle($node);
 my $id = $node->safe_psql('postgres',

@@ -11,8 +11,8 @@
 #error "finance needs PostgreSQL 15 or later"
 #endif
 
-#if SIZEOF_SIZE_T < 8
-#error "finance needs a 64-bit platform"
+#ifndef PG_INT128_TYPE
+#error "finance needs a 64-bit platform with 128-bit integers"
 #endif
 
 /* this backend's local transaction id; 17 moved it */
@@ -20,6 +20,15 @@
 #define FIN_MY_LXID (MyProc->vxid.lxid)
 #else
 #define FIN_MY_LXID (MyProc->lxid)
+#endif
+
+/* does the role own the relation?  16 made it one function for all objects */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define fin_compat_owns_relation(relid, role) \
+	pg_class_ownercheck(relid, role)
 #endif
 
 /* may this user do what only the owner of the database may?; 16 renamed it */

@@ -12,12 +12,12 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
-#include "audit.h"
 #include "compat.h"
 #include "context.h"
 #include "ident.h"
 #include "partition.h"
 #include "queue.h"
+#include "risk.h"
 #include "settings.h"
 #include "wake.h"
 #include "worker.h"
@@ -57,7 +57,7 @@ _PG_init(void)
 	fin_context_init();
 	fin_partition_init();
 	fin_queue_init();
-	fin_audit_init();
+	fin_risk_init();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -142,8 +142,8 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 
 	if (query->read_latest)
 		PushActiveSnapshot(GetLatestSnapshot());
-	code = SPI_execute_plan(query->plan, values, nulls, query->read_latest,
-							limit);
+	code = SPI_execute_plan(query->plan, values, nulls,
+							query->read_only || query->read_latest, limit);
 	if (query->read_latest)
 		PopActiveSnapshot();
 
@@ -151,6 +151,21 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(code), query->sql);
 	return SPI_processed;
+}
+
+void
+fin_query_offer(const char *name, TupleDesc desc, Tuplestorestate *rows)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(*relation));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = tuplestore_tuple_count(rows);
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register \"%s\"", name);
 }
 
 Datum

@@ -31,6 +31,8 @@ typedef struct FinQuery
 	const char *sql;			/* names qualified, values only as $n */
 	int			nargs;
 	int			expect;			/* SPI_OK_... that must come back */
+	bool		read_only;		/* with the calling statement's snapshot: for
+								 * STABLE functions */
 	bool		read_latest;	/* read with the newest snapshot, whatever the
 								 * isolation level: for loading caches */
 	SPIPlanPtr	plan;			/* kept; filled at first use */
@@ -54,6 +56,14 @@ extern void fin_query_end(FinQueryScope *scope);
  */
 extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
 							long limit);
+
+/*
+ * Rows that queries can read by name, as "SELECT ... FROM name", until the end
+ * of the scope.  Call right after begin, in the memory context it leaves
+ * current.  Plans of such queries may be kept.
+ */
+extern void fin_query_offer(const char *name, TupleDesc desc,
+							Tuplestorestate *rows);
 
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);

@@ -148,7 +148,8 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 		" pg_catalog.max(w.msg_id) FILTER (WHERE w.visible_at <= $2 AND w.visible_at > $1),"
 		" pg_catalog.min(w.visible_at) FILTER (WHERE w.visible_at > $2)"
 		" FROM (SELECT m.msg_id, m.visible_at FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " ORDER BY m.msg_id LIMIT 10000) AS w",
+		" WHERE m.tenant_id = @t AND m.queue_id = @q"
+		" ORDER BY m.msg_id LIMIT 10000) AS w",
 		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 };

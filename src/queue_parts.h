@@ -36,10 +36,11 @@ typedef enum FinQueueStatement
 	FIN_QUEUE_ARCHIVE,
 	FIN_QUEUE_SET_VT,
 	FIN_QUEUE_PURGE,
-	FIN_QUEUE_METRICS
+	FIN_QUEUE_METRICS,
+	FIN_QUEUE_WAITING
 } FinQueueStatement;
 
-#define FIN_QUEUE_STATEMENTS	(FIN_QUEUE_METRICS + 1)
+#define FIN_QUEUE_STATEMENTS	(FIN_QUEUE_WAITING + 1)
 
 /*
  * Locks the queue's table in 'mode', so that no one drops the queue before

@@ -37,6 +37,7 @@
 #include "utils/syscache.h"
 
 #include "query.h"
+#include "queue.h"
 #include "queue_parts.h"
 
 #define FIN_QUEUE_PLANS_MAX	256
@@ -142,6 +143,15 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 		" $1, pg_catalog.count(*) FILTER (WHERE m.visible_at <= $1)"
 		" FROM finance.message_@q AS m",
 		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TEXTOID}
+	},
+	[FIN_QUEUE_WAITING] = {
+		"SELECT pg_catalog.count(*) FILTER (WHERE w.visible_at <= $2 AND w.visible_at > $1),"
+		" pg_catalog.max(w.msg_id) FILTER (WHERE w.visible_at <= $2 AND w.visible_at > $1),"
+		" pg_catalog.min(w.visible_at) FILTER (WHERE w.visible_at > $2)"
+		" FROM (SELECT m.msg_id, m.visible_at FROM finance.message_@q AS m"
+		" WHERE m.tenant_id = @t AND m.queue_id = @q"
+		" ORDER BY m.msg_id LIMIT 10000) AS w",
+		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 };
 
@@ -282,4 +292,25 @@ fin_queue_run(FinQueueStatement which, int32 tenant_id, int64 queue_id,
 	}
 	PG_END_TRY();
 	return nrows;
+}
+
+bool
+fin_queue_waiting(int32 tenant_id, int64 queue_id,
+				  TimestampTz since, TimestampTz now,
+				  FinQueueWaiting *waiting)
+{
+	Datum		values[2] = {TimestampTzGetDatum(since),
+	TimestampTzGetDatum(now)};
+	bool		isnull;
+	Datum		value;
+
+	if (!fin_queue_hold(queue_id, AccessShareLock))
+		return false;
+	(void) fin_queue_run(FIN_QUEUE_WAITING, tenant_id, queue_id, values, NULL);
+	waiting->count = fin_query_int64(0, 1);
+	value = fin_query_datum(0, 2, &isnull);
+	waiting->highest_id = isnull ? 0 : DatumGetInt64(value);
+	value = fin_query_datum(0, 3, &isnull);
+	waiting->next_at = isnull ? 0 : DatumGetTimestampTz(value);
+	return true;
 }

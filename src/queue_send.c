@@ -58,7 +58,7 @@ insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 	TimestampTz now = fin_ident_now();
 	int64		msg_id = fin_queue_msg_id(drawn, message->priority);
 	Datum		values[8];
-	char		nulls[9] = "        ";
+	char		nulls[] = "        ";
 
 	values[0] = Int64GetDatum(msg_id);
 	values[1] = Int64GetDatum(message->message_id);
@@ -79,6 +79,8 @@ insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 						 values, nulls);
 	if (message->delay_s == 0)
 		fin_wake_note(queue_id, msg_id, 1);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, message->delay_s));
 	return msg_id;
 }
 
@@ -320,7 +322,7 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 	int64	   *message_ids = palloc(batch->n * sizeof(int64));
 	int64		drawn = 0;
 	Datum		values[7];
-	char		nulls[8] = "       ";
+	char		nulls[] = "       ";
 
 	for (int i = 0; i < batch->n; i++)
 	{
@@ -342,6 +344,8 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 						 values, nulls);
 	if (batch->delay_s == 0)
 		fin_wake_note(queue_id, batch->msg_ids[batch->n - 1], batch->n);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, batch->delay_s));
 }
 
 PG_FUNCTION_INFO_V1(finance_send_batch);

@@ -48,6 +48,28 @@ COMMENT ON COLUMN finance.tenant.member_role IS
 
 INSERT INTO finance.tenant (tenant_id, name) VALUES (0, 'default');
 
+CREATE SEQUENCE finance._tenant_id_seq AS integer MINVALUE 1;
+COMMENT ON SEQUENCE finance._tenant_id_seq IS 'numbers of tenants';
+
+CREATE FUNCTION finance._config_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_config_changed';
+COMMENT ON FUNCTION finance._config_changed() IS
+'tells every backend, at commit, that its cache of the table is out of date';
+CREATE FUNCTION finance._immutable_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_immutable_guard';
+COMMENT ON FUNCTION finance._immutable_guard() IS
+'refuses to change or delete rows';
+CREATE FUNCTION finance._is_tenant_visible(tenant_id integer) RETURNS boolean
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_is_tenant_visible';
+COMMENT ON FUNCTION finance._is_tenant_visible(integer) IS
+'row security: the row is of the session''s tenant and the user a member of its role';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.tenant
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.tenant ENABLE ALWAYS TRIGGER config_changed;
+
 -- ------------------------------------------------------------------------
 -- ident: the counter behind ids where the library is not preloaded
 -- ------------------------------------------------------------------------
@@ -71,6 +93,173 @@ CREATE TABLE finance.currency (
 );
 COMMENT ON TABLE finance.currency IS
 'currencies and how many decimals each has; ISO 4217 is seeded, create_currency() adds';
+
+-- ISO 4217 list one, as of 2025: funds codes included, metals and test codes not
+INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
+	('AED', 2, 'UAE Dirham', true),
+	('AFN', 2, 'Afghani', true),
+	('ALL', 2, 'Lek', true),
+	('AMD', 2, 'Armenian Dram', true),
+	('AOA', 2, 'Kwanza', true),
+	('ARS', 2, 'Argentine Peso', true),
+	('AUD', 2, 'Australian Dollar', true),
+	('AWG', 2, 'Aruban Florin', true),
+	('AZN', 2, 'Azerbaijan Manat', true),
+	('BAM', 2, 'Convertible Mark', true),
+	('BBD', 2, 'Barbados Dollar', true),
+	('BDT', 2, 'Taka', true),
+	('BHD', 3, 'Bahraini Dinar', true),
+	('BIF', 0, 'Burundi Franc', true),
+	('BMD', 2, 'Bermudian Dollar', true),
+	('BND', 2, 'Brunei Dollar', true),
+	('BOB', 2, 'Boliviano', true),
+	('BOV', 2, 'Mvdol', true),
+	('BRL', 2, 'Brazilian Real', true),
+	('BSD', 2, 'Bahamian Dollar', true),
+	('BTN', 2, 'Ngultrum', true),
+	('BWP', 2, 'Pula', true),
+	('BYN', 2, 'Belarusian Ruble', true),
+	('BZD', 2, 'Belize Dollar', true),
+	('CAD', 2, 'Canadian Dollar', true),
+	('CDF', 2, 'Congolese Franc', true),
+	('CHE', 2, 'WIR Euro', true),
+	('CHF', 2, 'Swiss Franc', true),
+	('CHW', 2, 'WIR Franc', true),
+	('CLF', 4, 'Unidad de Fomento', true),
+	('CLP', 0, 'Chilean Peso', true),
+	('CNY', 2, 'Yuan Renminbi', true),
+	('COP', 2, 'Colombian Peso', true),
+	('COU', 2, 'Unidad de Valor Real', true),
+	('CRC', 2, 'Costa Rican Colon', true),
+	('CUP', 2, 'Cuban Peso', true),
+	('CVE', 2, 'Cabo Verde Escudo', true),
+	('CZK', 2, 'Czech Koruna', true),
+	('DJF', 0, 'Djibouti Franc', true),
+	('DKK', 2, 'Danish Krone', true),
+	('DOP', 2, 'Dominican Peso', true),
+	('DZD', 2, 'Algerian Dinar', true),
+	('EGP', 2, 'Egyptian Pound', true),
+	('ERN', 2, 'Nakfa', true),
+	('ETB', 2, 'Ethiopian Birr', true),
+	('EUR', 2, 'Euro', true),
+	('FJD', 2, 'Fiji Dollar', true),
+	('FKP', 2, 'Falkland Islands Pound', true),
+	('GBP', 2, 'Pound Sterling', true),
+	('GEL', 2, 'Lari', true),
+	('GHS', 2, 'Ghana Cedi', true),
+	('GIP', 2, 'Gibraltar Pound', true),
+	('GMD', 2, 'Dalasi', true),
+	('GNF', 0, 'Guinean Franc', true),
+	('GTQ', 2, 'Quetzal', true),
+	('GYD', 2, 'Guyana Dollar', true),
+	('HKD', 2, 'Hong Kong Dollar', true),
+	('HNL', 2, 'Lempira', true),
+	('HTG', 2, 'Gourde', true),
+	('HUF', 2, 'Forint', true),
+	('IDR', 2, 'Rupiah', true),
+	('ILS', 2, 'New Israeli Sheqel', true),
+	('INR', 2, 'Indian Rupee', true),
+	('IQD', 3, 'Iraqi Dinar', true),
+	('IRR', 2, 'Iranian Rial', true),
+	('ISK', 0, 'Iceland Krona', true),
+	('JMD', 2, 'Jamaican Dollar', true),
+	('JOD', 3, 'Jordanian Dinar', true),
+	('JPY', 0, 'Yen', true),
+	('KES', 2, 'Kenyan Shilling', true),
+	('KGS', 2, 'Som', true),
+	('KHR', 2, 'Riel', true),
+	('KMF', 0, 'Comorian Franc', true),
+	('KPW', 2, 'North Korean Won', true),
+	('KRW', 0, 'Won', true),
+	('KWD', 3, 'Kuwaiti Dinar', true),
+	('KYD', 2, 'Cayman Islands Dollar', true),
+	('KZT', 2, 'Tenge', true),
+	('LAK', 2, 'Lao Kip', true),
+	('LBP', 2, 'Lebanese Pound', true),
+	('LKR', 2, 'Sri Lanka Rupee', true),
+	('LRD', 2, 'Liberian Dollar', true),
+	('LSL', 2, 'Loti', true),
+	('LYD', 3, 'Libyan Dinar', true),
+	('MAD', 2, 'Moroccan Dirham', true),
+	('MDL', 2, 'Moldovan Leu', true),
+	('MGA', 2, 'Malagasy Ariary', true),
+	('MKD', 2, 'Denar', true),
+	('MMK', 2, 'Kyat', true),
+	('MNT', 2, 'Tugrik', true),
+	('MOP', 2, 'Pataca', true),
+	('MRU', 2, 'Ouguiya', true),
+	('MUR', 2, 'Mauritius Rupee', true),
+	('MVR', 2, 'Rufiyaa', true),
+	('MWK', 2, 'Malawi Kwacha', true),
+	('MXN', 2, 'Mexican Peso', true),
+	('MXV', 2, 'Mexican Unidad de Inversion (UDI)', true),
+	('MYR', 2, 'Malaysian Ringgit', true),
+	('MZN', 2, 'Mozambique Metical', true),
+	('NAD', 2, 'Namibia Dollar', true),
+	('NGN', 2, 'Naira', true),
+	('NIO', 2, 'Cordoba Oro', true),
+	('NOK', 2, 'Norwegian Krone', true),
+	('NPR', 2, 'Nepalese Rupee', true),
+	('NZD', 2, 'New Zealand Dollar', true),
+	('OMR', 3, 'Rial Omani', true),
+	('PAB', 2, 'Balboa', true),
+	('PEN', 2, 'Sol', true),
+	('PGK', 2, 'Kina', true),
+	('PHP', 2, 'Philippine Peso', true),
+	('PKR', 2, 'Pakistan Rupee', true),
+	('PLN', 2, 'Zloty', true),
+	('PYG', 0, 'Guarani', true),
+	('QAR', 2, 'Qatari Rial', true),
+	('RON', 2, 'Romanian Leu', true),
+	('RSD', 2, 'Serbian Dinar', true),
+	('RUB', 2, 'Russian Ruble', true),
+	('RWF', 0, 'Rwanda Franc', true),
+	('SAR', 2, 'Saudi Riyal', true),
+	('SBD', 2, 'Solomon Islands Dollar', true),
+	('SCR', 2, 'Seychelles Rupee', true),
+	('SDG', 2, 'Sudanese Pound', true),
+	('SEK', 2, 'Swedish Krona', true),
+	('SGD', 2, 'Singapore Dollar', true),
+	('SHP', 2, 'Saint Helena Pound', true),
+	('SLE', 2, 'Leone', true),
+	('SOS', 2, 'Somali Shilling', true),
+	('SRD', 2, 'Surinam Dollar', true),
+	('SSP', 2, 'South Sudanese Pound', true),
+	('STN', 2, 'Dobra', true),
+	('SVC', 2, 'El Salvador Colon', true),
+	('SYP', 2, 'Syrian Pound', true),
+	('SZL', 2, 'Lilangeni', true),
+	('THB', 2, 'Baht', true),
+	('TJS', 2, 'Somoni', true),
+	('TMT', 2, 'Turkmenistan New Manat', true),
+	('TND', 3, 'Tunisian Dinar', true),
+	('TOP', 2, 'Paanga', true),
+	('TRY', 2, 'Turkish Lira', true),
+	('TTD', 2, 'Trinidad and Tobago Dollar', true),
+	('TWD', 2, 'New Taiwan Dollar', true),
+	('TZS', 2, 'Tanzanian Shilling', true),
+	('UAH', 2, 'Hryvnia', true),
+	('UGX', 0, 'Uganda Shilling', true),
+	('USD', 2, 'US Dollar', true),
+	('USN', 2, 'US Dollar (Next day)', true),
+	('UYI', 0, 'Uruguay Peso en Unidades Indexadas (UI)', true),
+	('UYU', 2, 'Peso Uruguayo', true),
+	('UYW', 4, 'Unidad Previsional', true),
+	('UZS', 2, 'Uzbekistan Sum', true),
+	('VED', 2, 'Bolivar Soberano (digital)', true),
+	('VES', 2, 'Bolivar Soberano', true),
+	('VND', 0, 'Dong', true),
+	('VUV', 0, 'Vatu', true),
+	('WST', 2, 'Tala', true),
+	('XAF', 0, 'CFA Franc BEAC', true),
+	('XCD', 2, 'East Caribbean Dollar', true),
+	('XCG', 2, 'Caribbean Guilder', true),
+	('XOF', 0, 'CFA Franc BCEAO', true),
+	('XPF', 0, 'CFP Franc', true),
+	('YER', 2, 'Yemeni Rial', true),
+	('ZAR', 2, 'Rand', true),
+	('ZMW', 2, 'Zambian Kwacha', true),
+	('ZWG', 2, 'Zimbabwe Gold', true);
 
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
@@ -101,26 +290,75 @@ CREATE TABLE finance._account (
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code),
 	CONSTRAINT account_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES finance.tenant,
-	CONSTRAINT account_currency_fkey FOREIGN KEY (currency) REFERENCES finance.currency
+	CONSTRAINT account_currency_fkey FOREIGN KEY (currency) REFERENCES finance.currency,
+	CONSTRAINT account_within_limits CHECK
+		(credits_posted - debits_posted - debits_pending >= min_available
+		AND credits_posted - debits_posted + credits_pending <= max_balance)
 ) WITH (fillfactor = 50);
+COMMENT ON TABLE finance._account IS
+'accounts as posting keeps them; read them through the view finance.account';
+COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
+COMMENT ON COLUMN finance._account.last_transfer_id IS
+'a later transfer has a higher id, whatever the clock does';
+COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
+COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
+COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
+COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._account
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance._account ENABLE ALWAYS TRIGGER guard;
 
 -- ========================================================================
 -- ACCOUNT-TRANSFER-RISK SECTION (account.c, engine.c, risk.c, posting.c, transfer.c)
 -- ========================================================================
 
+CREATE VIEW finance.account WITH (security_invoker = true) AS
+SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
+	a.credits_posted - a.debits_posted AS balance,
+	a.debits_pending AS held,
+	a.credits_posted - a.debits_posted - a.debits_pending AS available,
+	a.min_available, a.max_balance,
+	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
+	a.version, a.created_at, a.metadata
+FROM finance._account a;
+COMMENT ON VIEW finance.account IS
+'accounts with their balance (credits posted - debits posted), what is held, and what is available';
+
+CREATE TABLE finance.account_change (
+	tenant_id	integer NOT NULL,
+	account_id	bigint NOT NULL,
+	version		bigint NOT NULL,
+	change		text NOT NULL,
+	old_value	jsonb,
+	new_value	jsonb,
+	reason		text,
+	actor		text NOT NULL,
+	changed_at	timestamptz NOT NULL,
+	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits'))
+);
+COMMENT ON TABLE finance.account_change IS
+'changes of accounts other than transfers; with the entries they account for every version';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_change
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.account_change ENABLE ALWAYS TRIGGER guard;
+
 -- ------------------------------------------------------------------------
--- transfer: one immutable row holds both sides
+-- transfer: one immutable row holds both sides, so a book out of balance
+-- cannot be written down.  Monthly partitions by id (partition.c).
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.transfer (
 	id				bigint NOT NULL,
-	tenant_id		integer NOT NULL,
 	from_account_id	bigint NOT NULL,
 	to_account_id	bigint NOT NULL,
 	from_version	bigint,
 	to_version		bigint,
 	recorded_at		timestamptz NOT NULL,
 	effective_at	timestamptz,
+	tenant_id		integer NOT NULL,
 	trace_id		uuid NOT NULL,
 	amount			finance.amount NOT NULL,
 	from_balance	numeric NOT NULL,
@@ -133,10 +371,251 @@ CREATE TABLE finance.transfer (
 	reference		text,
 	metadata		jsonb,
 	CONSTRAINT transfer_pkey PRIMARY KEY (tenant_id, id),
-	CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id)
+	CONSTRAINT transfer_form CHECK (from_account_id <> to_account_id
+		AND (status = 'completed') = (from_version IS NOT NULL)
+		AND (status = 'completed') = (to_version IS NOT NULL))
 ) PARTITION BY RANGE (id);
 CREATE INDEX transfer_from_account ON finance.transfer (from_account_id, id);
 CREATE INDEX transfer_to_account ON finance.transfer (to_account_id, id);
+COMMENT ON TABLE finance.transfer IS
+'amounts moved, or refused by risk; one row for both sides, never changed';
+COMMENT ON COLUMN finance.transfer.from_version IS
+'version of the debited account after this transfer; null when rejected';
+COMMENT ON COLUMN finance.transfer.from_balance IS
+'balance of the debited account after this transfer';
+COMMENT ON COLUMN finance.transfer.from_held IS
+'held on the debited account after this transfer; null means nothing';
+COMMENT ON COLUMN finance.transfer.effective_at IS
+'value date stated by the caller; null means recorded_at';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.transfer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.transfer ENABLE ALWAYS TRIGGER guard;
+
+CREATE VIEW finance.entry WITH (security_invoker = true) AS
+SELECT t.tenant_id, t.from_account_id AS account_id, t.id AS transfer_id,
+	'debit'::text AS side, t.from_version AS version, t.amount::numeric AS amount,
+	-t.amount::numeric AS change, t.from_balance AS balance,
+	coalesce(t.from_held, 0) AS held, t.currency,
+	t.to_account_id AS counterparty_id, t.type, t.recorded_at,
+	coalesce(t.effective_at, t.recorded_at) AS effective_at,
+	t.reference, t.metadata
+FROM finance.transfer t WHERE t.status = 'completed'
+UNION ALL
+SELECT t.tenant_id, t.to_account_id, t.id,
+	'credit'::text, t.to_version, t.amount::numeric,
+	t.amount::numeric, t.to_balance,
+	coalesce(t.to_held, 0), t.currency,
+	t.from_account_id, t.type, t.recorded_at,
+	coalesce(t.effective_at, t.recorded_at),
+	t.reference, t.metadata
+FROM finance.transfer t WHERE t.status = 'completed';
+COMMENT ON VIEW finance.entry IS
+'each completed transfer seen from each of its two accounts, with the version and balance after it; history of an account: WHERE account_id = ... ORDER BY transfer_id DESC LIMIT n';
+
+CREATE TABLE finance.idempotency_key (
+	tenant_id	integer NOT NULL,
+	key			text NOT NULL,
+	transfer_id	bigint NOT NULL,
+	expected_from_version bigint,
+	expected_to_version bigint,
+	CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, key)
+);
+COMMENT ON TABLE finance.idempotency_key IS
+'keys by which callers made their transfers repeatable, and the transfer each stands for';
+
+-- ------------------------------------------------------------------------
+-- risk
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_rule (
+	tenant_id	integer NOT NULL,
+	name		text NOT NULL,
+	kind		text NOT NULL,
+	threshold	numeric,
+	account_id	bigint,
+	currency	text,
+	window_start time,
+	window_end	time,
+	enabled		boolean NOT NULL DEFAULT true,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, name),
+	CONSTRAINT risk_rule_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES finance.tenant,
+	CONSTRAINT risk_rule_currency_fkey FOREIGN KEY (currency) REFERENCES finance.currency,
+	CONSTRAINT risk_rule_kind CHECK (kind IN ('transfer_limit', 'daily_limit', 'night_window', 'blocklist')),
+	CONSTRAINT risk_rule_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
+	CONSTRAINT risk_rule_needs_threshold CHECK (kind NOT IN ('transfer_limit', 'daily_limit') OR threshold IS NOT NULL),
+	CONSTRAINT risk_rule_needs_window CHECK ((kind = 'night_window') = (window_start IS NOT NULL)
+		AND (kind = 'night_window') = (window_end IS NOT NULL)
+		AND window_start <> window_end)
+);
+COMMENT ON TABLE finance.risk_rule IS
+'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+
+CREATE TABLE finance.risk_list (
+	tenant_id	integer NOT NULL,
+	list		text NOT NULL,
+	account_id	bigint NOT NULL,
+	reason		text NOT NULL,
+	added_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, account_id),
+	CONSTRAINT risk_list_name CHECK (list = 'blocklist')
+);
+COMMENT ON TABLE finance.risk_list IS
+'accounts on a list that a rule looks at; change it with block_account() and unblock_account()';
+
+CREATE TABLE finance.risk_decision (
+	tenant_id	integer NOT NULL,
+	transfer_id	bigint NOT NULL,
+	ordinal		integer NOT NULL,
+	rule		text NOT NULL,
+	kind		text NOT NULL,
+	verdict		text NOT NULL,
+	observed	text NOT NULL,
+	threshold	text,
+	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, ordinal)
+);
+COMMENT ON TABLE finance.risk_decision IS
+'why a transfer was rejected: each rule it broke, what was observed and what the rule allows';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
+
+-- ------------------------------------------------------------------------
+-- functions: ids
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
+COMMENT ON FUNCTION finance.id_time(bigint) IS
+'the millisecond in which an id was drawn';
+CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
+COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
+'the lowest id of a moment: WHERE id >= finance.id_floor(...) uses the key and skips partitions';
+
+-- ------------------------------------------------------------------------
+-- functions: tenants, currencies, accounts
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.create_tenant(name text, time_zone text DEFAULT 'UTC',
+	member_role regrole DEFAULT NULL) RETURNS integer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_tenant';
+COMMENT ON FUNCTION finance.create_tenant(text, text, regrole) IS
+'makes a closed book and returns its number; only members of member_role may work in it';
+CREATE FUNCTION finance.set_tenant_time_zone(tenant_id integer, time_zone text) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_tenant_time_zone';
+COMMENT ON FUNCTION finance.set_tenant_time_zone(integer, text) IS
+'sets the zone of a tenant''s business days and night windows';
+
+CREATE FUNCTION finance.create_currency(code text, minor_units integer, name text DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_currency';
+COMMENT ON FUNCTION finance.create_currency(text, integer, text) IS
+'adds a currency of 0 to 18 decimals; those of ISO 4217 are there';
+
+CREATE FUNCTION finance.create_account(code text, currency text,
+	type text DEFAULT 'liability', min_available numeric DEFAULT 0,
+	max_balance numeric DEFAULT NULL, metadata jsonb DEFAULT NULL) RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_account';
+COMMENT ON FUNCTION finance.create_account(text, text, text, numeric, numeric, jsonb) IS
+'opens an account and returns its id; min_available is the floor of what is available (null: none), max_balance the ceiling of the balance (null: none)';
+CREATE FUNCTION finance.set_account_status(code text, status text, reason text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_status';
+COMMENT ON FUNCTION finance.set_account_status(text, text, text) IS
+'active, frozen, or closed for ever (only at zero); returns the account''s new version';
+CREATE FUNCTION finance.set_account_limits(code text, min_available numeric,
+	max_balance numeric, reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_limits';
+COMMENT ON FUNCTION finance.set_account_limits(text, numeric, numeric, text) IS
+'sets the floor of available and the ceiling of the balance (null: none); returns the account''s new version';
+CREATE FUNCTION finance.balance(code text) RETURNS numeric
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_balance';
+COMMENT ON FUNCTION finance.balance(text) IS
+'credits posted - debits posted of the account';
+
+-- ------------------------------------------------------------------------
+-- functions: transfers
+-- ------------------------------------------------------------------------
+
+CREATE TYPE finance.transfer_result AS (
+	id				bigint,
+	status			text,
+	amount			numeric,
+	currency		text,
+	from_account	text,
+	from_version	bigint,
+	from_balance	numeric,
+	from_available	numeric,
+	to_account		text,
+	to_version		bigint,
+	to_balance		numeric,
+	to_available	numeric,
+	recorded_at		timestamptz,
+	trace_id		uuid,
+	rule			text,
+	replayed		boolean
+);
+COMMENT ON TYPE finance.transfer_result IS
+'a transfer as made: status completed or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+
+CREATE FUNCTION finance.transfer(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+	type text DEFAULT 'transfer',
+	expected_from_version bigint DEFAULT NULL,
+	expected_to_version bigint DEFAULT NULL,
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	RETURNS finance.transfer_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
+COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
+'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer';
+CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
+	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+	type text DEFAULT 'transfer',
+	expected_from_version bigint DEFAULT NULL,
+	expected_to_version bigint DEFAULT NULL,
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	RETURNS finance.transfer_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
+COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
+'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer';
+
+-- ------------------------------------------------------------------------
+-- functions: risk
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.add_rule(name text, kind text, threshold numeric DEFAULT NULL,
+	account text DEFAULT NULL, currency text DEFAULT NULL,
+	window_start time DEFAULT NULL, window_end time DEFAULT NULL) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_rule';
+COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time) IS
+'adds a rule of kind transfer_limit, daily_limit, night_window or blocklist; without account or currency it holds for all';
+CREATE FUNCTION finance.remove_rule(name text) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_rule';
+COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
+CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
+COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
+CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_block_account';
+COMMENT ON FUNCTION finance.block_account(text, text) IS
+'puts an account on the blocklist, which rules of kind blocklist reject; false if it is there';
+CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_unblock_account';
+COMMENT ON FUNCTION finance.unblock_account(text, text) IS
+'takes an account off the blocklist; false if it is not there';
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit.c)
@@ -154,10 +633,110 @@ CREATE INDEX transfer_to_account ON finance.transfer (to_account_id, id);
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
-CREATE FUNCTION finance._config_changed() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_config_changed';
-CREATE FUNCTION finance._immutable_guard() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_immutable_guard';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.tenant
-	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.tenant ENABLE ALWAYS TRIGGER config_changed;
+
+-- one statement, one snapshot: consistent while transfers go on
+CREATE FUNCTION finance.check_integrity()
+	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
+	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+WITH side AS (
+	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.from_version AS version,
+		t.amount::numeric AS debit, 0::numeric AS credit, t.from_balance AS balance,
+		t.currency
+	FROM finance.transfer t WHERE t.status = 'completed'
+	UNION ALL
+	SELECT t.tenant_id, t.to_account_id, t.id, t.to_version,
+		0, t.amount::numeric, t.to_balance, t.currency
+	FROM finance.transfer t WHERE t.status = 'completed'
+), history AS (
+	SELECT s.*, count(*) OVER w AS position,
+		sum(s.credit - s.debit) OVER w AS running,
+		lag(s.id) OVER w AS previous_id
+	FROM side s
+	WINDOW w AS (PARTITION BY s.tenant_id, s.account_id ORDER BY s.version, s.id)
+), moved AS (
+	SELECT s.tenant_id, s.account_id, sum(s.debit) AS debits, sum(s.credit) AS credits
+	FROM side s GROUP BY 1, 2
+), versions AS (
+	SELECT v.tenant_id, v.account_id, count(*) AS n, count(DISTINCT v.version) AS different,
+		min(v.version) AS lowest, max(v.version) AS highest
+	FROM (SELECT s.tenant_id, s.account_id, s.version FROM side s
+		UNION ALL
+		SELECT c.tenant_id, c.account_id, c.version FROM finance.account_change c) v
+	GROUP BY 1, 2
+)
+-- I1 the book balances, per tenant and currency
+SELECT 'I1 debits = credits', a.tenant_id, 'currency ' || a.currency,
+	'posted ' || sum(a.debits_posted) || ', pending ' || sum(a.debits_pending),
+	'posted ' || sum(a.credits_posted) || ', pending ' || sum(a.credits_pending)
+FROM finance._account a
+GROUP BY a.tenant_id, a.currency
+HAVING sum(a.debits_posted) <> sum(a.credits_posted)
+	OR sum(a.debits_pending) <> sum(a.credits_pending)
+UNION ALL
+-- I2 totals are the sums over the transfers
+SELECT 'I2 totals = transfers', a.tenant_id, 'account ' || a.code,
+	'debits ' || coalesce(m.debits, 0) || ', credits ' || coalesce(m.credits, 0),
+	'debits ' || a.debits_posted || ', credits ' || a.credits_posted
+FROM finance._account a
+LEFT JOIN moved m ON m.tenant_id = a.tenant_id AND m.account_id = a.account_id
+WHERE a.debits_posted <> coalesce(m.debits, 0) OR a.credits_posted <> coalesce(m.credits, 0)
+UNION ALL
+SELECT 'I2 transfers have accounts', m.tenant_id, 'account ' || m.account_id, 'an account', 'none'
+FROM moved m
+WHERE NOT EXISTS (SELECT FROM finance._account a
+	WHERE a.tenant_id = m.tenant_id AND a.account_id = m.account_id)
+UNION ALL
+SELECT 'I2 balances run on', h.tenant_id, 'account ' || h.account_id || ' transfer ' || h.id,
+	h.running::text, h.balance::text
+FROM history h WHERE h.balance <> h.running
+UNION ALL
+SELECT 'I2 one currency', s.tenant_id, 'account ' || a.code || ' transfer ' || s.id,
+	a.currency, s.currency
+FROM side s JOIN finance._account a ON a.tenant_id = s.tenant_id AND a.account_id = s.account_id
+WHERE a.currency <> s.currency
+UNION ALL
+-- I3 versions count every change, without a gap
+SELECT 'I3 version = changes', a.tenant_id, 'account ' || a.code,
+	'versions 1 to ' || a.version,
+	coalesce(v.n, 0) || ' changes, versions ' || coalesce(v.lowest, 0) || ' to '
+		|| coalesce(v.highest, 0) || ', ' || coalesce(v.different, 0) || ' different'
+FROM finance._account a
+LEFT JOIN versions v ON v.tenant_id = a.tenant_id AND v.account_id = a.account_id
+WHERE a.version <> coalesce(v.n, 0) OR a.version <> coalesce(v.different, 0)
+	OR a.version <> coalesce(v.highest, 0) OR (a.version > 0 AND v.lowest <> 1)
+UNION ALL
+SELECT 'I3 id order = version order', h.tenant_id, 'account ' || h.account_id || ' version ' || h.version,
+	'an id above ' || h.previous_id, h.id::text
+FROM history h WHERE h.id <= h.previous_id
+UNION ALL
+-- I4 an acknowledged key stands for exactly one transfer
+SELECT 'I4 key has its transfer', k.tenant_id, 'key ' || k.key, 'transfer ' || k.transfer_id, 'none'
+FROM finance.idempotency_key k
+WHERE NOT EXISTS (SELECT FROM finance.transfer t
+	WHERE t.tenant_id = k.tenant_id AND t.id = k.transfer_id)
+UNION ALL
+SELECT 'I4 transfer has one key', k.tenant_id, 'transfer ' || k.transfer_id, '1 key', count(*) || ' keys'
+FROM finance.idempotency_key k
+GROUP BY k.tenant_id, k.transfer_id HAVING count(*) > 1
+UNION ALL
+-- I5 what is held and available
+SELECT 'I5 held = open holds', a.tenant_id, 'account ' || a.code, '0',
+	'debits ' || a.debits_pending || ', credits ' || a.credits_pending
+FROM finance._account a WHERE a.debits_pending <> 0 OR a.credits_pending <> 0
+UNION ALL
+SELECT 'I5 available above the floor', a.tenant_id, 'account ' || a.code,
+	'at least ' || a.min_available,
+	(a.credits_posted - a.debits_posted - a.debits_pending)::text
+FROM finance._account a
+WHERE a.credits_posted - a.debits_posted - a.debits_pending < a.min_available
+UNION ALL
+SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
+	'at most ' || a.max_balance,
+	(a.credits_posted - a.debits_posted + a.credits_pending)::text
+FROM finance._account a
+WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
+-- I8 INTEGRITY OF QUEUES
+$$;
+COMMENT ON FUNCTION finance.check_integrity() IS
+'one row for each breach of an invariant: what, where, expected and found; no row when all hold';

@@ -10,7 +10,8 @@
 
 #include "utils/numeric.h"
 
-typedef __int128 FinAmount;
+/* the server's int128: aligned as palloc aligns, which plain __int128 is not */
+typedef int128 FinAmount;
 
 #define FIN_AMOUNT_MAX_DIGITS	38
 #define FIN_AMOUNT_MAX_SCALE	18
@@ -31,8 +32,18 @@ extern FinAmountFault fin_amount_decode(Numeric number, int scale,
 /* units of 10^-scale to numeric with that scale, palloc'd */
 extern Numeric fin_amount_encode(FinAmount amount, int scale);
 
+/* 10^38 - 1: the largest magnitude of an amount, whatever its scale */
+#define FIN_AMOUNT_MAX \
+	((FinAmount) INT64CONST(1000000000000000000) * \
+	 INT64CONST(1000000000000000000) * 100 - 1)
+
 /* a + b, or false when the sum has more than 38 digits */
-extern bool fin_amount_add(FinAmount a, FinAmount b, FinAmount *sum);
+static inline bool
+fin_amount_add(FinAmount a, FinAmount b, FinAmount *sum)
+{
+	return !__builtin_add_overflow(a, b, sum) &&
+		*sum <= FIN_AMOUNT_MAX && *sum >= -FIN_AMOUNT_MAX;
+}
 
 /* decimal text, palloc'd */
 extern char *fin_amount_text(FinAmount amount, int scale);
@@ -44,5 +55,17 @@ extern char *fin_amount_text(FinAmount amount, int scale);
 extern FinAmount fin_amount_from_caller(Numeric number, int scale,
 										const char *currency,
 										const char *what);
+
+/* the same for a limit, which may be zero or negative */
+extern FinAmount fin_amount_limit_from_caller(Numeric number, int scale,
+											  const char *currency,
+											  const char *what);
+
+/*
+ * A threshold that is not negative, cut to the scale: an amount in that scale
+ * exceeds the threshold exactly when it exceeds this.  What no amount can
+ * reach comes back as FIN_AMOUNT_MAX.
+ */
+extern FinAmount fin_amount_floor(Numeric number, int scale);
 
 #endif							/* FIN_AMOUNT_H */

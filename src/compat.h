@@ -11,8 +11,8 @@
 #error "finance needs PostgreSQL 15 or later"
 #endif
 
-#if SIZEOF_SIZE_T < 8
-#error "finance needs a 64-bit platform"
+#ifndef PG_INT128_TYPE
+#error "finance needs a 64-bit platform with 128-bit integers"
 #endif
 
 /* this backend's local transaction id; 17 moved it */

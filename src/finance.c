@@ -18,6 +18,7 @@
 #include "ident.h"
 #include "partition.h"
 #include "queue.h"
+#include "risk.h"
 #include "settings.h"
 #include "wake.h"
 #include "worker.h"
@@ -58,6 +59,7 @@ _PG_init(void)
 	fin_partition_init();
 	fin_queue_init();
 	fin_audit_init();
+	fin_risk_init();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -142,8 +142,8 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 
 	if (query->read_latest)
 		PushActiveSnapshot(GetLatestSnapshot());
-	code = SPI_execute_plan(query->plan, values, nulls, query->read_latest,
-							limit);
+	code = SPI_execute_plan(query->plan, values, nulls,
+							query->read_only || query->read_latest, limit);
 	if (query->read_latest)
 		PopActiveSnapshot();
 

@@ -31,6 +31,8 @@ typedef struct FinQuery
 	const char *sql;			/* names qualified, values only as $n */
 	int			nargs;
 	int			expect;			/* SPI_OK_... that must come back */
+	bool		read_only;		/* with the calling statement's snapshot: for
+								 * STABLE functions */
 	bool		read_latest;	/* read with the newest snapshot, whatever the
 								 * isolation level: for loading caches */
 	SPIPlanPtr	plan;			/* kept; filled at first use */

@@ -1,0 +1,276 @@
+/*
+ * amount.c
+ *		Exact decimal amounts.
+ *
+ * Pure, but for palloc of results.  Reads and writes the digits of numeric
+ * directly: the format on disk (described at the top of the server's
+ * numeric.c) cannot change without breaking every stored table, and going
+ * through numeric_send() for a dozen totals costs more than all the arithmetic
+ * of a transfer.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "amount.h"
+
+#define DIGIT_BASE				10000
+#define DIGIT_DECIMALS			4
+
+/* header bits of numeric */
+#define NUMERIC_KIND_MASK		0xC000
+#define NUMERIC_LONG_NEGATIVE	0x4000
+#define NUMERIC_SHORT			0x8000
+#define NUMERIC_SPECIAL			0xC000
+#define NUMERIC_SPECIAL_MASK	0xF000
+#define NUMERIC_NAN				0xC000
+#define SHORT_NEGATIVE			0x2000
+#define SHORT_DSCALE_SHIFT		7
+#define SHORT_WEIGHT_NEGATIVE	0x0040
+#define SHORT_WEIGHT_MASK		0x003F
+
+/* 38 digits before and 18 after the point, in base 10^4, with room to spare */
+#define DIGITS_MAX				24
+
+static const int64 power_of_ten[] = {
+	INT64CONST(1), INT64CONST(10), INT64CONST(100), INT64CONST(1000),
+	INT64CONST(10000), INT64CONST(100000), INT64CONST(1000000),
+	INT64CONST(10000000), INT64CONST(100000000), INT64CONST(1000000000),
+	INT64CONST(10000000000), INT64CONST(100000000000),
+	INT64CONST(1000000000000), INT64CONST(10000000000000),
+	INT64CONST(100000000000000), INT64CONST(1000000000000000),
+	INT64CONST(10000000000000000), INT64CONST(100000000000000000),
+	INT64CONST(1000000000000000000)
+};
+
+/* amount * factor, or false when the product has more than 38 digits */
+static inline bool
+multiply(FinAmount *amount, int64 factor)
+{
+	return !__builtin_mul_overflow(*amount, (FinAmount) factor, amount) &&
+		*amount <= FIN_AMOUNT_MAX;
+}
+
+/*
+ * The magnitude of the digits in units of 10^-scale.  The digit at position i
+ * counts 10^(4 * (weight - i)).
+ */
+static FinAmountFault
+magnitude(const uint16 *digits, int ndigits, int weight, int scale,
+		  FinAmount *amount)
+{
+	int			exponent = 0;	/* of the last digit taken, in units */
+
+	*amount = 0;
+	for (int i = 0; i < ndigits; i++)
+	{
+		int64		digit = digits[i];
+
+		exponent = DIGIT_DECIMALS * (weight - i) + scale;
+		if (exponent <= -DIGIT_DECIMALS)
+			return FIN_AMOUNT_SCALE;	/* trailing zeros are never stored */
+		if (exponent < 0)
+		{
+			int64		cut = power_of_ten[-exponent];
+
+			if (digit % cut != 0)
+				return FIN_AMOUNT_SCALE;
+			if (!multiply(amount, DIGIT_BASE / cut))
+				return FIN_AMOUNT_RANGE;
+			*amount += digit / cut;
+		}
+		else
+		{
+			if (!multiply(amount, DIGIT_BASE))
+				return FIN_AMOUNT_RANGE;
+			*amount += digit;
+		}
+	}
+	if (*amount != 0 && exponent > 2 * FIN_AMOUNT_MAX_SCALE + 2)
+		return FIN_AMOUNT_RANGE;
+	for (; exponent > 0; exponent -= Min(exponent, FIN_AMOUNT_MAX_SCALE))
+	{
+		if (!multiply(amount,
+					  power_of_ten[Min(exponent, FIN_AMOUNT_MAX_SCALE)]))
+			return FIN_AMOUNT_RANGE;
+	}
+	return *amount <= FIN_AMOUNT_MAX ? FIN_AMOUNT_OK : FIN_AMOUNT_RANGE;
+}
+
+FinAmountFault
+fin_amount_decode(Numeric number, int scale, FinAmount *amount)
+{
+	const uint16 *words = (const uint16 *) VARDATA(number);
+	int			nwords = (VARSIZE(number) - VARHDRSZ) / sizeof(uint16);
+	uint16		header = words[0];
+	int			weight;
+	bool		negative;
+	FinAmountFault fault;
+
+	if ((header & NUMERIC_KIND_MASK) == NUMERIC_SPECIAL)
+		return (header & NUMERIC_SPECIAL_MASK) == NUMERIC_NAN ?
+			FIN_AMOUNT_NAN : FIN_AMOUNT_INFINITE;
+
+	if (header & NUMERIC_SHORT)
+	{
+		negative = (header & SHORT_NEGATIVE) != 0;
+		weight = header & SHORT_WEIGHT_MASK;
+		if (header & SHORT_WEIGHT_NEGATIVE)
+			weight |= ~SHORT_WEIGHT_MASK;
+		fault = magnitude(words + 1, nwords - 1, weight, scale, amount);
+	}
+	else
+	{
+		negative = (header & NUMERIC_KIND_MASK) == NUMERIC_LONG_NEGATIVE;
+		weight = (int16) words[1];
+		fault = magnitude(words + 2, nwords - 2, weight, scale, amount);
+	}
+	if (negative)
+		*amount = -*amount;
+	return fault;
+}
+
+/* writes the base 10^4 digits of value, 'count' of them, ending before 'end' */
+static void
+write_digits(uint16 *end, int count, uint128 value)
+{
+	/* 128-bit division is slow: leave it as soon as the rest fits 64 bits */
+	while (count > 0 && (value >> 64) != 0)
+	{
+		*--end = (uint16) (value % DIGIT_BASE);
+		value /= DIGIT_BASE;
+		count--;
+	}
+	for (uint64 rest = (uint64) value; count > 0; count--, rest /= DIGIT_BASE)
+		*--end = (uint16) (rest % DIGIT_BASE);
+}
+
+Numeric
+fin_amount_encode(FinAmount amount, int scale)
+{
+	uint128 rest = (uint128) (amount < 0 ? -amount : amount);
+	int			fraction_digits = (scale + DIGIT_DECIMALS - 1) / DIGIT_DECIMALS;
+	int			padding = fraction_digits * DIGIT_DECIMALS - scale;
+	int			whole_digits = DIGITS_MAX - fraction_digits;
+	uint16		digits[DIGITS_MAX];
+	int			first = 0;
+	int			last = DIGITS_MAX;
+	int			weight;
+	uint16		header;
+	uint16	   *words;
+	Size		size;
+	Numeric		number;
+
+	write_digits(digits + whole_digits, whole_digits,
+				 rest / power_of_ten[scale]);
+	write_digits(digits + DIGITS_MAX, fraction_digits,
+				 (rest % power_of_ten[scale]) * power_of_ten[padding]);
+
+	/* as the server writes it: no zero digits at either end */
+	while (first < last && digits[first] == 0)
+		first++;
+	while (last > first && digits[last - 1] == 0)
+		last--;
+	weight = first < last ? whole_digits - 1 - first : 0;
+
+	header = NUMERIC_SHORT | (scale << SHORT_DSCALE_SHIFT) |
+		(weight & SHORT_WEIGHT_MASK);
+	if (weight < 0)
+		header |= SHORT_WEIGHT_NEGATIVE;
+	if (amount < 0)
+		header |= SHORT_NEGATIVE;
+
+	size = VARHDRSZ + sizeof(uint16) * (1 + last - first);
+	number = (Numeric) palloc(size);
+	SET_VARSIZE(number, size);
+	words = (uint16 *) VARDATA(number);
+	words[0] = header;
+	memcpy(words + 1, digits + first, sizeof(uint16) * (last - first));
+	return number;
+}
+
+char *
+fin_amount_text(FinAmount amount, int scale)
+{
+	return DatumGetCString(DirectFunctionCall1(numeric_out,
+											   NumericGetDatum(fin_amount_encode(amount, scale))));
+}
+
+static void
+refuse(FinAmountFault fault, Numeric number, int scale, const char *currency,
+	   const char *what)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out,
+														   NumericGetDatum(number)));
+
+	switch (fault)
+	{
+		case FIN_AMOUNT_OK:
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("%s must be above zero", what),
+					errdetail("It is %s.", text));
+			break;
+		case FIN_AMOUNT_NAN:
+		case FIN_AMOUNT_INFINITE:
+			ereport(ERROR,
+					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					errmsg("%s must be a finite number", what),
+					errdetail("It is %s.", text));
+			break;
+		case FIN_AMOUNT_SCALE:
+			ereport(ERROR,
+					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					errmsg("%s has more decimals than %s allows", what,
+						   currency),
+					errdetail("It is %.100s, %s has %d decimals.", text,
+							  currency, scale),
+					errhint("Round it before the call; finance never rounds silently."));
+			break;
+		case FIN_AMOUNT_RANGE:
+			ereport(ERROR,
+					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					errmsg("%s is out of range", what),
+					errdetail("It is %.100s; an amount of %s has at most %d digits, %d of them decimals.",
+							  text, currency, FIN_AMOUNT_MAX_DIGITS, scale));
+			break;
+	}
+}
+
+FinAmount
+fin_amount_from_caller(Numeric number, int scale, const char *currency,
+					   const char *what)
+{
+	FinAmount	amount = fin_amount_limit_from_caller(number, scale, currency,
+													  what);
+
+	if (amount <= 0)
+		refuse(FIN_AMOUNT_OK, number, scale, currency, what);
+	return amount;
+}
+
+FinAmount
+fin_amount_limit_from_caller(Numeric number, int scale, const char *currency,
+							 const char *what)
+{
+	FinAmount	amount;
+	FinAmountFault fault = fin_amount_decode(number, scale, &amount);
+
+	if (fault != FIN_AMOUNT_OK)
+		refuse(fault, number, scale, currency, what);
+	return amount;
+}
+
+FinAmount
+fin_amount_floor(Numeric number, int scale)
+{
+	Datum		floor = DirectFunctionCall2(numeric_trunc,
+											NumericGetDatum(number),
+											Int32GetDatum(scale));
+	FinAmount	amount;
+
+	if (fin_amount_decode(DatumGetNumeric(floor), scale, &amount) != FIN_AMOUNT_OK)
+		return FIN_AMOUNT_MAX;	/* above every amount */
+	return amount;
+}

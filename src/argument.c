@@ -1,0 +1,79 @@
+/*
+ * argument.c
+ *		Arguments of SQL functions, checked once at the door.
+ *
+ * Results are allocated in the caller's context.  Takes no locks.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "argument.h"
+
+static void
+refuse_null(const char *name)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			errmsg("%s must not be null", name));
+}
+
+/* a name with a newline in it would forge lines in logs and reports */
+static void
+check_text(const char *text, const char *name, int length_max)
+{
+	int			length = strlen(text);
+
+	if (length == 0)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("%s must not be empty", name));
+	if (length > length_max)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("%s is too long", name),
+				errdetail("It has %d bytes, the most is %d.",
+						  length, length_max));
+	for (const char *c = text; *c != '\0'; c++)
+	{
+		if ((unsigned char) *c < ' ' || *c == 0x7f)
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("%s must not contain control characters", name),
+					errdetail("Byte %d is 0x%02x.", (int) (c - text) + 1,
+							  (unsigned char) *c));
+	}
+}
+
+char *
+fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
+						  const char *name, int length_max)
+{
+	char	   *string;
+
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	string = text_to_cstring(PG_GETARG_TEXT_PP(argument));
+	check_text(string, name, length_max);
+	return string;
+}
+
+char *
+fin_argument_text(FunctionCallInfo fcinfo, int argument,
+				  const char *name, int length_max)
+{
+	if (PG_ARGISNULL(argument))
+		refuse_null(name);
+	return fin_argument_text_or_null(fcinfo, argument, name, length_max);
+}
+
+Numeric
+fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
+					 const char *name, bool required)
+{
+	if (!PG_ARGISNULL(argument))
+		return PG_GETARG_NUMERIC(argument);
+	if (required)
+		refuse_null(name);
+	return NULL;
+}

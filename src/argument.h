@@ -1,0 +1,36 @@
+/*
+ * argument.h
+ *		Arguments of SQL functions, checked once at the door.
+ */
+#ifndef FIN_ARGUMENT_H
+#define FIN_ARGUMENT_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/numeric.h"
+
+/* lengths in bytes */
+#define FIN_CODE_LENGTH_MAX			128
+#define FIN_KEY_LENGTH_MAX			255
+#define FIN_TYPE_LENGTH_MAX			63
+#define FIN_NAME_LENGTH_MAX			63
+#define FIN_REFERENCE_LENGTH_MAX	1024
+#define FIN_REASON_LENGTH_MAX		1024
+
+/*
+ * A text argument (from 0) as C string.  Errors: 22004 null where required,
+ * 22023 empty, longer than length_max bytes or with control characters.
+ */
+extern char *fin_argument_text(FunctionCallInfo fcinfo, int argument,
+							   const char *name, int length_max);
+
+/* the same, but NULL for a null argument */
+extern char *fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
+									   const char *name, int length_max);
+
+/* a numeric argument; NULL for null where not required, else 22004 */
+extern Numeric fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
+									const char *name, bool required);
+
+#endif							/* FIN_ARGUMENT_H */

@@ -1,0 +1,119 @@
+/*
+ * engine.h
+ *		Every rule about money, once; pure.
+ *
+ * Accounts in, requests in; findings and new totals out.  No SQL, no clock, no
+ * globals, no memory: a test can call it a million times.
+ */
+#ifndef FIN_ENGINE_H
+#define FIN_ENGINE_H
+
+#include "datatype/timestamp.h"
+#include "utils/date.h"
+
+#include "amount.h"
+
+#define FIN_CURRENCY_LENGTH_MAX 16
+#define FIN_NO_VERSION			(-1)	/* no version expected */
+
+typedef enum FinAccountStatus
+{
+	FIN_ACCOUNT_ACTIVE,
+	FIN_ACCOUNT_FROZEN,			/* no new debits or credits */
+	FIN_ACCOUNT_CLOSED			/* the same, for ever */
+} FinAccountStatus;
+
+/* an account as locked; the engine changes totals, version and counters */
+typedef struct FinAccount
+{
+	int64		account_id;
+	int32		scale;			/* decimals of its currency */
+	FinAccountStatus status;
+	int64		version;		/* changes so far */
+	int64		last_transfer_id;
+	FinAmount	debits_posted;
+	FinAmount	credits_posted;
+	FinAmount	debits_pending;
+	FinAmount	credits_pending;
+	bool		has_min_available;
+	bool		has_max_balance;
+	FinAmount	min_available;	/* floor of available */
+	FinAmount	max_balance;	/* ceiling of balance and credits pending */
+	DateADT		spent_on;		/* business date of spent */
+	FinAmount	spent;			/* debited on that date */
+	bool		changed;		/* since it was locked */
+	char		currency[FIN_CURRENCY_LENGTH_MAX + 1];
+	const char *code;
+	const char *type;
+} FinAccount;
+
+/* one movement asked for */
+typedef struct FinMovement
+{
+	FinAccount *from;
+	FinAccount *to;
+	FinAmount	amount;			/* above zero, in the accounts' scale */
+	const char *currency;		/* as stated by the caller, or NULL */
+	int64		expected_from_version;	/* or FIN_NO_VERSION */
+	int64		expected_to_version;
+	DateADT		business_date;	/* of the tenant */
+} FinMovement;
+
+typedef enum FinFinding
+{
+	FIN_OK,
+	FIN_SAME_ACCOUNT,
+	FIN_FROM_NOT_ACTIVE,
+	FIN_TO_NOT_ACTIVE,
+	FIN_CURRENCY_DIFFERS,		/* between the accounts */
+	FIN_CURRENCY_NOT_STATED,	/* the stated one is not the accounts' */
+	FIN_FROM_VERSION_DIFFERS,
+	FIN_TO_VERSION_DIFFERS,
+	FIN_TOTAL_OVERFLOW,
+	FIN_INSUFFICIENT_FUNDS,
+	FIN_BALANCE_LIMIT
+} FinFinding;
+
+/* what a posted movement did; kept for its row and the answer */
+typedef struct FinSide
+{
+	int64		version;
+	FinAmount	balance_before;
+	FinAmount	balance_after;
+	FinAmount	held_after;
+} FinSide;
+
+typedef struct FinMoved
+{
+	FinSide		from;
+	FinSide		to;
+} FinMoved;
+
+static inline FinAmount
+fin_engine_balance(const FinAccount *account)
+{
+	return account->credits_posted - account->debits_posted;
+}
+
+static inline FinAmount
+fin_engine_available(const FinAccount *account)
+{
+	return fin_engine_balance(account) - account->debits_pending;
+}
+
+/* debited on the business date so far */
+extern FinAmount fin_engine_spent(const FinAccount *account, DateADT date);
+
+/* may it be posted? changes nothing */
+extern FinFinding fin_engine_check(const FinMovement *movement);
+
+/* post a movement for which fin_engine_check() said FIN_OK */
+extern void fin_engine_post(const FinMovement *movement, FinMoved *moved);
+
+/* both sides as they stand, for a movement that is not posted */
+extern void fin_engine_leave(const FinMovement *movement, FinMoved *moved);
+
+/* do the account's totals respect its limits? */
+extern bool fin_engine_within_limits(const FinAccount *account);
+
+#endif							/* FIN_ENGINE_H */

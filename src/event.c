@@ -1,0 +1,229 @@
+/*
+ * event.c
+ *		What a posting tells the audit log and the subscribers.
+ *
+ * Pure formatting, allocated in the current context.  Ids and amounts are
+ * strings, as everywhere in our JSON (json.h).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+#include "event.h"
+#include "json.h"
+#include "queue.h"
+
+#define TOPIC_COMPLETED	"transfer.completed"
+#define TOPIC_REJECTED	"risk.alert"
+
+/* ------------------------------------------------------------------------
+ * messages: jsonb
+ * ------------------------------------------------------------------------ */
+
+static void
+push_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue	value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &value);
+}
+
+/* a null text becomes JSON null */
+static void
+push_text(JsonbParseState **state, const char *key, const char *text)
+{
+	JsonbValue	value = {.type = jbvNull};
+
+	push_key(state, key);
+	if (text != NULL)
+	{
+		value.type = jbvString;
+		value.val.string.val = unconstify(char *, text);
+		value.val.string.len = strlen(text);
+	}
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_id(JsonbParseState **state, const char *key, int64 id)
+{
+	push_text(state, key, psprintf(INT64_FORMAT, id));
+}
+
+static void
+push_amount(JsonbParseState **state, const char *key, FinAmount amount,
+			int scale)
+{
+	push_text(state, key, fin_amount_text(amount, scale));
+}
+
+static void
+push_metadata(JsonbParseState **state, Jsonb *metadata)
+{
+	JsonbValue	value;
+
+	push_key(state, "metadata");
+	if (metadata == NULL)
+		value.type = jbvNull;
+	else
+		JsonbToJsonbValue(metadata, &value);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static char *
+timestamp_text(TimestampTz when)
+{
+	char		buffer[MAXDATELEN + 1];
+	Datum		value = TimestampTzGetDatum(when);
+
+	JsonEncodeDateTime(buffer, value, TIMESTAMPTZOID, NULL);
+	return pstrdup(buffer);
+}
+
+static char *
+uuid_text(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+}
+
+static void
+push_side(JsonbParseState **state, const char *prefix, const char *code,
+		  const FinSide *side, const FinTransferRow *row)
+{
+	push_text(state, psprintf("%s_account", prefix), code);
+	if (row->completed)
+		push_id(state, psprintf("%s_version", prefix), side->version);
+	push_amount(state, psprintf("%s_balance", prefix), side->balance_after,
+				row->scale);
+}
+
+static void
+push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
+{
+	push_key(state, "decisions");
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+		push_text(state, "rule", decisions[i].rule);
+		push_text(state, "kind", decisions[i].kind);
+		push_text(state, "observed", decisions[i].observed);
+		push_text(state, "threshold", decisions[i].threshold);
+		pushJsonbValue(state, WJB_END_OBJECT, NULL);
+	}
+	pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
+static void
+push_payload(JsonbParseState **state, const FinOutcome *outcome,
+			 const FinDecisionRow *decisions, int ndecisions)
+{
+	const FinTransferRow *row = &outcome->row;
+
+	push_key(state, "payload");
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	push_id(state, "transfer_id", row->id);
+	push_text(state, "status", row->status);
+	push_amount(state, "amount", row->amount, row->scale);
+	push_text(state, "currency", row->currency);
+	push_side(state, "from", outcome->from_code, &row->moved.from, row);
+	push_side(state, "to", outcome->to_code, &row->moved.to, row);
+	push_text(state, "transfer_type", row->type);
+	push_text(state, "reference", row->reference);
+	if (ndecisions > 0)
+		push_decisions(state, decisions, ndecisions);
+	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+static Jsonb *
+message_body(const FinContext *context, int64 message_id, const char *topic,
+			 const FinOutcome *outcome, const FinDecisionRow *decisions,
+			 int ndecisions)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_id(&state, "message_id", message_id);
+	push_text(&state, "trace_id", uuid_text(&context->trace_id));
+	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
+	push_text(&state, "type", topic);
+	push_metadata(&state, outcome->row.metadata);
+	push_payload(&state, outcome, decisions, ndecisions);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+void
+fin_event_publish(const FinContext *context, int64 message_id,
+				  const FinOutcome *outcome, const FinDecisionRow *decisions,
+				  int ndecisions)
+{
+	const char *topic = outcome->row.completed ? TOPIC_COMPLETED : TOPIC_REJECTED;
+	FinMessage	message = {0};
+
+	if (fin_queue_route_count(context->tenant_id, topic) == 0)
+		return;					/* nobody listens: no row, no payload */
+	message.tenant_id = context->tenant_id;
+	message.message_id = message_id;
+	message.topic = topic;
+	message.payload = message_body(context, message_id, topic, outcome,
+								   decisions, ndecisions);
+	fin_queue_publish(&message);
+}
+
+/* ------------------------------------------------------------------------
+ * audit: json text
+ * ------------------------------------------------------------------------ */
+
+static void
+json_version(StringInfo json, const char *key, int64 version)
+{
+	if (version != FIN_NO_VERSION)
+		fin_json_int64(json, key, version);
+}
+
+char *
+fin_event_request_json(const FinOrder *order, const FinOutcome *outcome)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_text(&json, "from_account", outcome->from_code);
+	fin_json_text(&json, "to_account", outcome->to_code);
+	fin_json_text(&json, "amount",
+				  fin_amount_text(outcome->row.amount, outcome->row.scale));
+	fin_json_text(&json, "currency", order->currency);
+	fin_json_text(&json, "idempotency_key", order->key);
+	fin_json_text(&json, "type", order->type);
+	json_version(&json, "expected_from_version", order->expected_from_version);
+	json_version(&json, "expected_to_version", order->expected_to_version);
+	if (order->has_effective_at)
+		fin_json_text(&json, "effective_at",
+					  timestamp_text(order->effective_at));
+	fin_json_text(&json, "reference", order->reference);
+	fin_json_jsonb(&json, "metadata", order->metadata);
+	return fin_json_end(&json);
+}
+
+char *
+fin_event_response_json(const FinOutcome *outcome)
+{
+	const FinTransferRow *row = &outcome->row;
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_int64(&json, "transfer_id", row->id);
+	fin_json_text(&json, "status", row->status);
+	if (row->completed)
+	{
+		fin_json_int64(&json, "from_version", row->moved.from.version);
+		fin_json_int64(&json, "to_version", row->moved.to.version);
+	}
+	fin_json_text(&json, "rule", outcome->rule);
+	return fin_json_end(&json);
+}

@@ -1,0 +1,24 @@
+/*
+ * event.h
+ *		What a posting tells the audit log and the subscribers.
+ */
+#ifndef FIN_EVENT_H
+#define FIN_EVENT_H
+
+#include "context.h"
+#include "posting.h"
+
+/*
+ * Publishes transfer.completed or risk.alert for an outcome that was just
+ * posted, if any queue is bound to it.  Call inside fin_query_begin/end.
+ */
+extern void fin_event_publish(const FinContext *context, int64 message_id,
+							  const FinOutcome *outcome,
+							  const FinDecisionRow *decisions, int ndecisions);
+
+/* JSON texts of the request and the response, for the audit record */
+extern char *fin_event_request_json(const FinOrder *order,
+									const FinOutcome *outcome);
+extern char *fin_event_response_json(const FinOutcome *outcome);
+
+#endif							/* FIN_EVENT_H */

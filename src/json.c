@@ -1,0 +1,56 @@
+/*
+ * json.c
+ *		JSON object text, member by member.
+ *
+ * Pure; allocates in the StringInfo's context.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "json.h"
+
+static void
+start_member(StringInfo json, const char *key)
+{
+	appendStringInfoChar(json, json->len == 0 ? '{' : ',');
+	escape_json(json, key);
+	appendStringInfoChar(json, ':');
+}
+
+void
+fin_json_text(StringInfo json, const char *key, const char *text)
+{
+	if (text == NULL)
+		return;
+	start_member(json, key);
+	escape_json(json, text);
+}
+
+void
+fin_json_int64(StringInfo json, const char *key, int64 number)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	pg_lltoa(number, digits);
+	fin_json_text(json, key, digits);
+}
+
+void
+fin_json_jsonb(StringInfo json, const char *key, Jsonb *value)
+{
+	if (value == NULL)
+		return;
+	start_member(json, key);
+	(void) JsonbToCString(json, &value->root, VARSIZE(value));
+}
+
+char *
+fin_json_end(StringInfo json)
+{
+	if (json->len == 0)
+		appendStringInfoChar(json, '{');
+	appendStringInfoChar(json, '}');
+	return json->data;
+}

@@ -1,0 +1,21 @@
+/*
+ * json.h
+ *		JSON object text, member by member, as the audit log stores it.
+ *
+ * Use: start with an empty StringInfo, add members, close with fin_json_end().
+ * Ids and amounts are written as strings: a reader whose numbers are doubles
+ * would lose digits of both.
+ */
+#ifndef FIN_JSON_H
+#define FIN_JSON_H
+
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+
+/* a null text, or a null jsonb, adds nothing */
+extern void fin_json_text(StringInfo json, const char *key, const char *text);
+extern void fin_json_int64(StringInfo json, const char *key, int64 number);
+extern void fin_json_jsonb(StringInfo json, const char *key, Jsonb *value);
+extern char *fin_json_end(StringInfo json);
+
+#endif							/* FIN_JSON_H */

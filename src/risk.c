@@ -1,0 +1,375 @@
+/*
+ * risk.c
+ *		Rules that judge a movement under its accounts' locks.
+ *
+ * Owns: per tenant, its enabled rules and the accounts on its blocklist, in
+ * one memory context; invalidated with finance.risk_rule and
+ * finance.risk_list, and emptied when more tenants come by than it holds.  A
+ * blocklist longer than BLOCKED_CACHED_MAX is not kept but probed by index.
+ *
+ * The facts (amount, what the account spent today) are those of the locked
+ * rows, so a cumulative limit is exact however many clients there are.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+
+#include "cache.h"
+#include "query.h"
+#include "risk.h"
+
+#define TENANTS_CACHED_MAX	16
+#define BLOCKED_CACHED_MAX	1024
+
+typedef enum RuleKind
+{
+	RULE_TRANSFER_LIMIT,
+	RULE_DAILY_LIMIT,
+	RULE_NIGHT_WINDOW,
+	RULE_BLOCKLIST
+} RuleKind;
+
+typedef struct Rule
+{
+	const char *name;
+	const char *kind_name;
+	RuleKind	kind;
+	int64		account_id;		/* of the side debited; 0: any */
+	const char *currency;		/* NULL: any */
+	Numeric		threshold;		/* NULL: none */
+	TimeADT		window_start;
+	TimeADT		window_end;
+	uint32		floors_known;	/* bit s: floors[s] is filled */
+	FinAmount	floors[FIN_AMOUNT_MAX_SCALE + 1];	/* threshold by scale */
+} Rule;
+
+typedef struct RuleBook
+{
+	int32		tenant_id;
+	int			nrules;
+	Rule	   *rules;			/* by name */
+	int			nblocked;
+	int64	   *blocked;		/* ascending */
+	bool		blocked_whole;	/* false: too many to keep, probe */
+} RuleBook;
+
+static FinCache rule_cache = {.table = "risk_rule"};
+static FinCache list_cache = {.table = "risk_list"};
+static MemoryContext books_context = NULL;
+static RuleBook *books[TENANTS_CACHED_MAX];
+static int	nbooks = 0;
+
+static FinQuery select_rules =
+{
+	.sql = "SELECT name, kind, account_id, currency, threshold, window_start,"
+	" window_end FROM finance.risk_rule"
+	" WHERE tenant_id = $1 AND enabled ORDER BY name",
+	.nargs = 1,
+	.argtypes = {INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+static FinQuery select_blocked =
+{
+	.sql = "SELECT account_id FROM finance.risk_list"
+	" WHERE tenant_id = $1 AND list = 'blocklist' ORDER BY account_id LIMIT $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+static FinQuery probe_blocked =
+{
+	.sql = "SELECT account_id FROM finance.risk_list"
+	" WHERE tenant_id = $1 AND list = 'blocklist' AND account_id = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+/* ------------------------------------------------------------------------
+ * the rule book
+ * ------------------------------------------------------------------------ */
+
+static RuleKind
+parse_kind(const char *kind)
+{
+	if (strcmp(kind, "transfer_limit") == 0)
+		return RULE_TRANSFER_LIMIT;
+	if (strcmp(kind, "daily_limit") == 0)
+		return RULE_DAILY_LIMIT;
+	if (strcmp(kind, "night_window") == 0)
+		return RULE_NIGHT_WINDOW;
+	if (strcmp(kind, "blocklist") == 0)
+		return RULE_BLOCKLIST;
+	elog(ERROR, "unknown kind of risk rule \"%s\"", kind);
+}
+
+/* call with the book's context current */
+static void
+read_rule(uint64 row, Rule *rule)
+{
+	bool		isnull;
+	Datum		value;
+
+	rule->name = fin_query_text(row, 1);
+	rule->kind_name = fin_query_text(row, 2);
+	rule->kind = parse_kind(rule->kind_name);
+	value = fin_query_datum(row, 3, &isnull);
+	rule->account_id = isnull ? 0 : DatumGetInt64(value);
+	rule->currency = fin_query_text(row, 4);
+	value = fin_query_datum(row, 5, &isnull);
+	rule->threshold = isnull ? NULL : DatumGetNumericCopy(value);
+	value = fin_query_datum(row, 6, &isnull);
+	rule->window_start = isnull ? 0 : DatumGetTimeADT(value);
+	value = fin_query_datum(row, 7, &isnull);
+	rule->window_end = isnull ? 0 : DatumGetTimeADT(value);
+}
+
+static void
+read_rules(RuleBook *book)
+{
+	Datum		values[1] = {Int32GetDatum(book->tenant_id)};
+	MemoryContext old;
+
+	book->nrules = (int) fin_query_run(&select_rules, values, NULL, 0);
+	old = MemoryContextSwitchTo(books_context);
+	book->rules = palloc0(sizeof(Rule) * Max(book->nrules, 1));
+	for (int i = 0; i < book->nrules; i++)
+		read_rule(i, &book->rules[i]);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+read_blocked(RuleBook *book)
+{
+	Datum		values[2] = {Int32GetDatum(book->tenant_id),
+	Int64GetDatum(BLOCKED_CACHED_MAX + 1)};
+	int			n = (int) fin_query_run(&select_blocked, values, NULL, 0);
+
+	book->blocked_whole = n <= BLOCKED_CACHED_MAX;
+	book->nblocked = book->blocked_whole ? n : 0;
+	book->blocked = MemoryContextAlloc(books_context,
+									   sizeof(int64) * Max(book->nblocked, 1));
+	for (int i = 0; i < book->nblocked; i++)
+		book->blocked[i] = fin_query_int64(i, 1);
+}
+
+static void
+forget_books(void)
+{
+	if (books_context == NULL)
+		books_context = AllocSetContextCreate(TopMemoryContext,
+											  "finance risk rules",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(books_context);
+	nbooks = 0;
+}
+
+static RuleBook *
+load_book(int32 tenant_id)
+{
+	RuleBook   *book;
+
+	if (!fin_cache_valid(&rule_cache) || !fin_cache_valid(&list_cache) ||
+		nbooks == TENANTS_CACHED_MAX)
+		forget_books();
+	fin_cache_loading(&rule_cache);
+	fin_cache_loading(&list_cache);
+	book = MemoryContextAllocZero(books_context, sizeof(RuleBook));
+	book->tenant_id = tenant_id;
+	read_rules(book);
+	read_blocked(book);
+	books[nbooks++] = book;		/* only now: an ERROR above leaves no half */
+	return book;
+}
+
+static RuleBook *
+find_book(int32 tenant_id)
+{
+	if (fin_cache_valid(&rule_cache) && fin_cache_valid(&list_cache))
+	{
+		for (int i = 0; i < nbooks; i++)
+		{
+			if (books[i]->tenant_id == tenant_id)
+				return books[i];
+		}
+	}
+	return load_book(tenant_id);
+}
+
+/* ------------------------------------------------------------------------
+ * the rules
+ * ------------------------------------------------------------------------ */
+
+static void
+add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
+		const char *threshold)
+{
+	FinDecisionRow *hit;
+
+	if (verdict->nhits == FIN_RISK_HITS_MAX)
+		return;
+	hit = &verdict->hits[verdict->nhits++];
+	hit->rule = rule->name;
+	hit->kind = rule->kind_name;
+	hit->observed = observed;
+	hit->threshold = threshold;
+}
+
+static char *
+threshold_text(const Rule *rule)
+{
+	return DatumGetCString(DirectFunctionCall1(numeric_out,
+											   NumericGetDatum(rule->threshold)));
+}
+
+static FinAmount
+threshold_at(Rule *rule, int scale)
+{
+	if ((rule->floors_known & (1U << scale)) == 0)
+	{
+		rule->floors[scale] = fin_amount_floor(rule->threshold, scale);
+		rule->floors_known |= 1U << scale;
+	}
+	return rule->floors[scale];
+}
+
+static void
+judge_amount(Rule *rule, const FinMovement *movement, FinAmount observed,
+			 FinVerdict *verdict)
+{
+	int			scale = movement->from->scale;
+
+	if (observed > threshold_at(rule, scale))
+		add_hit(verdict, rule, fin_amount_text(observed, scale),
+				threshold_text(rule));
+}
+
+static bool
+in_window(const Rule *rule, TimeADT time)
+{
+	if (rule->window_start <= rule->window_end)
+		return time >= rule->window_start && time < rule->window_end;
+	return time >= rule->window_start || time < rule->window_end;	/* over midnight */
+}
+
+static char *
+time_text(TimeADT time)
+{
+	return DatumGetCString(DirectFunctionCall1(time_out, TimeADTGetDatum(time)));
+}
+
+static void
+judge_window(Rule *rule, const FinMovement *movement, TimeADT time,
+			 FinVerdict *verdict)
+{
+	if (!in_window(rule, time))
+		return;
+	if (rule->threshold != NULL &&
+		movement->amount <= threshold_at(rule, movement->from->scale))
+		return;
+	add_hit(verdict, rule,
+			psprintf("%s at %s",
+					 fin_amount_text(movement->amount, movement->from->scale),
+					 time_text(time)),
+			psprintf("%s from %s to %s",
+					 rule->threshold != NULL ? threshold_text(rule) : "nothing",
+					 time_text(rule->window_start),
+					 time_text(rule->window_end)));
+}
+
+static bool
+is_blocked(const RuleBook *book, const FinAccount *account)
+{
+	int			low = 0;
+	int			high = book->nblocked;
+
+	if (!book->blocked_whole)
+	{
+		Datum		values[2] = {Int32GetDatum(book->tenant_id),
+		Int64GetDatum(account->account_id)};
+
+		return fin_query_run(&probe_blocked, values, NULL, 1) == 1;
+	}
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (book->blocked[middle] == account->account_id)
+			return true;
+		if (book->blocked[middle] < account->account_id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+static void
+judge_blocklist(const RuleBook *book, Rule *rule, const FinMovement *movement,
+				FinVerdict *verdict)
+{
+	if (is_blocked(book, movement->from))
+		add_hit(verdict, rule, movement->from->code, "blocklist");
+	if (is_blocked(book, movement->to))
+		add_hit(verdict, rule, movement->to->code, "blocklist");
+}
+
+static bool
+rule_applies(const Rule *rule, const FinMovement *movement)
+{
+	if (rule->account_id != 0 &&
+		rule->account_id != movement->from->account_id)
+		return false;
+	return rule->currency == NULL ||
+		strcmp(rule->currency, movement->from->currency) == 0;
+}
+
+void
+fin_risk_judge(int32 tenant_id, const FinMovement *movement,
+			   TimeADT time_of_day, FinVerdict *verdict)
+{
+	RuleBook   *book = find_book(tenant_id);
+
+	verdict->nhits = 0;
+	for (int i = 0; i < book->nrules; i++)
+	{
+		Rule	   *rule = &book->rules[i];
+
+		if (!rule_applies(rule, movement))
+			continue;
+		switch (rule->kind)
+		{
+			case RULE_TRANSFER_LIMIT:
+				judge_amount(rule, movement, movement->amount, verdict);
+				break;
+			case RULE_DAILY_LIMIT:
+				judge_amount(rule, movement,
+							 fin_engine_spent(movement->from,
+											  movement->business_date) +
+							 movement->amount, verdict);
+				break;
+			case RULE_NIGHT_WINDOW:
+				judge_window(rule, movement, time_of_day, verdict);
+				break;
+			case RULE_BLOCKLIST:
+				judge_blocklist(book, rule, movement, verdict);
+				break;
+		}
+	}
+}
+
+void
+fin_risk_init(void)
+{
+	fin_cache_register(&rule_cache);
+	fin_cache_register(&list_cache);
+}

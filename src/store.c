@@ -1,0 +1,527 @@
+/*
+ * store.c
+ *		The hot tables through SPI with kept plans.
+ *
+ * Owns: the plans, and a bounded cache of account codes to ids.  An account's
+ * code never changes and accounts are never deleted, so an entry is wrong only
+ * when the transaction that made the account rolled back or the extension was
+ * dropped; the caller compares the locked row's code and forgets the entry
+ * when it differs.
+ *
+ * Lock order: accounts by ascending id, then idempotency keys.  A set of
+ * accounts is locked in one statement whose LockRows stands above its sort.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "argument.h"
+#include "partition.h"
+#include "query.h"
+#include "store.h"
+
+#define CODE_CACHE_MAX			16384
+
+typedef struct CodeKey
+{
+	int32		tenant_id;
+	char		code[FIN_CODE_LENGTH_MAX + 1];
+} CodeKey;
+
+typedef struct CodeEntry
+{
+	CodeKey		key;
+	int64		account_id;
+} CodeEntry;
+
+static HTAB *codes = NULL;
+
+/* ------------------------------------------------------------------------
+ * accounts by code
+ * ------------------------------------------------------------------------ */
+
+static FinQuery find_account =
+{
+	.sql = "SELECT account_id FROM finance._account"
+	" WHERE tenant_id = $1 AND code = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, TEXTOID},
+	.expect = SPI_OK_SELECT,
+};
+
+static void
+make_code_cache(void)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(CodeKey),
+		.entrysize = sizeof(CodeEntry),
+		.hcxt = TopMemoryContext,
+	};
+
+	codes = hash_create("finance account codes", 256, &control,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* false when the code is too long to be any account's */
+static bool
+code_key(int32 tenant_id, const char *code, CodeKey *key)
+{
+	Size		length = strlen(code);
+
+	if (length > FIN_CODE_LENGTH_MAX)
+		return false;
+	memset(key, 0, sizeof(CodeKey));
+	key->tenant_id = tenant_id;
+	memcpy(key->code, code, length);
+	return true;
+}
+
+int64
+fin_store_find_account(int32 tenant_id, const char *code)
+{
+	CodeKey		key;
+	CodeEntry  *entry;
+	Datum		values[2];
+	int64		account_id;
+
+	if (!code_key(tenant_id, code, &key))
+		return 0;
+	if (codes == NULL)
+		make_code_cache();
+	entry = hash_search(codes, &key, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry->account_id;
+
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = CStringGetTextDatum(code);
+	if (fin_query_run(&find_account, values, NULL, 1) == 0)
+		return 0;
+	account_id = fin_query_int64(0, 1);
+
+	if (hash_get_num_entries(codes) >= CODE_CACHE_MAX)
+	{
+		hash_destroy(codes);
+		codes = NULL;
+		make_code_cache();
+	}
+	entry = hash_search(codes, &key, HASH_ENTER, NULL);
+	entry->account_id = account_id;
+	return account_id;
+}
+
+void
+fin_store_forget_account(int32 tenant_id, const char *code)
+{
+	CodeKey		key;
+
+	if (codes != NULL && code_key(tenant_id, code, &key))
+		hash_search(codes, &key, HASH_REMOVE, NULL);
+}
+
+/* ------------------------------------------------------------------------
+ * accounts: lock, write
+ * ------------------------------------------------------------------------ */
+
+static FinQuery lock_accounts =
+{
+	.sql = "SELECT account_id, minor_units, version, last_transfer_id, spent_on,"
+	" debits_posted, credits_posted, debits_pending, credits_pending,"
+	" spent, min_available, max_balance, status, currency, code, type"
+	" FROM finance._account"
+	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
+	" ORDER BY account_id FOR NO KEY UPDATE",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8ARRAYOID},
+	.expect = SPI_OK_SELECT,
+};
+
+static FinQuery write_account =
+{
+	.sql = "UPDATE finance._account SET version = $3, last_transfer_id = $4,"
+	" spent_on = $5, debits_posted = $6, credits_posted = $7,"
+	" debits_pending = $8, credits_pending = $9, spent = $10"
+	" WHERE tenant_id = $1 AND account_id = $2",
+	.nargs = 10,
+	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID},
+	.expect = SPI_OK_UPDATE,
+};
+
+static FinAccountStatus
+parse_status(const char *status)
+{
+	if (strcmp(status, "active") == 0)
+		return FIN_ACCOUNT_ACTIVE;
+	if (strcmp(status, "frozen") == 0)
+		return FIN_ACCOUNT_FROZEN;
+	return FIN_ACCOUNT_CLOSED;
+}
+
+static FinAmount
+stored_amount(Datum number, int scale)
+{
+	FinAmount	amount;
+
+	if (fin_amount_decode(DatumGetNumeric(number), scale, &amount) != FIN_AMOUNT_OK)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("stored amount %s does not fit a currency of %d decimals",
+					   DatumGetCString(DirectFunctionCall1(numeric_out, number)),
+					   scale));
+	return amount;
+}
+
+/* a text Datum into a C string in 'memory' */
+static char *
+text_in(MemoryContext memory, Datum value)
+{
+	MemoryContext old = MemoryContextSwitchTo(memory);
+	char	   *string = TextDatumGetCString(value);
+
+	MemoryContextSwitchTo(old);
+	return string;
+}
+
+static void
+read_account(uint64 row, FinAccount *account, MemoryContext memory)
+{
+	Datum		values[16];
+	bool		nulls[16];
+	char	   *currency;
+
+	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+					  values, nulls);
+	account->account_id = DatumGetInt64(values[0]);
+	account->scale = DatumGetInt16(values[1]);
+	account->version = DatumGetInt64(values[2]);
+	account->last_transfer_id = DatumGetInt64(values[3]);
+	account->spent_on = DatumGetDateADT(values[4]);
+	account->debits_posted = stored_amount(values[5], account->scale);
+	account->credits_posted = stored_amount(values[6], account->scale);
+	account->debits_pending = stored_amount(values[7], account->scale);
+	account->credits_pending = stored_amount(values[8], account->scale);
+	account->spent = stored_amount(values[9], account->scale);
+	account->has_min_available = !nulls[10];
+	account->min_available = nulls[10] ? 0 : stored_amount(values[10], account->scale);
+	account->has_max_balance = !nulls[11];
+	account->max_balance = nulls[11] ? 0 : stored_amount(values[11], account->scale);
+	account->status = parse_status(TextDatumGetCString(values[12]));
+	currency = TextDatumGetCString(values[13]);
+	strlcpy(account->currency, currency, sizeof(account->currency));
+	account->code = text_in(memory, values[14]);
+	account->type = text_in(memory, values[15]);
+	account->changed = false;
+}
+
+int
+fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
+						FinAccount *accounts, MemoryContext memory)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum		values[2];
+	int			found;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
+												sizeof(int64), FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	found = (int) fin_query_run(&lock_accounts, values, NULL, 0);
+	for (int i = 0; i < found; i++)
+		read_account(i, &accounts[i], memory);
+	return found;
+}
+
+void
+fin_store_write_accounts(int32 tenant_id, FinAccount *accounts, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		FinAccount *account = &accounts[i];
+		int			scale = account->scale;
+		Datum		values[10];
+
+		if (!account->changed)
+			continue;
+		values[0] = Int32GetDatum(tenant_id);
+		values[1] = Int64GetDatum(account->account_id);
+		values[2] = Int64GetDatum(account->version);
+		values[3] = Int64GetDatum(account->last_transfer_id);
+		values[4] = DateADTGetDatum(account->spent_on);
+		values[5] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
+		values[6] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
+		values[7] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
+		values[8] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
+		values[9] = NumericGetDatum(fin_amount_encode(account->spent, scale));
+		if (fin_query_run(&write_account, values, NULL, 0) != 1)
+			elog(ERROR, "account " INT64_FORMAT " vanished while locked",
+				 account->account_id);
+		account->changed = false;
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * transfers
+ * ------------------------------------------------------------------------ */
+
+static FinQuery insert_transfer =
+{
+	.sql = "INSERT INTO finance.transfer (id, tenant_id, from_account_id,"
+	" to_account_id, from_version, to_version, recorded_at, effective_at,"
+	" trace_id, amount, from_balance, to_balance, from_held, to_held, status,"
+	" type, currency, reference, metadata)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+	" $15, $16, $17, $18, $19)",
+	.nargs = 19,
+	.argtypes = {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, NUMERICOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
+	.expect = SPI_OK_INSERT,
+};
+
+static FinQuery select_transfer =
+{
+	.sql = "SELECT t.id, t.tenant_id, t.from_account_id, t.to_account_id,"
+	" t.from_version, t.to_version, t.recorded_at, t.effective_at,"
+	" t.trace_id, t.amount, t.from_balance, t.to_balance, t.from_held,"
+	" t.to_held, t.status, t.type, t.currency, t.reference, t.metadata,"
+	" a.minor_units"
+	" FROM finance.transfer t JOIN finance._account a"
+	" ON a.tenant_id = t.tenant_id AND a.account_id = t.from_account_id"
+	" WHERE t.tenant_id = $1 AND t.id = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static void
+write_transfer(const FinTransferRow *row)
+{
+	const FinSide *from = &row->moved.from;
+	const FinSide *to = &row->moved.to;
+	Datum		values[19];
+	char		nulls[19];
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int64GetDatum(row->id);
+	values[1] = Int32GetDatum(row->tenant_id);
+	values[2] = Int64GetDatum(row->from_account_id);
+	values[3] = Int64GetDatum(row->to_account_id);
+	values[4] = Int64GetDatum(from->version);
+	values[5] = Int64GetDatum(to->version);
+	if (!row->completed)
+		nulls[4] = nulls[5] = 'n';
+	values[6] = TimestampTzGetDatum(row->recorded_at);
+	values[7] = TimestampTzGetDatum(row->effective_at);
+	if (!row->has_effective_at)
+		nulls[7] = 'n';
+	values[8] = UUIDPGetDatum(&row->trace_id);
+	values[9] = NumericGetDatum(fin_amount_encode(row->amount, row->scale));
+	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, row->scale));
+	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, row->scale));
+	/* nothing held, as nearly always, takes one bit */
+	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, row->scale));
+	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, row->scale));
+	if (from->held_after == 0)
+		nulls[12] = 'n';
+	if (to->held_after == 0)
+		nulls[13] = 'n';
+	values[14] = CStringGetTextDatum(row->status);
+	values[15] = CStringGetTextDatum(row->type);
+	values[16] = CStringGetTextDatum(row->currency);
+	values[17] = (Datum) 0;
+	values[18] = PointerGetDatum(row->metadata);
+	if (row->reference != NULL)
+		values[17] = CStringGetTextDatum(row->reference);
+	else
+		nulls[17] = 'n';
+	if (row->metadata == NULL)
+		nulls[18] = 'n';
+	fin_query_run(&insert_transfer, values, nulls, 0);
+}
+
+void
+fin_store_write_transfers(const FinTransferRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		fin_partition_ensure(FIN_PARTITIONED_TRANSFER, rows[i].id);
+		write_transfer(&rows[i]);
+	}
+}
+
+static void
+fill_transfer(Datum *values, bool *nulls, FinTransferRow *row,
+			  MemoryContext memory)
+{
+	MemoryContext old;
+	int			scale = DatumGetInt16(values[19]);
+	FinSide    *from = &row->moved.from;
+	FinSide    *to = &row->moved.to;
+
+	row->id = DatumGetInt64(values[0]);
+	row->tenant_id = DatumGetInt32(values[1]);
+	row->from_account_id = DatumGetInt64(values[2]);
+	row->to_account_id = DatumGetInt64(values[3]);
+	row->completed = !nulls[4];
+	from->version = nulls[4] ? 0 : DatumGetInt64(values[4]);
+	to->version = nulls[5] ? 0 : DatumGetInt64(values[5]);
+	row->recorded_at = DatumGetTimestampTz(values[6]);
+	row->has_effective_at = !nulls[7];
+	row->effective_at = nulls[7] ? 0 : DatumGetTimestampTz(values[7]);
+	row->trace_id = *DatumGetUUIDP(values[8]);
+	row->scale = scale;
+	row->amount = stored_amount(values[9], scale);
+	from->balance_after = stored_amount(values[10], scale);
+	to->balance_after = stored_amount(values[11], scale);
+	from->held_after = nulls[12] ? 0 : stored_amount(values[12], scale);
+	to->held_after = nulls[13] ? 0 : stored_amount(values[13], scale);
+	row->status = text_in(memory, values[14]);
+	row->type = text_in(memory, values[15]);
+	row->currency = text_in(memory, values[16]);
+	row->reference = nulls[17] ? NULL : text_in(memory, values[17]);
+	old = MemoryContextSwitchTo(memory);
+	row->metadata = nulls[18] ? NULL : DatumGetJsonbPCopy(values[18]);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
+						MemoryContext memory)
+{
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), Int64GetDatum(id)};
+	Datum		values[20];
+	bool		nulls[20];
+
+	if (fin_query_run(&select_transfer, arguments, NULL, 1) == 0)
+		return false;
+	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+					  values, nulls);
+	fill_transfer(values, nulls, row, memory);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * idempotency keys
+ * ------------------------------------------------------------------------ */
+
+static FinQuery insert_key =
+{
+	.sql = "INSERT INTO finance.idempotency_key"
+	" (tenant_id, key, transfer_id, expected_from_version, expected_to_version)"
+	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant_id, key) DO NOTHING",
+	.nargs = 5,
+	.argtypes = {INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID},
+	.expect = SPI_OK_INSERT,
+};
+
+static FinQuery select_key =
+{
+	.sql = "SELECT transfer_id, expected_from_version, expected_to_version"
+	" FROM finance.idempotency_key WHERE tenant_id = $1 AND key = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, TEXTOID},
+	.expect = SPI_OK_SELECT,
+};
+
+bool
+fin_store_take_key(int32 tenant_id, const FinKeyRow *row)
+{
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = CStringGetTextDatum(row->key);
+	values[2] = Int64GetDatum(row->transfer_id);
+	values[3] = Int64GetDatum(row->expected_from_version);
+	values[4] = Int64GetDatum(row->expected_to_version);
+	if (row->expected_from_version == FIN_NO_VERSION)
+		nulls[3] = 'n';
+	if (row->expected_to_version == FIN_NO_VERSION)
+		nulls[4] = 'n';
+	return fin_query_run(&insert_key, values, nulls, 0) == 1;
+}
+
+bool
+fin_store_read_key(int32 tenant_id, const char *key, FinKeyRow *row)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id), CStringGetTextDatum(key)};
+	bool		isnull;
+	Datum		version;
+
+	if (fin_query_run(&select_key, values, NULL, 1) == 0)
+		return false;
+	row->key = key;
+	row->transfer_id = fin_query_int64(0, 1);
+	version = fin_query_datum(0, 2, &isnull);
+	row->expected_from_version = isnull ? FIN_NO_VERSION : DatumGetInt64(version);
+	version = fin_query_datum(0, 3, &isnull);
+	row->expected_to_version = isnull ? FIN_NO_VERSION : DatumGetInt64(version);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * risk decisions
+ * ------------------------------------------------------------------------ */
+
+static FinQuery insert_decision =
+{
+	.sql = "INSERT INTO finance.risk_decision"
+	" (tenant_id, transfer_id, ordinal, rule, kind, verdict, observed, threshold)"
+	" VALUES ($1, $2, $3, $4, $5, 'reject', $6, $7)",
+	.nargs = 7,
+	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
+	.expect = SPI_OK_INSERT,
+};
+
+static FinQuery select_rejection =
+{
+	.sql = "SELECT rule FROM finance.risk_decision"
+	" WHERE tenant_id = $1 AND transfer_id = $2 ORDER BY ordinal LIMIT 1",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+void
+fin_store_write_decisions(int32 tenant_id, const FinDecisionRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const FinDecisionRow *row = &rows[i];
+		Datum		values[7];
+		char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+
+		values[0] = Int32GetDatum(tenant_id);
+		values[1] = Int64GetDatum(row->transfer_id);
+		values[2] = Int32GetDatum(i + 1);
+		values[3] = CStringGetTextDatum(row->rule);
+		values[4] = CStringGetTextDatum(row->kind);
+		values[5] = CStringGetTextDatum(row->observed);
+		values[6] = (Datum) 0;
+		if (row->threshold != NULL)
+			values[6] = CStringGetTextDatum(row->threshold);
+		else
+			nulls[6] = 'n';
+		fin_query_run(&insert_decision, values, nulls, 0);
+	}
+}
+
+char *
+fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
+						 MemoryContext memory)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id), Int64GetDatum(transfer_id)};
+	bool		isnull;
+
+	if (fin_query_run(&select_rejection, values, NULL, 1) == 0)
+		return NULL;
+	return text_in(memory, fin_query_datum(0, 1, &isnull));
+}

@@ -7,9 +7,7 @@
 
 #include "postgres.h"
 
-#include "utils/uuid.h"
-
-/* one record; what is NULL or has its flag off is stored as null */
+/* one record; what is NULL or 0 is stored as null */
 typedef struct FinAuditRecord
 {
 	const char *operation;		/* 'transfer', 'create_account', 'INSERT' ... */
@@ -25,18 +23,23 @@ typedef struct FinAuditRecord
 	Datum		counterparty_before;
 	Datum		counterparty_after;
 	const char *object;			/* 'schema.table' for row changes */
+	const char *row_key;		/* primary key of the row, as JSON text */
 	const char *request;		/* JSON text, stored and hashed to the byte */
 	const char *response;
 } FinAuditRecord;
 
 /*
- * Appends n records in one write: draws ids, fills in the context
- * (fin_context()), the top-level xid and the sequence in it, computes the leaf
- * hashes.  Call inside fin_query_begin/end, after fin_context() was called
- * outside.
+ * Appends n records in one write: draws ids, takes the context that the last
+ * fin_context() filled in, the top-level xid and the sequence in it, and
+ * computes the leaf hashes.  Call inside fin_query_begin/end, after
+ * fin_context() was called outside.
+ *
+ * All of a call is in memory at once: bound n and the texts (the row trigger
+ * writes FIN_AUDIT_BATCH_ROWS records or FIN_AUDIT_BATCH_BYTES at a time).
  */
 extern void fin_audit_append(const FinAuditRecord *records, int n);
 
-extern void fin_audit_init(void);
+#define FIN_AUDIT_BATCH_ROWS	1000
+#define FIN_AUDIT_BATCH_BYTES	(4 * 1024 * 1024)
 
 #endif							/* FIN_AUDIT_H */

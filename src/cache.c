@@ -45,11 +45,15 @@ fin_cache_valid(const FinCache *cache)
 	return cache->valid;
 }
 
-void
+bool
 fin_cache_loading(FinCache *cache)
 {
-	cache->relid = fin_query_relation(cache->table);
+	Oid			relid = fin_query_relation(cache->table);
+	bool		was_valid = cache->valid && cache->relid == relid;
+
+	cache->relid = relid;
 	cache->valid = true;
+	return was_valid;
 }
 
 /* statement trigger on configuration tables */

@@ -30,6 +30,11 @@ typedef struct FinCache
 
 extern void fin_cache_register(FinCache *cache);
 extern bool fin_cache_valid(const FinCache *cache);
-extern void fin_cache_loading(FinCache *cache);
+
+/*
+ * Marks the cache valid from now on.  False: what was loaded earlier is out of
+ * date, also if the news came in during this very call; forget it.
+ */
+extern bool fin_cache_loading(FinCache *cache);
 
 #endif							/* FIN_CACHE_H */

@@ -22,4 +22,34 @@
 #define FIN_MY_LXID (MyProc->lxid)
 #endif
 
+/* does the role own the relation?  16 made it one function for all objects */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define fin_compat_owns_relation(relid, role) \
+	pg_class_ownercheck(relid, role)
+#endif
+
+/* may this user do what only the owner of the database may?; 16 renamed it */
+#if PG_VERSION_NUM >= 160000
+#define FIN_OWNS_DATABASE(database, user) \
+	object_ownercheck(DatabaseRelationId, (database), (user))
+#else
+#define FIN_OWNS_DATABASE(database, user) \
+	pg_database_ownercheck((database), (user))
+#endif
+
+/* 17 brought it */
+#if PG_VERSION_NUM >= 170000
+#define FIN_HAS_TRANSACTION_TIMEOUT
+#endif
+
+/* datconnlimit of a database whose DROP was cut off; minor releases added it */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB
+#else
+#define FIN_DATCONNLIMIT_INVALID (-2)
+#endif
+
 #endif							/* FIN_COMPAT_H */

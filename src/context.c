@@ -197,14 +197,18 @@ fill_client_address(void)
 	known = true;
 }
 
-/* names of the users, looked up again only when the user changes */
+/*
+ * Names of the users, looked up again only when the user changes.  The actor
+ * is the outer user, that of SET ROLE or the session: within SECURITY DEFINER
+ * functions the current user is their owner, who did not ask for anything.
+ */
 static void
 fill_users(void)
 {
 	static Oid	session_user = InvalidOid;
-	static Oid	current_user = InvalidOid;
+	static Oid	outer_user = InvalidOid;
 	static char session_name[NAMEDATALEN];
-	static char current_name[NAMEDATALEN];
+	static char outer_name[NAMEDATALEN];
 
 	if (session_user != GetSessionUserId())
 	{
@@ -212,17 +216,17 @@ fill_users(void)
 		strlcpy(session_name, GetUserNameFromId(session_user, false),
 				NAMEDATALEN);
 	}
-	if (current_user != GetUserId())
+	if (outer_user != GetOuterUserId())
 	{
-		current_user = GetUserId();
-		strlcpy(current_name, GetUserNameFromId(current_user, false),
+		outer_user = GetOuterUserId();
+		strlcpy(outer_name, GetUserNameFromId(outer_user, false),
 				NAMEDATALEN);
 	}
 	context.session_user = session_name;
 	context.actor = checked_text(fin_actor, "finance.actor",
 								 FIN_ACTOR_LENGTH_MAX);
 	if (context.actor == NULL)
-		context.actor = current_name;
+		context.actor = outer_name;
 }
 
 const FinContext *
@@ -239,6 +243,12 @@ fin_context(void)
 	fill_client_address();
 	context.user_agent = checked_text(fin_user_agent, "finance.user_agent",
 									  FIN_USER_AGENT_LENGTH_MAX);
+	return &context;
+}
+
+const FinContext *
+fin_context_current(void)
+{
 	return &context;
 }
 

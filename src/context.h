@@ -14,7 +14,7 @@ typedef struct FinContext
 {
 	int32		tenant_id;		/* checked: the user may act for it */
 	pg_uuid_t	trace_id;		/* finance.trace_id, else one per transaction */
-	const char *actor;			/* finance.actor, else the current user */
+	const char *actor;			/* finance.actor, else the outer user */
 	const char *session_user;
 	const char *user_agent;		/* NULL if not told; valid in the encoding */
 	Datum		client_addr;	/* inet; 0 when local or in a worker */
@@ -29,6 +29,9 @@ typedef struct FinContext
  * the current user is still the caller.
  */
 extern const FinContext *fin_context(void);
+
+/* what the last fin_context() of this call filled in */
+extern const FinContext *fin_context_current(void);
 
 /* 'when' in the tenant's time zone: the date, and microseconds of the day */
 extern void fin_context_local(int32 tenant_id, TimestampTz when,

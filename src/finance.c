@@ -12,7 +12,6 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
-#include "audit.h"
 #include "compat.h"
 #include "context.h"
 #include "ident.h"
@@ -58,7 +57,6 @@ _PG_init(void)
 	fin_context_init();
 	fin_partition_init();
 	fin_queue_init();
-	fin_audit_init();
 	fin_risk_init();
 
 	if (!process_shared_preload_libraries_in_progress)

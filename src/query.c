@@ -153,6 +153,21 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 	return SPI_processed;
 }
 
+void
+fin_query_offer(const char *name, TupleDesc desc, Tuplestorestate *rows)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(*relation));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = tuplestore_tuple_count(rows);
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register \"%s\"", name);
+}
+
 Datum
 fin_query_datum(uint64 row, int column, bool *isnull)
 {

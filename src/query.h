@@ -57,6 +57,14 @@ extern void fin_query_end(FinQueryScope *scope);
 extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
 							long limit);
 
+/*
+ * Rows that queries can read by name, as "SELECT ... FROM name", until the end
+ * of the scope.  Call right after begin, in the memory context it leaves
+ * current.  Plans of such queries may be kept.
+ */
+extern void fin_query_offer(const char *name, TupleDesc desc,
+							Tuplestorestate *rows);
+
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);
 extern int64 fin_query_int64(uint64 row, int column);

@@ -5,35 +5,100 @@
  *
  * A producer calls fin_wake_note() inside its transaction.  What it noted is
  * kept per subtransaction, dropped on rollback, and after the commit copied
- * into shared memory; then the worker's latch is set.  A worker collects with
- * fin_wake_collect().  Without shared_preload_libraries all of it does nothing.
+ * into shared memory; then the worker's latch is set.  A prepared transaction
+ * drops its notes: the worker's sweep finds those messages.
+ *
+ * The worker hears with fin_wake_collect(), works, and after its own commit
+ * takes off with fin_wake_answered() what it told its subscribers, so that an
+ * error in between loses nothing.  A queue that was answered is quiet for the
+ * notification window: its bell still counts, but wakes nobody.
+ *
+ * Without shared_preload_libraries all of it does nothing.
  */
 #ifndef FIN_WAKE_H
 #define FIN_WAKE_H
 
-#include "storage/latch.h"
+#include "datatype/timestamp.h"
 
-/* bells of one queue that rang since they were last collected */
+/* never, as a time to wake */
+#define FIN_NEVER			DT_NOEND
+
+/* queues of one database whose bells are kept apart */
+#define FIN_BELLS_MAX		256
+
+/* slot of the launcher; workers have 1 to fin_wake_slots() - 1 */
+#define FIN_WAKE_LAUNCHER	0
+
+/* what rang for one queue since it was last answered */
 typedef struct FinBell
 {
 	int64		queue_id;
 	int64		highest_id;		/* highest message id among them */
-	int64		count;			/* messages */
+	int64		count;			/* messages; 0: only a due time is told */
+	TimestampTz rung_at;		/* commit of the first of them */
+	TimestampTz due_at;			/* look at the queue then; 0: none told */
 } FinBell;
 
 /* is the shared memory there, that is: was the library preloaded? */
 extern bool fin_wake_available(void);
 
-/* producer: this transaction made 'count' messages in the queue */
+/*
+ * For functions that need the worker: reports at 'elevel' (ERROR, WARNING),
+ * 55000 with the way to get it, when there is none on this server.
+ */
+extern void fin_wake_require(int elevel);
+
+/* ---- producers; each takes effect when the transaction commits ---- */
+
+/* this transaction made 'count' visible messages in the queue */
 extern void fin_wake_note(int64 queue_id, int64 highest_id, int64 count);
 
 /*
- * worker: take up to 'max' bells of the database; *overflow is set when there
- * were more queues than slots since the last call, so that the caller must
- * look at all of its queues
+ * a message of the queue becomes visible at 'due_at'; a time already past asks
+ * the worker to announce all that waits in the queue now, for instance to a
+ * new subscriber
  */
-extern int	fin_wake_collect(Oid database, FinBell *bells, int max,
-							 bool *overflow);
+extern void fin_wake_note_due(int64 queue_id, TimestampTz due_at);
+
+/* the worker of this database should look at everything, itself included */
+extern void fin_wake_note_attention(void);
+
+/* the launcher should look at this database again */
+extern void fin_wake_note_launcher(Oid database);
+
+/* ---- the launcher and the workers ---- */
+
+extern int	fin_wake_slots(void);
+extern void fin_wake_attach(int slot, Oid database);
+extern void fin_wake_detach(int slot);
+
+/* set the latch of who sits in the slot */
+extern void fin_wake_ring(int slot);
+
+/*
+ * Fills bells[FIN_BELLS_MAX] with those that rang and are not in their window,
+ * and returns how many.  *attention is set when someone asked for it or more
+ * queues rang than there are bells.  *next is when a window ends.  Due times
+ * are handed over; counts stay until answered.
+ */
+extern int	fin_wake_collect(int slot, TimestampTz now, int64 window_us,
+							 FinBell *bells, bool *attention,
+							 TimestampTz *next);
+
+/* takes the counts off and, when window_us > 0, begins the quiet window */
+extern void fin_wake_answered(int slot, TimestampTz now, int64 window_us,
+							  const FinBell *bells, int n);
+
+/* end of the queue's window, or 0 when it is not in one */
+extern TimestampTz fin_wake_quiet_until(int slot, TimestampTz now,
+										int64 window_us, int64 queue_id);
+
+/*
+ * 'when' is when the owner of the slot collects at the latest: later due times
+ * need not set its latch.  FIN_NEVER before collecting, the time it sleeps
+ * until afterwards.
+ */
+extern void fin_wake_promise(int slot, TimestampTz when);
 
 extern void fin_wake_init(void);	/* registers the transaction callbacks */
 extern void fin_wake_shmem_request(void);

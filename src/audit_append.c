@@ -1,0 +1,321 @@
+/*
+ * audit_append.c
+ *		Appending to the audit log, and keeping everybody else from it.
+ *
+ * Owns, per backend: a pool of random bytes for salts, the descriptor of the
+ * rows, the kept plans, and the pass that lets our INSERT through the guard.
+ * Everything else is allocated in the caller's context and short-lived.
+ *
+ * The guard is a statement trigger, ENABLE ALWAYS, on finance.audit_record and
+ * on each partition.  It refuses every change of every user but an INSERT that
+ * holds the pass.  A pass is good for one statement: issue_pass() stamps it
+ * with the transaction and subtransaction right before the INSERT, and the
+ * guard takes it away.  When an error comes between the two, the
+ * subtransaction it belongs to is over, its number is not used again within
+ * the transaction, and the pass is worth nothing; so nothing has to be cleaned
+ * up after an error.
+ *
+ * Locks: those of an INSERT.
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/xid8.h"
+
+#include "audit.h"
+#include "audit_row.h"
+#include "compat.h"
+#include "context.h"
+#include "errors.h"
+#include "ident.h"
+#include "partition.h"
+#include "query.h"
+
+#define FIN_AUDIT_SALT_POOL		4096
+#define NEW_RECORDS				"finance_new_records"
+
+#define RECORD_COLUMNS \
+	" id, recorded_at, xid, tenant_id, sequence, trace_id," \
+	" message_id, transfer_id, account_id, counterparty_id," \
+	" leaf_version, leaf_hash, payload_hash, salt, client_addr," \
+	" actor, session_user_name, user_agent, operation, status," \
+	" object, row_key, currency, amount, balance_before, balance_after," \
+	" counterparty_balance_before, counterparty_balance_after," \
+	" request, response"
+
+static FinQuery insert_records =
+{
+	.sql = "INSERT INTO finance.audit_record (" RECORD_COLUMNS ")"
+	" SELECT n.* FROM " NEW_RECORDS " n",
+	.expect = SPI_OK_INSERT,
+};
+
+/* what all records of one call share */
+typedef struct AuditCall
+{
+	const FinContext *context;
+	TimestampTz recorded_at;
+	FullTransactionId xid;
+	int64		last_id;
+	StringInfoData work;
+} AuditCall;
+
+/* the pass; valid in one subtransaction of one transaction, for one INSERT */
+static LocalTransactionId pass_transaction = InvalidLocalTransactionId;
+static SubTransactionId pass_subtransaction = InvalidSubTransactionId;
+
+static void
+issue_pass(void)
+{
+	pass_transaction = FIN_MY_LXID;
+	pass_subtransaction = GetCurrentSubTransactionId();
+}
+
+static bool
+take_pass(void)
+{
+	bool		valid = pass_transaction == FIN_MY_LXID &&
+		pass_subtransaction == GetCurrentSubTransactionId();
+
+	pass_transaction = InvalidLocalTransactionId;
+	return valid;
+}
+
+/* from a pool: one call for many salts is much cheaper than many calls */
+static Datum
+fresh_salt(void)
+{
+	static uint8 pool[FIN_AUDIT_SALT_POOL];
+	static int	left = 0;
+	bytea	   *salt = palloc(VARHDRSZ + FIN_AUDIT_SALT_LENGTH);
+
+	if (left < FIN_AUDIT_SALT_LENGTH)
+	{
+		left = 0;
+		if (!pg_strong_random(pool, FIN_AUDIT_SALT_POOL))
+			ereport(ERROR,
+					errcode(ERRCODE_INTERNAL_ERROR),
+					errmsg("could not generate random bytes for a salt"));
+		left = FIN_AUDIT_SALT_POOL;
+	}
+	left -= FIN_AUDIT_SALT_LENGTH;
+	SET_VARSIZE(salt, VARHDRSZ + FIN_AUDIT_SALT_LENGTH);
+	memcpy(VARDATA(salt), pool + left, FIN_AUDIT_SALT_LENGTH);
+	return PointerGetDatum(salt);
+}
+
+static Datum
+hash_datum(const FinHash *hash)
+{
+	return PointerGetDatum(cstring_to_text_with_len((const char *) hash->bytes,
+													FIN_HASH_LENGTH));
+}
+
+static void
+set_value(FinAuditRow *row, FinAuditColumn column, Datum value)
+{
+	row->values[column] = value;
+	row->nulls[column] = false;
+}
+
+/* 0 is null: ids are positive */
+static void
+set_id(FinAuditRow *row, FinAuditColumn column, int64 id)
+{
+	if (id != 0)
+		set_value(row, column, Int64GetDatum(id));
+}
+
+static void
+set_numeric(FinAuditRow *row, FinAuditColumn column, Datum number)
+{
+	if (number != (Datum) 0)
+		set_value(row, column, number);
+}
+
+static void
+set_text(FinAuditRow *row, FinAuditColumn column, const char *value)
+{
+	if (value != NULL)
+		set_value(row, column, CStringGetTextDatum(value));
+}
+
+static void
+fill_context(FinAuditRow *row, AuditCall *call)
+{
+	const FinContext *context = call->context;
+
+	call->last_id = fin_ident_next(call->last_id);
+	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->last_id);
+	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->last_id));
+	set_value(row, FIN_AUDIT_RECORDED_AT,
+			  TimestampTzGetDatum(call->recorded_at));
+	set_value(row, FIN_AUDIT_XID, FullTransactionIdGetDatum(call->xid));
+	set_value(row, FIN_AUDIT_TENANT_ID, Int32GetDatum(context->tenant_id));
+	set_value(row, FIN_AUDIT_SEQUENCE,
+			  Int32GetDatum(fin_context_next_sequence()));
+	set_value(row, FIN_AUDIT_TRACE_ID, UUIDPGetDatum(&context->trace_id));
+	if (context->has_client_addr)
+		set_value(row, FIN_AUDIT_CLIENT_ADDR, context->client_addr);
+	set_text(row, FIN_AUDIT_ACTOR, context->actor);
+	set_text(row, FIN_AUDIT_SESSION_USER_NAME, context->session_user);
+	set_text(row, FIN_AUDIT_USER_AGENT, context->user_agent);
+}
+
+static void
+fill_record(FinAuditRow *row, const FinAuditRecord *record)
+{
+	set_id(row, FIN_AUDIT_MESSAGE_ID, record->message_id);
+	set_id(row, FIN_AUDIT_TRANSFER_ID, record->transfer_id);
+	set_id(row, FIN_AUDIT_ACCOUNT_ID, record->account_id);
+	set_id(row, FIN_AUDIT_COUNTERPARTY_ID, record->counterparty_id);
+	set_text(row, FIN_AUDIT_OPERATION, record->operation);
+	set_text(row, FIN_AUDIT_STATUS, record->status);
+	set_text(row, FIN_AUDIT_OBJECT, record->object);
+	set_text(row, FIN_AUDIT_ROW_KEY, record->row_key);
+	set_text(row, FIN_AUDIT_CURRENCY, record->currency);
+	set_numeric(row, FIN_AUDIT_AMOUNT, record->amount);
+	set_numeric(row, FIN_AUDIT_BALANCE_BEFORE, record->balance_before);
+	set_numeric(row, FIN_AUDIT_BALANCE_AFTER, record->balance_after);
+	set_numeric(row, FIN_AUDIT_COUNTERPARTY_BALANCE_BEFORE,
+				record->counterparty_before);
+	set_numeric(row, FIN_AUDIT_COUNTERPARTY_BALANCE_AFTER,
+				record->counterparty_after);
+	set_text(row, FIN_AUDIT_REQUEST, record->request);
+	set_text(row, FIN_AUDIT_RESPONSE, record->response);
+}
+
+static void
+fill_hashes(FinAuditRow *row, StringInfo work)
+{
+	FinHash		hash;
+
+	set_value(row, FIN_AUDIT_LEAF_VERSION,
+			  Int16GetDatum(FIN_AUDIT_ENCODING_VERSION));
+	if (!row->nulls[FIN_AUDIT_REQUEST] || !row->nulls[FIN_AUDIT_RESPONSE])
+	{
+		set_value(row, FIN_AUDIT_SALT, fresh_salt());
+		fin_audit_payload_hash(row, work, &hash);
+		set_value(row, FIN_AUDIT_PAYLOAD_HASH, hash_datum(&hash));
+	}
+	fin_audit_leaf_hash(row, work, &hash);
+	set_value(row, FIN_AUDIT_LEAF_HASH, hash_datum(&hash));
+}
+
+static void
+fill_row(FinAuditRow *row, const FinAuditRecord *record, AuditCall *call)
+{
+	memset(row->nulls, true, sizeof(row->nulls));
+	fill_context(row, call);
+	fill_record(row, record);
+	fill_hashes(row, &call->work);
+}
+
+static TupleDesc
+rows_descriptor(void)
+{
+	static TupleDesc desc = NULL;
+	MemoryContext old;
+	TupleDesc	made;
+
+	if (desc != NULL)
+		return desc;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	made = CreateTemplateTupleDesc(FIN_AUDIT_COLUMNS);
+	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
+		TupleDescInitEntry(made, i + 1, psprintf("c%d", i + 1),
+						   fin_audit_types[i], -1, 0);
+	MemoryContextSwitchTo(old);
+	desc = made;
+	return desc;
+}
+
+static void
+store_rows(Tuplestorestate *rows, const FinAuditRecord *records, int n)
+{
+	AuditCall	call = {.context = fin_context_current()};
+	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
+											   "finance audit row",
+											   ALLOCSET_DEFAULT_SIZES);
+
+	call.recorded_at = GetCurrentTimestamp();
+	call.xid = GetTopFullTransactionId();
+	initStringInfo(&call.work);
+	for (int i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(each);
+		FinAuditRow row;
+
+		fill_row(&row, &records[i], &call);
+		tuplestore_putvalues(rows, rows_descriptor(), row.values, row.nulls);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(each);
+	}
+}
+
+/*
+ * One INSERT ... SELECT from a tuple store, also for a single record: setting
+ * up an INSERT of 30 parameters costs more than the tuple store does.  The
+ * scope of its own frees everything.
+ */
+void
+fin_audit_append(const FinAuditRecord *records, int n)
+{
+	FinQueryScope scope;
+	Tuplestorestate *rows;
+
+	if (n <= 0)
+		return;
+	fin_query_begin(&scope);
+	rows = tuplestore_begin_heap(false, false, work_mem);
+	store_rows(rows, records, n);
+	fin_query_offer(NEW_RECORDS, rows_descriptor(), rows);
+	issue_pass();
+	fin_query_run(&insert_records, NULL, NULL, 0);
+	tuplestore_end(rows);
+	fin_query_end(&scope);
+}
+
+PG_FUNCTION_INFO_V1(finance_audit_guard);
+
+/*
+ * finance._audit_guard() returns trigger
+ *
+ * Lets through the INSERT that holds the pass; refuses everything else with
+ * LG201.
+ */
+Datum
+finance_audit_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("_audit_guard() can only be called as a trigger"));
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && take_pass())
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_AUDIT_PROTECTED),
+				errmsg("records are added to finance.%s by the extension only",
+					   RelationGetRelationName(trigger->tg_relation)),
+				errhint("Attach finance.audit_table() to a table to have its changes recorded."));
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_AUDIT_PROTECTED),
+			errmsg("records of finance.%s are never changed or deleted",
+				   RelationGetRelationName(trigger->tg_relation)),
+			errhint("Drop old months by detaching their partition."));
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,357 @@
+/*
+ * audit_trigger.c
+ *		Records the row changes of audited tables.
+ *
+ * A statement trigger reads the statement's transition tables straight from
+ * their tuple stores and appends one record per row, in batches of
+ * FIN_AUDIT_BATCH_ROWS rows or FIN_AUDIT_BATCH_BYTES of text, each batch one
+ * INSERT; so memory is bounded however many rows a statement changes (the
+ * transition tables themselves spill to disk).
+ *
+ * Rows are turned into JSON as the user who runs the statement, outside of
+ * fin_query_begin: output functions and casts to json of a table's types may
+ * be anybody's code.
+ *
+ * Owns nothing beyond a call.  Locks: none but those of the INSERT.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/tuplestore.h"
+
+#include "audit.h"
+#include "context.h"
+#include "query.h"
+
+/* a scan of one transition table */
+typedef struct RowSource
+{
+	Tuplestorestate *rows;		/* NULL: none of this kind */
+	int			pointer;		/* our own place in it; others scan it too */
+	TupleTableSlot *slot;
+} RowSource;
+
+/* the primary key of the table; natts = 0: it has none */
+typedef struct RowKey
+{
+	int			natts;
+	AttrNumber	attnums[INDEX_MAX_KEYS];
+	TupleDesc	desc;
+} RowKey;
+
+typedef struct RowWriter
+{
+	const char *operation;
+	const char *object;
+	RowKey		key;
+	MemoryContext batch;		/* the texts of the records; reset by flush */
+	FinAuditRecord *records;
+	int			nrecords;
+	Size		nbytes;
+} RowWriter;
+
+static const char *
+qualified_name(Relation relation)
+{
+	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
+									  RelationGetRelationName(relation));
+}
+
+static void
+open_key(RowKey *key, Relation relation)
+{
+	Bitmapset  *columns = RelationGetIndexAttrBitmap(relation,
+													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	int			column = -1;
+
+	key->natts = 0;
+	while ((column = bms_next_member(columns, column)) >= 0)
+		key->attnums[key->natts++] = column + FirstLowInvalidHeapAttributeNumber;
+	bms_free(columns);
+	if (key->natts == 0)
+		return;
+	key->desc = CreateTemplateTupleDesc(key->natts);
+	for (int i = 0; i < key->natts; i++)
+		TupleDescCopyEntry(key->desc, i + 1, RelationGetDescr(relation),
+						   key->attnums[i]);
+	key->desc = BlessTupleDesc(key->desc);
+}
+
+static void
+open_writer(RowWriter *writer, Relation relation, const char *operation)
+{
+	writer->operation = operation;
+	writer->object = qualified_name(relation);
+	open_key(&writer->key, relation);
+	writer->batch = AllocSetContextCreate(CurrentMemoryContext,
+										  "finance audit batch",
+										  ALLOCSET_DEFAULT_SIZES);
+	writer->records = NULL;
+	writer->nrecords = 0;
+	writer->nbytes = 0;
+}
+
+static void
+flush_writer(RowWriter *writer)
+{
+	FinQueryScope scope;
+
+	if (writer->nrecords == 0)
+		return;
+	(void) fin_context();
+	fin_query_begin(&scope);
+	fin_audit_append(writer->records, writer->nrecords);
+	fin_query_end(&scope);
+	MemoryContextReset(writer->batch);
+	writer->records = NULL;
+	writer->nrecords = 0;
+	writer->nbytes = 0;
+}
+
+/* makes room in memory of the batch, which is current */
+static FinAuditRecord *
+next_record(RowWriter *writer)
+{
+	FinAuditRecord *record;
+
+	/* statements of one row are the most frequent: no more for them */
+	if (writer->nrecords == 0)
+		writer->records = palloc(sizeof(FinAuditRecord));
+	else if (writer->nrecords == 1)
+		writer->records = repalloc(writer->records,
+								   FIN_AUDIT_BATCH_ROWS * sizeof(FinAuditRecord));
+	record = &writer->records[writer->nrecords++];
+	memset(record, 0, sizeof(*record));
+	record->operation = writer->operation;
+	record->object = writer->object;
+	return record;
+}
+
+static text *
+json_of(Datum composite)
+{
+	return DatumGetTextPP(DirectFunctionCall1(row_to_json, composite));
+}
+
+static const char *
+key_text(const RowKey *key, TupleTableSlot *row)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	HeapTuple	tuple;
+
+	if (key->natts == 0)
+		return NULL;
+	for (int i = 0; i < key->natts; i++)
+		values[i] = slot_getattr(row, key->attnums[i], &nulls[i]);
+	tuple = heap_form_tuple(key->desc, values, nulls);
+	return text_to_cstring(json_of(HeapTupleGetDatum(tuple)));
+}
+
+static void
+append_row(StringInfo payload, const char *label, TupleTableSlot *row)
+{
+	Datum		composite;
+	text	   *json;
+
+	if (row == NULL)
+		return;
+	composite = ExecFetchSlotHeapTupleDatum(row);
+	json = json_of(composite);
+	appendStringInfoChar(payload, payload->len == 0 ? '{' : ',');
+	appendStringInfo(payload, "\"%s\":", label);
+	appendBinaryStringInfo(payload, VARDATA_ANY(json),
+						   VARSIZE_ANY_EXHDR(json));
+	pfree(json);
+	pfree(DatumGetPointer(composite));
+}
+
+/* one changed row: before, after, or both */
+static void
+write_row(RowWriter *writer, TupleTableSlot *old_row, TupleTableSlot *new_row)
+{
+	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
+	FinAuditRecord *record = next_record(writer);
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	append_row(&payload, "old", old_row);
+	append_row(&payload, "new", new_row);
+	appendStringInfoChar(&payload, '}');
+	record->request = payload.data;
+	record->row_key = key_text(&writer->key, old_row ? old_row : new_row);
+	writer->nbytes += payload.len;
+	MemoryContextSwitchTo(caller);
+
+	if (writer->nrecords == FIN_AUDIT_BATCH_ROWS ||
+		writer->nbytes >= FIN_AUDIT_BATCH_BYTES)
+		flush_writer(writer);
+}
+
+static void
+open_source(RowSource *source, Tuplestorestate *rows, Relation relation)
+{
+	if (rows == NULL)
+		return;
+	source->rows = rows;
+	source->pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+	tuplestore_select_read_pointer(rows, source->pointer);
+	tuplestore_rescan(rows);
+	source->slot = MakeSingleTupleTableSlot(RelationGetDescr(relation),
+											&TTSOpsMinimalTuple);
+}
+
+static TupleTableSlot *
+next_row(RowSource *source)
+{
+	tuplestore_select_read_pointer(source->rows, source->pointer);
+	if (!tuplestore_gettupleslot(source->rows, true, false, source->slot))
+		return NULL;
+	return source->slot;
+}
+
+static void
+close_source(RowSource *source)
+{
+	if (source->rows != NULL)
+		ExecDropSingleTupleTableSlot(source->slot);
+}
+
+static void
+write_old_rows(RowWriter *writer, RowSource *source)
+{
+	TupleTableSlot *row;
+
+	while ((row = next_row(source)) != NULL)
+		write_row(writer, row, NULL);
+}
+
+static void
+write_new_rows(RowWriter *writer, RowSource *source)
+{
+	TupleTableSlot *row;
+
+	while ((row = next_row(source)) != NULL)
+		write_row(writer, NULL, row);
+}
+
+/*
+ * The server adds the old and the new version of a row together, so both
+ * tables have the same order.  The exception: a row that was to move to
+ * another partition and whose insertion there a BEFORE trigger refused has an
+ * old version only.  Then nothing tells which belong together, and each
+ * version is recorded by itself.
+ */
+static void
+write_updated_rows(RowWriter *writer, RowSource *before, RowSource *after)
+{
+	TupleTableSlot *old_row;
+
+	if (tuplestore_tuple_count(before->rows) !=
+		tuplestore_tuple_count(after->rows))
+	{
+		write_old_rows(writer, before);
+		write_new_rows(writer, after);
+		return;
+	}
+	while ((old_row = next_row(before)) != NULL)
+		write_row(writer, old_row, next_row(after));
+}
+
+static void
+write_truncate(RowWriter *writer)
+{
+	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
+
+	(void) next_record(writer);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+write_changes(const TriggerData *trigger)
+{
+	RowSource	before = {0};
+	RowSource	after = {0};
+	RowWriter	writer;
+
+	open_source(&before, trigger->tg_oldtable, trigger->tg_relation);
+	open_source(&after, trigger->tg_newtable, trigger->tg_relation);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	{
+		open_writer(&writer, trigger->tg_relation, "INSERT");
+		write_new_rows(&writer, &after);
+	}
+	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		open_writer(&writer, trigger->tg_relation, "UPDATE");
+		write_updated_rows(&writer, &before, &after);
+	}
+	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	{
+		open_writer(&writer, trigger->tg_relation, "DELETE");
+		write_old_rows(&writer, &before);
+	}
+	else
+	{
+		open_writer(&writer, trigger->tg_relation, "TRUNCATE");
+		write_truncate(&writer);
+	}
+	flush_writer(&writer);
+	MemoryContextDelete(writer.batch);
+	close_source(&before);
+	close_source(&after);
+}
+
+/* attached by hand, without the transition tables it reads? */
+static bool
+has_transition_tables(const TriggerData *trigger)
+{
+	bool		needs_old = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
+	bool		needs_new = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
+
+	return (!needs_old || trigger->tg_oldtable != NULL) &&
+		(!needs_new || trigger->tg_newtable != NULL);
+}
+
+PG_FUNCTION_INFO_V1(finance_audit_rows);
+
+/*
+ * finance._audit_rows() returns trigger
+ *
+ * Statement trigger that finance.audit_table() attaches.  Records operation
+ * INSERT, UPDATE, DELETE or TRUNCATE, the table, the row's primary key (of the
+ * old version where there is one) and {"old": ..., "new": ...} as request.  A
+ * statement that changes no row leaves no record.
+ * Errors: 39P01 not called as a statement trigger with transition tables;
+ * those of fin_context().
+ */
+Datum
+finance_audit_rows(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
+		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!has_transition_tables(trigger))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("_audit_rows() can only be called as an AFTER trigger for each statement, with transition tables"),
+				errhint("Use finance.audit_table() to attach it."));
+	write_changes(trigger);
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,39 @@
+/*
+ * dispatch.h
+ *		The worker's chore that turns bells into notifications.
+ *
+ * A chore has three calls: when is it due, do one bounded batch (inside a
+ * transaction of the worker), and what to do once that has committed.
+ */
+#ifndef FIN_DISPATCH_H
+#define FIN_DISPATCH_H
+
+#include "datatype/timestamp.h"
+
+/* channels of one queue that are notified; subscribe() should refuse more */
+#define FIN_CHANNELS_PER_QUEUE_MAX	1000
+
+/* since the worker started */
+typedef struct FinDispatchStats
+{
+	int64		notifications;	/* NOTIFYs sent */
+	int64		messages;		/* announced by them, counted once a queue */
+	int64		unsendable;		/* channels no NOTIFY can be sent on */
+	int64		last_lag_us;	/* commit of a message to commit of its NOTIFY */
+	TimestampTz last_notified_at;	/* 0: never */
+	TimestampTz last_sweep_at;	/* 0: never */
+} FinDispatchStats;
+
+/* before the first call: the worker's slot in wake */
+extern void fin_dispatch_start(int slot);
+
+/* at the next batch, look at all subscribed queues */
+extern void fin_dispatch_sweep(void);
+
+extern TimestampTz fin_dispatch_due(TimestampTz now);
+extern void fin_dispatch_run(TimestampTz now);
+extern void fin_dispatch_committed(TimestampTz now);
+
+extern const FinDispatchStats *fin_dispatch_stats(void);
+
+#endif							/* FIN_DISPATCH_H */

@@ -1,0 +1,209 @@
+# From a producer's commit to the subscriber: what is announced, to whom, how
+# often, and what is not.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use FinanceTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = finance_node('main');
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION finance');
+poll_ok($node, "SELECT count(*) = 1 FROM finance.workers WHERE state = 'running'",
+	'the worker runs');
+make_queue($node, 1, 'orders', 'orders_a', 'orders_b');
+make_queue($node, 2, 'alerts', 'alerts');
+make_queue($node, 3, 'unheard');
+
+# one commit
+my $session = subscriber($node, 'orders_a', 'orders_b', 'alerts');
+$node->safe_psql('postgres', send_message(1, 100));
+my @seen = wait_for_notifies($session, sub { @_ >= 2 });
+is_deeply(
+	[ sort { $a->[0] cmp $b->[0] } @seen ],
+	[ [ 'orders_a', 'orders', 100, 1 ], [ 'orders_b', 'orders', 100, 1 ] ],
+	'each channel of the queue is told, others are not');
+
+# What does not commit rings nothing.  The message at the end, in another
+# queue, shows that all bells before it were heard.
+my $script = "BEGIN;" . send_message(1, 101) . "ROLLBACK;";
+$script .= "BEGIN; SAVEPOINT a;" . send_message(1, 102);
+$script .= "SAVEPOINT b;" . send_message(1, 103) . "RELEASE b;";
+$script .= "ROLLBACK TO a; COMMIT;";
+$script .= "DO \$\$ BEGIN PERFORM finance._ring(1, 104, 1); PERFORM 1/0;";
+$script .= " EXCEPTION WHEN division_by_zero THEN NULL; END \$\$;";
+$script .= send_message(2, 200);
+$node->safe_psql('postgres', $script);
+@seen = wait_for_notifies($session, sub { grep { $_->[0] eq 'alerts' } @_ });
+is_deeply(\@seen, [ [ 'alerts', 'alerts', 200, 1 ] ],
+	'rolled back transactions and savepoints ring nothing');
+
+# released savepoints ring with their parent, and their counts are joined
+$script = "BEGIN;" . send_message(2, 201);
+$script .= "SAVEPOINT a;" . send_message(2, 202);
+$script .= "SAVEPOINT b;" . send_message(2, 203) . "RELEASE b;";
+$script .= "SAVEPOINT c;" . send_message(2, 204) . "ROLLBACK TO c;";
+$script .= "RELEASE a; COMMIT;";
+$node->safe_psql('postgres', $script);
+@seen = wait_for_notifies($session, sub { @_ >= 1 });
+is_deeply(\@seen, [ [ 'alerts', 'alerts', 203, 3 ] ],
+	'released savepoints are announced once, together');
+
+# many commits within windows of a second
+$node->append_conf('postgresql.conf', "finance.notify_window = '1s'\n");
+$node->reload;
+my $start = time();
+$node->safe_psql('postgres',
+	join("\n", map { send_message(2, 1000 + $_) } 1 .. 1000));
+@seen = wait_for_notifies($session, sub { count_sum(@_) >= 1000 });
+is(count_sum(@seen), 1000, 'the counts of 1000 commits add up');
+is($seen[-1][2], 2000, 'and the last tells the highest id');
+cmp_ok(scalar(@seen), '<=', 2 + time() - $start,
+	'at most one notification in a window');
+$node->append_conf('postgresql.conf', "finance.notify_window = 5\n");
+$node->reload;
+
+# concurrent producers
+my ($bench, $bench_file) = ('', $node->basedir . '/ring.sql');
+append_to_file($bench_file,
+	"BEGIN;\nSELECT finance._ring(2, 5000, 1);\nSELECT finance._ring(3, 1, 1);\nEND;\n");
+$node->command_ok(
+	[
+		'pgbench', '-n', '-c', '8', '-t', '250', '-f', $bench_file,
+		'-h', $node->host, '-p', $node->port, 'postgres'
+	],
+	'8 producers at once');
+@seen = wait_for_notifies($session, sub { count_sum(@_) >= 2000 });
+is(count_sum(@seen), 2000, 'no bell is lost nor heard twice');
+
+# no window at all
+$node->append_conf('postgresql.conf', "finance.notify_window = 0\n");
+$node->reload;
+$node->safe_psql('postgres',
+	join("\n", map { "SELECT finance._ring(2, $_, 1);" } 1 .. 200));
+@seen = wait_for_notifies($session, sub { count_sum(@_) >= 200 });
+is(count_sum(@seen), 200, 'the counts add up without a window');
+$node->append_conf('postgresql.conf', "finance.notify_window = 5\n");
+$node->reload;
+
+# what can never be sent does not stop the rest
+my $errors = $node->safe_psql('postgres', 'SELECT errors FROM finance.workers');
+$node->safe_psql('postgres',
+	"INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES ('', 0, 1), (repeat('x', 64), 0, 1)"
+);
+$node->safe_psql('postgres', send_message(1, 110));
+@seen = wait_for_notifies($session, sub { @_ >= 2 });
+is(scalar(@seen), 2, 'good channels are told beside impossible ones');
+poll_ok($node, "SELECT errors = $errors + 2 FROM finance.workers",
+	'which are counted as errors');
+$node->safe_psql('postgres',
+	"DELETE FROM finance.subscription WHERE length(channel) NOT BETWEEN 1 AND 63");
+
+# names that need escaping in JSON
+make_queue($node, 4, 'with "quotes" \\ and ä', 'strange');
+$session->query_safe('LISTEN strange');
+$node->safe_psql('postgres', send_message(4, 1));
+my $raw = '';
+my $until = time() + $PostgreSQL::Test::Utils::timeout_default;
+$raw .= $session->query('SELECT 1 WHERE false;')
+  while $raw !~ /Asynchronous/ && time() < $until;
+like($raw, qr/\{"queue": "with \\"quotes\\" \\\\ and ä", "highest_id": 1/,
+	'the payload is JSON');
+
+# errors
+$node->safe_psql('postgres',
+	'ALTER TABLE finance.subscription RENAME TO elsewhere');
+$node->safe_psql('postgres', send_message(2, 6000));
+poll_ok(
+	$node,
+	"SELECT state = 'failing' AND last_error LIKE '%finance.subscription%' FROM finance.workers",
+	'an error is shown, and the worker stays');
+$node->safe_psql('postgres', send_message(2, 6001));
+$node->safe_psql('postgres',
+	'ALTER TABLE finance.elsewhere RENAME TO subscription');
+@seen = wait_for_notifies($session, sub { count_sum(@_) >= 2 });
+is_deeply(\@seen, [ [ 'alerts', 'alerts', 6001, 2 ] ],
+	'what rang meanwhile is announced after it');
+poll_ok($node, "SELECT state = 'running' FROM finance.workers",
+	'the worker is well again');
+
+# messages that ring nothing
+$node->safe_psql('postgres', 'DELETE FROM finance.message');
+$node->safe_psql('postgres',
+	"BEGIN;" . send_message(2, 7000) . "PREPARE TRANSACTION 'p'");
+$node->safe_psql('postgres', "COMMIT PREPARED 'p'");
+$node->safe_psql('postgres', 'SELECT finance.wake_worker()');
+@seen = wait_for_notifies($session, sub { @_ >= 1 });
+is_deeply(\@seen, [ [ 'alerts', 'alerts', 7000, 1 ] ],
+	'a sweep finds those of prepared transactions');
+
+# messages that become visible later, and those a new subscriber finds
+$node->safe_psql('postgres', 'DELETE FROM finance.message');
+$node->safe_psql(
+	'postgres', q(
+BEGIN;
+INSERT INTO finance.message (queue_id, msg_id, visible_at) VALUES (2, 7001, now() + interval '1 s'), (2, 7002, now() + interval '2 s');
+SELECT finance._ring(2, 7002, 2, now() + interval '1 s');
+COMMIT));
+@seen = wait_for_notifies($session, sub { count_sum(@_) >= 2 });
+is(count_sum(@seen), 2,
+	'delayed messages are announced when they become visible');
+is($seen[-1][2], 7002, 'up to the last');
+$node->safe_psql('postgres',
+	"SELECT finance._ring(2, 0, 0, '-infinity')");
+@seen = wait_for_notifies($session, sub { @_ >= 1 });
+is_deeply(\@seen, [ [ 'alerts', 'alerts', 7002, 2 ] ],
+	'a due time in the past announces all that waits');
+
+# more queues in one transaction than there are bells
+$node->safe_psql(
+	'postgres', q(
+DELETE FROM finance.message;
+INSERT INTO finance.queue (tenant_id, queue_id, name) SELECT 0, i, 'q' || i FROM generate_series(10001, 12000) i;
+INSERT INTO finance.subscription (channel, tenant_id, queue_id) SELECT 'c' || i, 0, i FROM generate_series(10001, 12000) i;
+));
+$session->query_safe(
+	"DO \$\$ BEGIN FOR i IN 10001..12000 LOOP EXECUTE pg_catalog.format('LISTEN %I', 'c' || i); END LOOP; END \$\$;"
+);
+$node->safe_psql(
+	'postgres', q(
+BEGIN;
+INSERT INTO finance.message (queue_id, msg_id, visible_at) SELECT i, 1, now() FROM generate_series(10001, 12000) i;
+SELECT count(finance._ring(i, 1, 1)) FROM generate_series(10001, 12000) i;
+COMMIT));
+my %told;
+@seen = wait_for_notifies(
+	$session,
+	sub {
+		$told{ $_->[0] } = 1 foreach @_;
+		return keys %told >= 2000;
+	});
+is(scalar(keys %told), 2000, 'all of 2000 queues are announced');
+
+# messages that waited while no worker was there
+$node->safe_psql('postgres',
+	"DELETE FROM finance.message; INSERT INTO finance.message (queue_id, msg_id, visible_at) VALUES (2, 8000, now())"
+);
+$session->quit;
+my $pid = worker_pid($node);
+kill 'KILL', $pid;
+poll_ok(
+	$node,
+	"SELECT notifications = 1 AND messages = 1 AND pid <> $pid FROM finance.workers",
+	'a worker announces what waits when it starts');
+
+# an account of the work
+is( $node->safe_psql(
+		'postgres',
+		'SELECT last_notified_at >= started_at, last_sweep_at >= started_at, errors, last_error IS NULL FROM finance.workers'
+	),
+	't|t|0|t',
+	'finance.workers tells of it');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,123 @@
+# FinanceTest.pm: what the tests of the worker share.
+package FinanceTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+our @EXPORT = qw(finance_node subscriber wait_for_notifies worker_pid
+  poll_ok send_message make_queue count_sum);
+
+# A cluster with the library preloaded.  Sweeps do not come by themselves, so
+# that what is announced was rung for.
+sub finance_node
+{
+	my ($name, %init) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(%init);
+	$node->append_conf(
+		'postgresql.conf', q(
+shared_preload_libraries = 'finance'
+finance.sweep_interval = 86400
+finance.launcher_naptime = 86400
+max_worker_processes = 16
+max_prepared_transactions = 4
+restart_after_crash = on
+));
+	return $node;
+}
+
+sub poll_ok
+{
+	my ($node, $query, $name, $database) = @_;
+
+	ok($node->poll_query_until($database // 'postgres', $query), $name);
+}
+
+# pid of the running worker of a database, or ''
+sub worker_pid
+{
+	my ($node, $database) = @_;
+	$database //= 'postgres';
+
+	return $node->safe_psql($database,
+		"SELECT pid FROM finance.workers WHERE database = '$database' AND state = 'running'"
+	);
+}
+
+# a session that listens
+sub subscriber
+{
+	my ($node, @channels) = @_;
+	my $session = $node->background_psql('postgres');
+
+	$session->query_safe(join(' ', map { "LISTEN \"$_\";" } @channels));
+	return $session;
+}
+
+# Reads notifications until $enough (a code reference given the list so far)
+# is true; returns them as [channel, queue, highest id, count].
+sub wait_for_notifies
+{
+	my ($session, $enough) = @_;
+	my $until = time() + $PostgreSQL::Test::Utils::timeout_default;
+	my @seen;
+
+	while (time() < $until)
+	{
+		my $output = $session->query('SELECT 1 WHERE false;');
+
+		while ($output =~
+			/notification "([^"]*)" with payload "\{"queue": "([^"]*)", "highest_id": (-?\d+), "count": (\d+)\}"/g
+		  )
+		{
+			push @seen, [ $1, $2, $3, $4 ];
+		}
+		return @seen if $enough->(@seen);
+		usleep(20_000);
+	}
+	diag("gave up waiting for notifications; got "
+		  . join(', ', map { "[@$_]" } @seen));
+	return @seen;
+}
+
+sub count_sum
+{
+	my $sum = 0;
+
+	$sum += $_->[3] foreach @_;
+	return $sum;
+}
+
+sub make_queue
+{
+	my ($node, $id, $name, @channels) = @_;
+
+	$node->safe_psql('postgres',
+		"INSERT INTO finance.queue (tenant_id, queue_id, name) VALUES (0, $id, '$name')"
+	);
+	foreach my $channel (@channels)
+	{
+		$node->safe_psql('postgres',
+			"INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES ('$channel', 0, $id)"
+		);
+	}
+}
+
+# SQL that makes a message as a producer does
+sub send_message
+{
+	my ($queue_id, $msg_id) = @_;
+
+	return
+	  "INSERT INTO finance.message (queue_id, msg_id, visible_at) VALUES ($queue_id, $msg_id, now());"
+	  . " SELECT finance._ring($queue_id, $msg_id, 1);";
+}
+
+1;

@@ -49,7 +49,7 @@ static const char read_query[] =
 	" message->'payload'->>'to_account',"
 	" message->'payload'->>'amount',"
 	" message->'payload'->>'currency',"
-	" message->'payload'->>'rule',"
+	" message->'payload'->'decisions'->0->>'rule',"
 	" extract(epoch FROM (message->>'timestamp')::timestamptz),"
 	" to_char((message->>'timestamp')::timestamptz, 'HH24:MI:SS.MS')"
 	" FROM finance.read($1, " LEASE_S ", 100) ORDER BY msg_id";

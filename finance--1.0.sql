@@ -57,6 +57,13 @@ CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.tenant
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.tenant ENABLE ALWAYS TRIGGER guard;
 
+CREATE FUNCTION finance._tenant_restored() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_tenant_restored';
+COMMENT ON FUNCTION finance._tenant_restored() IS
+'lets the row of tenant 0 in a dump replace the one made with the extension';
+CREATE TRIGGER restored BEFORE INSERT ON finance.tenant
+	FOR EACH ROW EXECUTE FUNCTION finance._tenant_restored();
+
 CREATE FUNCTION finance._is_tenant_visible(tenant_id integer) RETURNS boolean
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'finance_is_tenant_visible';
@@ -1243,7 +1250,63 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 	(a.credits_posted - a.debits_posted + a.credits_pending)::text
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
--- I8 INTEGRITY OF QUEUES
+UNION ALL
+-- I8 a message is in one place only, and in a queue that exists
+SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
+	'1 copy', count(*) || ' copies'
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+	UNION ALL
+	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
+GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
+UNION ALL
+SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+WHERE NOT EXISTS (SELECT FROM finance.queue q
+	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 $$;
 COMMENT ON FUNCTION finance.check_integrity() IS
 'one row for each breach of an invariant: what, where, expected and found; no row when all hold';
+
+-- ------------------------------------------------------------------------
+-- who may do what: nobody anything, until the owner grants it
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
+COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
+'grants a role what an app, an operator or an auditor needs';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
+
+ALTER TABLE finance._account ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._account USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.account_change ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.account_change USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
+
+-- ------------------------------------------------------------------------
+-- what pg_dump writes: the rows of these tables.  Partitions are no members of
+-- the extension and are dumped as ordinary tables.
+-- ------------------------------------------------------------------------
+
+SELECT pg_catalog.pg_extension_config_dump('finance.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._tenant_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.currency', 'WHERE NOT iso');
+SELECT pg_catalog.pg_extension_config_dump('finance._account', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.account_change', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

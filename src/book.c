@@ -7,9 +7,12 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 
 #include "amount.h"
 #include "argument.h"
@@ -35,6 +38,15 @@ static FinQuery update_zone =
 	.sql = "UPDATE finance.tenant SET time_zone = $2 WHERE tenant_id = $1",
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
+	.expect = SPI_OK_UPDATE,
+};
+
+static FinQuery replace_tenant =
+{
+	.sql = "UPDATE finance.tenant SET name = $2, time_zone = $3,"
+	" member_role = $4::pg_catalog.regrole WHERE tenant_id = $1",
+	.nargs = 4,
+	.argtypes = {INT4OID, TEXTOID, TEXTOID, OIDOID},
 	.expect = SPI_OK_UPDATE,
 };
 
@@ -107,6 +119,47 @@ finance_create_tenant(PG_FUNCTION_ARGS)
 	audit_book("create_tenant", &request);
 	fin_query_end(&scope);
 	PG_RETURN_INT32(tenant_id);
+}
+
+PG_FUNCTION_INFO_V1(finance_tenant_restored);
+
+/*
+ * Row trigger before INSERT on finance.tenant.  Tenant 0 is there as soon as
+ * the extension is; when a dump is restored its row comes again, with the time
+ * zone and role it had, and must replace the fresh one.
+ */
+Datum
+finance_tenant_restored(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	tupdesc;
+	HeapTuple	row;
+	FinQueryScope scope;
+	Datum		values[4];
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+	uint64		replaced;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("_tenant_restored() can only be called as a trigger"));
+	row = trigger->tg_trigtuple;
+	tupdesc = RelationGetDescr(trigger->tg_relation);
+	for (int i = 0; i < 4; i++)
+	{
+		bool		isnull;
+
+		values[i] = heap_getattr(row, i + 1, tupdesc, &isnull);
+		if (isnull)
+			nulls[i] = 'n';
+	}
+	if (nulls[0] == 'n' || DatumGetInt32(values[0]) != 0)
+		return PointerGetDatum(row);
+
+	fin_query_begin(&scope);
+	replaced = fin_query_run(&replace_tenant, values, nulls, 0);
+	fin_query_end(&scope);
+	return PointerGetDatum(replaced > 0 ? NULL : row);
 }
 
 PG_FUNCTION_INFO_V1(finance_set_tenant_time_zone);

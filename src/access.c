@@ -1,0 +1,164 @@
+/*
+ * access.c
+ *		finance.grant_access(): the GRANTs a role needs, in one call.
+ *
+ * Owns the lists of what each level may do.  Nothing is granted to anyone
+ * until the owner calls it.  Takes the locks of GRANT.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "argument.h"
+#include "audit.h"
+#include "context.h"
+#include "json.h"
+#include "query.h"
+
+/* NULL-terminated names; a name stands for all its overloads */
+static const char *const reading_functions[] = {
+	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
+	NULL
+};
+
+static const char *const app_functions[] = {
+	"transfer", "create_account", "set_context", "publish", "send",
+	"send_batch", "read", "pop", "delete", "archive", "set_vt",
+	"test_routing", "list_queues", "metrics", NULL
+};
+
+static const char *const operator_functions[] = {
+	"set_account_status", "set_account_limits", "add_rule", "remove_rule",
+	"enable_rule", "block_account", "unblock_account", "create_queue",
+	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
+	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
+	"check_integrity", "worker_status", "wake_worker", NULL
+};
+
+static const char *const auditor_functions[] = {
+	"audit_trace", "check_integrity", NULL
+};
+
+#define APP_RELATIONS "finance.account, finance._account, finance.entry," \
+	" finance.transfer, finance.currency, finance.risk_decision"
+#define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
+	" finance.subscription, finance.message, finance.message_archive," \
+	" finance.workers"
+#define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
+	" finance.audit_record, finance.tenant"
+
+typedef struct AccessLevel
+{
+	const char *name;
+	const char *relations;
+	const char *const *functions[3];
+} AccessLevel;
+
+static const AccessLevel levels[] = {
+	{"app", APP_RELATIONS, {reading_functions, app_functions, NULL}},
+	{"operator", OPERATOR_RELATIONS,
+	{reading_functions, app_functions, operator_functions}},
+	{"auditor", AUDITOR_RELATIONS, {reading_functions, auditor_functions, NULL}},
+};
+
+static FinQuery find_signatures =
+{
+	.sql = "SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text"
+	" FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n"
+	" ON n.oid = p.pronamespace"
+	" WHERE n.nspname = 'finance' AND p.proname = $1::pg_catalog.name",
+	.nargs = 1,
+	.argtypes = {TEXTOID},
+	.expect = SPI_OK_SELECT,
+};
+
+static void
+grant_function(const char *name, const char *role)
+{
+	Datum		values[1] = {CStringGetTextDatum(name)};
+	int			n = (int) fin_query_run(&find_signatures, values, NULL, 0);
+	char	  **signatures = palloc(sizeof(char *) * Max(n, 1));
+
+	if (n == 0)
+		elog(ERROR, "function finance.%s does not exist", name);
+	for (int i = 0; i < n; i++)
+		signatures[i] = fin_query_text(i, 1);
+	for (int i = 0; i < n; i++)
+		fin_query_utility(psprintf("GRANT EXECUTE ON FUNCTION %s TO %s",
+								   signatures[i], role));
+}
+
+static const AccessLevel *
+find_level(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(levels); i++)
+	{
+		if (strcmp(levels[i].name, name) == 0)
+			return &levels[i];
+	}
+	ereport(ERROR,
+			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("access level \"%s\" is not known", name),
+			errhint("It is app, operator or auditor."));
+}
+
+static void
+audit_grant(const char *role, const char *level)
+{
+	FinAuditRecord record = {0};
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_text(&json, "role", role);
+	fin_json_text(&json, "level", level);
+	record.operation = "grant_access";
+	record.status = "completed";
+	record.request = fin_json_end(&json);
+	fin_audit_append(&record, 1);
+}
+
+PG_FUNCTION_INFO_V1(finance_grant_access);
+
+/*
+ * finance.grant_access(role regrole, level text)
+ *
+ * app: open accounts, move money, use queues.  operator: also change accounts,
+ * rules, queues and subscriptions.  auditor: read everything of the tenant,
+ * change nothing.  Tenants, currencies and audited tables stay with the owner.
+ * Errors: 22004, 22023 unknown level.
+ */
+Datum
+finance_grant_access(PG_FUNCTION_ARGS)
+{
+	const AccessLevel *level;
+	const char *role;
+	FinQueryScope scope;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("role must not be null"));
+	level = find_level(fin_argument_text(fcinfo, 1, "level",
+										 FIN_NAME_LENGTH_MAX));
+	role = quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
+	(void) fin_context();
+
+	fin_query_begin(&scope);
+	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
+	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,
+							   role));
+	for (int i = 0; i < (int) lengthof(level->functions); i++)
+	{
+		if (level->functions[i] == NULL)
+			continue;
+		for (const char *const *name = level->functions[i]; *name != NULL; name++)
+			grant_function(*name, role);
+	}
+	audit_grant(role, level->name);
+	fin_query_end(&scope);
+	PG_RETURN_VOID();
+}

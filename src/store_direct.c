@@ -18,6 +18,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -92,6 +93,14 @@ has_columns(Relation table, const Oid *types, int columns)
 	return true;
 }
 
+/* what the executor refuses before it writes, we refuse */
+static void
+check_may_write(const char *command)
+{
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+}
+
 static void
 open_table(FinDirect *direct, Relation table)
 {
@@ -136,6 +145,7 @@ fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
 
 	if (!fin_direct_writes)
 		return NULL;
+	check_may_write("INSERT");
 	direct = palloc0(sizeof(FinDirect));
 	direct->which = which;
 	direct->types = types;
@@ -218,6 +228,7 @@ fin_direct_insert(Oid relid, const Oid *types, int columns,
 
 	if (!fin_direct_writes)
 		return false;
+	check_may_write("INSERT");
 	table = table_open(relid, RowExclusiveLock);
 	if (table->rd_rel->relkind != RELKIND_RELATION ||
 		!is_ours_to_append(&direct, table))
@@ -240,6 +251,7 @@ fin_direct_begin_update(const char *name, int columns)
 
 	if (!fin_direct_writes)
 		return NULL;
+	check_may_write("UPDATE");
 	table = table_open(fin_query_relation(name), RowExclusiveLock);
 	if (has_other_triggers(table, TRIGGER_TYPE_UPDATE) ||
 		!has_columns(table, NULL, columns))

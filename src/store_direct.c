@@ -185,15 +185,11 @@ open_partition(FinDirect *direct, int64 id)
 	return true;
 }
 
-bool
-fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
-				  const bool *nulls)
+static void
+insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
 {
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = direct->slot;
 
-	if (!open_partition(direct, id))
-		return false;
-	slot = direct->slot;
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, values, sizeof(Datum) * direct->ncolumns);
 	memcpy(slot->tts_isnull, nulls, sizeof(bool) * direct->ncolumns);
@@ -201,6 +197,38 @@ fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
 	ExecConstraints(direct->info, slot, direct->estate);
 	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(direct);
+}
+
+bool
+fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
+				  const bool *nulls)
+{
+	if (!open_partition(direct, id))
+		return false;
+	insert_row(direct, values, nulls);
+	return true;
+}
+
+bool
+fin_direct_insert(Oid relid, const Oid *types, int columns,
+				  const Datum *values, const bool *nulls)
+{
+	FinDirect	direct = {.types = types, .ncolumns = columns};
+	Relation	table;
+
+	if (!fin_direct_writes)
+		return false;
+	table = table_open(relid, RowExclusiveLock);
+	if (table->rd_rel->relkind != RELKIND_RELATION ||
+		!is_ours_to_append(&direct, table))
+	{
+		table_close(table, NoLock);
+		return false;
+	}
+	direct.estate = CreateExecutorState();
+	open_table(&direct, table);
+	insert_row(&direct, values, nulls);
+	fin_direct_end(&direct);
 	return true;
 }
 

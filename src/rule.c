@@ -76,11 +76,18 @@ static FinQuery find_currency =
 	.expect = SPI_OK_SELECT,
 };
 
+/*
+ * The code cache may know an account whose creation rolled back; posting finds
+ * out when it locks the row, but a rule would be kept for an account that is
+ * not there.  So look it up anew.
+ */
 static int64
 find_account(const FinContext *context, const char *code)
 {
-	int64		id = fin_store_find_account(context->tenant_id, code);
+	int64		id;
 
+	fin_store_forget_account(context->tenant_id, code);
+	id = fin_store_find_account(context->tenant_id, code);
 	if (id == 0)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_UNKNOWN_ACCOUNT),

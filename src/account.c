@@ -41,6 +41,7 @@ static FinQuery insert_account =
 	.argtypes = {INT8OID, INT4OID, INT2OID, TIMESTAMPTZOID, NUMERICOID,
 	NUMERICOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery update_status =
@@ -50,6 +51,7 @@ static FinQuery update_status =
 	.nargs = 4,
 	.argtypes = {INT4OID, INT8OID, TEXTOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery update_limits =
@@ -59,6 +61,7 @@ static FinQuery update_limits =
 	.nargs = 5,
 	.argtypes = {INT4OID, INT8OID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery insert_change =
@@ -70,6 +73,7 @@ static FinQuery insert_change =
 	.argtypes = {INT4OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
 	TEXTOID, TIMESTAMPTZOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_balance =

@@ -165,6 +165,7 @@ static FinQuery write_account =
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinAccountStatus
@@ -390,6 +391,7 @@ static FinQuery insert_transfer =
 		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_transfer =
@@ -608,6 +610,7 @@ static FinQuery insert_decision =
 	.nargs = 7,
 	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_rejection =

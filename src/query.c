@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/spi.h"
@@ -107,6 +108,17 @@ fin_query_end(FinQueryScope *scope)
 		elog(ERROR, "SPI_finish failed");
 }
 
+/*
+ * The server forbids its latest snapshot during a parallel operation, where
+ * row security may ask for a tenant first; a catalog snapshot is as new.
+ */
+static Snapshot
+newest_snapshot(void)
+{
+	return IsInParallelMode() ? GetCatalogSnapshot(InvalidOid) :
+		GetLatestSnapshot();
+}
+
 /* make or remake the plan under our planner settings */
 static void
 build_plan(FinQuery *query)
@@ -172,7 +184,7 @@ execute_plan(FinQuery *query, Datum *values, const char *nulls, long limit)
 		build_plan(query);
 
 	if (query->read_latest)
-		PushActiveSnapshot(GetLatestSnapshot());
+		PushActiveSnapshot(newest_snapshot());
 	code = SPI_execute_plan(query->plan, values, nulls,
 							query->read_only || query->read_latest, limit);
 	if (query->read_latest)

@@ -131,14 +131,14 @@ close_table(FinDirect *direct)
 }
 
 static void
-insert_index_entries(FinDirect *direct)
+insert_index_entries(FinDirect *direct, bool only_summarizing)
 {
 	if (!direct->indexes_open)
 		ExecOpenIndices(direct->info, false);
 	direct->indexes_open = true;
 	if (direct->info->ri_NumIndices > 0)
 		fin_compat_insert_index_tuples(direct->info, direct->slot,
-									   direct->estate);
+									   direct->estate, only_summarizing);
 	ResetPerTupleExprContext(direct->estate);
 }
 
@@ -210,7 +210,7 @@ insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
 	ExecStoreVirtualTuple(slot);
 	ExecConstraints(direct->info, slot, direct->estate);
 	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(direct);
+	insert_index_entries(direct, false);
 }
 
 bool
@@ -366,6 +366,7 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 {
 	TupleTableSlot *old = direct->old_slot;
 	TupleTableSlot *slot = direct->slot;
+	bool		only_summarizing;
 
 	/* locked by us, so the version at tid is the live one */
 	if (!table_tuple_fetch_row_version(direct->table, tid, SnapshotAny, old))
@@ -379,8 +380,8 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	ExecStoreVirtualTuple(slot);
 	check(slot->tts_values, slot->tts_isnull);
 	ExecConstraints(direct->info, slot, direct->estate);
-	if (fin_compat_update_tuple(direct->table, tid, slot))
-		insert_index_entries(direct);
+	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
+		insert_index_entries(direct, only_summarizing);
 	ExecClearTuple(old);
 }
 

@@ -60,12 +60,14 @@ is_own_trigger(const Trigger *trigger)
 	return false;
 }
 
-/* is there a trigger of somebody else for the event? */
+/* is there a trigger of somebody else for the event, or a rule? */
 static bool
 has_other_triggers(Relation table, int16 event)
 {
 	TriggerDesc *triggers = table->trigdesc;
 
+	if (table->rd_rules != NULL)
+		return true;
 	if (triggers == NULL)
 		return false;
 	for (int i = 0; i < triggers->numtriggers; i++)
@@ -92,6 +94,24 @@ has_columns(Relation table, const Oid *types, int columns)
 		if (column->attisdropped || column->attgenerated != '\0' ||
 			(types != NULL && OidIsValid(types[i]) &&
 			 column->atttypid != types[i]))
+			return false;
+	}
+	return true;
+}
+
+/* a partition may have its columns in another order than its parent */
+static bool
+has_layout_of(Relation table, Relation parent)
+{
+	TupleDesc	desc = RelationGetDescr(table);
+	TupleDesc	wanted = RelationGetDescr(parent);
+
+	if (desc->natts != wanted->natts)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname),
+				   NameStr(TupleDescAttr(wanted, i)->attname)) != 0)
 			return false;
 	}
 	return true;
@@ -184,19 +204,17 @@ open_partition(FinDirect *direct, int64 id)
 		return true;
 	close_table(direct);
 	parent = table_open(direct->parent, NoLock);
-	ours = is_ours_to_append(direct, parent);
-	table_close(parent, NoLock);
-	if (!ours)
-		return false;
 	table = table_open(child, RowExclusiveLock);
-	if (table->rd_rel->relkind != RELKIND_RELATION ||
-		!table->rd_rel->relispartition || !is_ours_to_append(direct, table))
-	{
+	ours = is_ours_to_append(direct, parent) &&
+		table->rd_rel->relkind == RELKIND_RELATION &&
+		table->rd_rel->relispartition &&
+		is_ours_to_append(direct, table) && has_layout_of(table, parent);
+	table_close(parent, NoLock);
+	if (ours)
+		open_table(direct, table);
+	else
 		table_close(table, NoLock);
-		return false;
-	}
-	open_table(direct, table);
-	return true;
+	return ours;
 }
 
 static void

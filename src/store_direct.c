@@ -13,14 +13,18 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -265,37 +269,49 @@ fin_direct_insert(Oid relid, const Oid *types, int columns,
 	return true;
 }
 
+/* is it, under its well-known name, the index we mean? */
 static bool
-is_usable_index(Relation index, Relation table)
+is_usable_index(Relation index, Relation table, const AttrNumber *columns,
+				int n)
 {
-	return index->rd_index->indrelid == RelationGetRelid(table) &&
-		index->rd_index->indisvalid && index->rd_index->indisunique &&
-		index->rd_index->indimmediate;
+	Form_pg_index form = index->rd_index;
+
+	if (form->indrelid != RelationGetRelid(table) || !form->indisvalid ||
+		!form->indisunique || !form->indimmediate || form->indnkeyatts != n ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		return false;
+	return memcmp(form->indkey.values, columns, sizeof(AttrNumber) * n) == 0;
 }
 
 FinDirect *
 fin_direct_begin_lock(const char *name, const char *index_name, int columns,
-					  int key_columns)
+					  const AttrNumber *key, int key_columns)
 {
 	FinDirect  *direct;
+	Relation	table;
+	Relation	index;
 	Oid			index_oid;
 
 	if (!fin_direct_writes)
 		return NULL;
 	check_may_write("SELECT FOR NO KEY UPDATE");
+	table = table_open(fin_query_relation(name), RowShareLock);
+	/* under the table's lock the name stays with the index */
 	index_oid = fin_query_relation(index_name);
-	if (!OidIsValid(index_oid))
-		return NULL;
-	direct = palloc0(sizeof(FinDirect));
-	direct->table = table_open(fin_query_relation(name), RowShareLock);
-	direct->lock_index = index_open(index_oid, AccessShareLock);
-	if (!has_columns(direct->table, NULL, columns) ||
-		!is_usable_index(direct->lock_index, direct->table))
+	index = OidIsValid(index_oid) &&
+		get_rel_relkind(index_oid) == RELKIND_INDEX ?
+		index_open(index_oid, AccessShareLock) : NULL;
+	if (index == NULL || !has_columns(table, NULL, columns) ||
+		!is_usable_index(index, table, key, key_columns))
 	{
-		index_close(direct->lock_index, NoLock);
-		table_close(direct->table, NoLock);
+		if (index != NULL)
+			index_close(index, NoLock);
+		table_close(table, NoLock);
 		return NULL;
 	}
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table;
+	direct->lock_index = index;
 	direct->slot = table_slot_create(direct->table, NULL);
 	/* see what this transaction did before, as a new statement would */
 	CommandCounterIncrement();

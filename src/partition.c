@@ -173,6 +173,7 @@ fin_partition_ensure(FinPartitioned which, int64 id)
 		return table->known_child;
 	month = month_of(id);
 	fin_cache_loading(&table->cache);
+	table->known_from = table->known_to = 0;	/* an ERROR leaves nothing known */
 	table->known_child = ensure_month(table, month);
 	table->known_from = month_floor(month);
 	table->known_to = month_floor(month + 1);

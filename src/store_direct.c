@@ -379,6 +379,7 @@ fin_direct_begin_update(const char *name, int columns)
 		return NULL;
 	check_may_write("UPDATE");
 	table = table_open(fin_query_relation(name), RowExclusiveLock);
+	CheckCmdReplicaIdentity(table, CMD_UPDATE);
 	if (has_other_triggers(table, TRIGGER_TYPE_UPDATE) ||
 		!has_columns(table, NULL, columns))
 	{

@@ -302,6 +302,18 @@ read_outcome(Posting *posting, int i, int64 transfer_id)
 												 posting->memory);
 }
 
+/* strict callers take an answer for money moved, the first time and later */
+static void
+refuse_rejected_again(const FinOrder *order, const FinOutcome *outcome)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_RISK_REJECTED),
+			errmsg("transfer rejected by risk rule \"%s\"",
+				   outcome->rule != NULL ? outcome->rule : ""),
+			errdetail("Idempotency key \"%s\" stands for transfer " INT64_FORMAT ", which was rejected.",
+					  order->key, outcome->row.id));
+}
+
 static void
 replay(Posting *posting, int i)
 {
@@ -325,6 +337,8 @@ replay(Posting *posting, int i)
 							 &outcome->row, &key);
 	if (field != NULL)
 		refuse_reused_key(order, key.transfer_id, field);
+	if (order->strict && !outcome->row.completed)
+		refuse_rejected_again(order, outcome);
 	outcome->replayed = true;
 }
 

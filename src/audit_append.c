@@ -226,18 +226,9 @@ static TupleDesc
 rows_descriptor(void)
 {
 	static TupleDesc desc = NULL;
-	MemoryContext old;
-	TupleDesc	made;
 
-	if (desc != NULL)
-		return desc;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	made = CreateTemplateTupleDesc(FIN_AUDIT_COLUMNS);
-	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
-		TupleDescInitEntry(made, i + 1, psprintf("c%d", i + 1),
-						   fin_audit_types[i], -1, 0);
-	MemoryContextSwitchTo(old);
-	desc = made;
+	if (desc == NULL)
+		desc = fin_query_descriptor(fin_audit_types, FIN_AUDIT_COLUMNS);
 	return desc;
 }
 

@@ -7,6 +7,11 @@
 
 #include "pg_config.h"
 
+/* 16 moved VARDATA and its like out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 150000
 #error "finance needs PostgreSQL 15 or later"
 #endif

@@ -7,6 +7,11 @@
  * want of a partition.  Partitions are not members of the extension, so
  * pg_dump writes them like ordinary tables; they go with their parent.
  *
+ * The parents have no indexes: each partition gets its own, primary key
+ * included, here.  A dump attaches a partition before it makes the partition's
+ * indexes, and attaching to a parent that came with CREATE EXTENSION, indexes
+ * and all, would already have made them: restoring would fail.
+ *
  * Locks: making one holds SHARE UPDATE EXCLUSIVE on the parent until the end
  * of the transaction, which readers and writers of other months do not notice.
  * Owns: per table, the id range known to be covered, forgotten whenever the
@@ -29,12 +34,19 @@
 #include "query.h"
 
 #define FIN_PARTITIONS_AHEAD	2
+#define FIN_PARTITION_INDEXES_MAX 2
 
 typedef struct Partitioned
 {
 	FinCache	cache;			/* valid: the known range is */
 	const char *guard;			/* statement trigger function against changes */
 	const char *guard_events;
+	/* besides the primary key (tenant_id, id): suffix of the name, columns */
+	struct
+	{
+		const char *suffix;
+		const char *columns;
+	}			indexes[FIN_PARTITION_INDEXES_MAX];
 	int64		known_from;
 	int64		known_to;
 } Partitioned;
@@ -46,12 +58,15 @@ static Partitioned partitioned[] =
 		.cache = {.table = "transfer"},
 		.guard = "_immutable_guard",
 		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
+		.indexes = {{"from_account", "from_account_id, id"},
+		{"to_account", "to_account_id, id"}},
 	},
 	[FIN_PARTITIONED_AUDIT_RECORD] =
 	{
 		.cache = {.table = "audit_record"},
 		.guard = "_audit_guard",
 		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
+		.indexes = {{"trace_id", "trace_id"}},
 	},
 };
 
@@ -76,6 +91,21 @@ month_floor(int month)
 }
 
 static void
+make_indexes(const Partitioned *table, const char *name)
+{
+	fin_query_utility(psprintf("ALTER TABLE finance.%s"
+							   " ADD CONSTRAINT %s_pkey PRIMARY KEY (tenant_id, id)",
+							   name, name));
+	for (int i = 0; i < FIN_PARTITION_INDEXES_MAX; i++)
+	{
+		if (table->indexes[i].suffix != NULL)
+			fin_query_utility(psprintf("CREATE INDEX %s_%s ON finance.%s (%s)",
+									   name, table->indexes[i].suffix, name,
+									   table->indexes[i].columns));
+	}
+}
+
+static void
 make_partition(const Partitioned *table, const char *name, int month)
 {
 	const char *parent = table->cache.table;
@@ -83,6 +113,7 @@ make_partition(const Partitioned *table, const char *name, int month)
 	fin_query_utility(psprintf("CREATE TABLE finance.%s"
 							   " (LIKE finance.%s INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
 							   name, parent));
+	make_indexes(table, name);
 	fin_query_utility(psprintf("ALTER TABLE finance.%s ATTACH PARTITION finance.%s"
 							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 							   parent, name, month_floor(month),

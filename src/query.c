@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -166,6 +167,18 @@ fin_query_offer(const char *name, TupleDesc desc, Tuplestorestate *rows)
 	relation->reldata = rows;
 	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register \"%s\"", name);
+}
+
+TupleDesc
+fin_query_descriptor(const Oid *types, int n)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+
+	for (int i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, psprintf("c%d", i + 1), types[i], -1, 0);
+	MemoryContextSwitchTo(old);
+	return desc;
 }
 
 Datum

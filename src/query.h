@@ -65,6 +65,9 @@ extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
 extern void fin_query_offer(const char *name, TupleDesc desc,
 							Tuplestorestate *rows);
 
+/* a permanent descriptor of columns c1, c2 ... of these types, for such rows */
+extern TupleDesc fin_query_descriptor(const Oid *types, int n);
+
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);
 extern int64 fin_query_int64(uint64 row, int column);

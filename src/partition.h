@@ -16,8 +16,11 @@ typedef enum FinPartitioned
 /* see that the partition for this id exists, making it if not */
 extern void fin_partition_ensure(FinPartitioned table, int64 id);
 
-/* worker's chore: the current and the next two months of each table */
-extern void fin_partition_ahead(void);
+/*
+ * Worker's chore: the current and the next two months of each table.  False
+ * when nothing was ever recorded, and nothing made.
+ */
+extern bool fin_partition_ahead(void);
 
 extern void fin_partition_init(void);
 

@@ -844,9 +844,10 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fi
 ALTER TABLE finance.subscription ENABLE ALWAYS TRIGGER config_changed;
 
 -- ------------------------------------------------------------------------
--- message: one partition per queue, made by create_queue().  visible_at and
+-- message: one partition per queue, made by create_queue() with the primary key
+-- (msg_id): a partition is of one queue and so of one tenant.  msg_id begins
+-- with the priority, so the key is the order of reading.  visible_at and
 -- read_ct, which a claim writes, are in no index, so a claim is a HOT update.
--- msg_id begins with the priority, so the key is the order of reading.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.message (
@@ -860,8 +861,7 @@ CREATE TABLE finance.message (
 	priority	smallint NOT NULL DEFAULT 0,
 	topic		text,
 	headers		jsonb,
-	payload		jsonb NOT NULL,
-	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
+	payload		jsonb NOT NULL
 ) PARTITION BY LIST (queue_id);
 COMMENT ON TABLE finance.message IS
 'messages that wait or are being worked on, one partition per queue';
@@ -885,8 +885,7 @@ CREATE TABLE finance.message_archive (
 	priority	smallint NOT NULL,
 	topic		text,
 	headers		jsonb,
-	payload		jsonb NOT NULL,
-	CONSTRAINT message_archive_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
+	payload		jsonb NOT NULL
 ) PARTITION BY LIST (queue_id);
 COMMENT ON TABLE finance.message_archive IS
 'messages that archive() acknowledged, one partition per queue';

@@ -12,7 +12,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(108);
+SELECT plan(109);
 
 -- ------------------------------------------------------------------------
 -- the leaf encoding of src/audit_row.h, built from the stored columns
@@ -73,7 +73,10 @@ LANGUAGE sql AS $$
 	WHERE r.object = which AND r.operation = what
 $$;
 
--- INSERT statements that passed the guard, in this transaction
+-- INSERT statements that passed the guard, in this transaction.  Written
+-- directly (finance.direct_writes) there is no statement to count; then the
+-- records alone are looked at.
+SET finance.direct_writes = off;
 SET track_functions = 'all';
 CREATE FUNCTION pg_temp.writes() RETURNS bigint LANGUAGE sql AS $$
 	SELECT coalesce(pg_stat_get_xact_function_calls('finance._audit_guard()'::regprocedure), 0)
@@ -337,6 +340,14 @@ ALTER TABLE audit_test.heap DISABLE TRIGGER finance_audit_insert;
 SELECT is(finance.audit_table('audit_test.heap'), 1, 'a disabled trigger');
 SELECT is(pg_temp.writes_of('INSERT INTO audit_test.heap VALUES (2)'), 1::bigint,
 		  'records again');
+
+-- written directly, the same is recorded
+RESET finance.direct_writes;
+INSERT INTO audit_test.item SELECT i, 'direct', i FROM generate_series(50001, 52500) i;
+SELECT is((SELECT count(*) FROM finance.audit_record r
+		   WHERE r.object = 'audit_test.item' AND r.operation = 'INSERT'
+			 AND (r.request #>> '{new,name}') = 'direct'),
+		  2500::bigint, 'a statement of 2500 rows, written directly');
 
 -- ------------------------------------------------------------------------
 -- every leaf hash is that of the documented encoding

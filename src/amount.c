@@ -14,6 +14,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "amount.h"
+#include "compat.h"
 
 #define DIGIT_BASE				10000
 #define DIGIT_DECIMALS			4

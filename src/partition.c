@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
@@ -49,6 +50,7 @@ typedef struct Partitioned
 	}			indexes[FIN_PARTITION_INDEXES_MAX];
 	int64		known_from;
 	int64		known_to;
+	Oid			known_child;
 } Partitioned;
 
 static Partitioned partitioned[] =
@@ -138,7 +140,8 @@ lock_out_other_makers(void)
 						ShareUpdateExclusiveLock);
 }
 
-static void
+/* OID of the month's partition, made if it is not there */
+static Oid
 ensure_month(Partitioned *table, int month)
 {
 	char	   *name = psprintf("%s_%04d_%02d", table->cache.table,
@@ -150,30 +153,41 @@ ensure_month(Partitioned *table, int month)
 		lock_out_other_makers();
 		child = fin_query_relation(name);
 		if (!OidIsValid(child))
+		{
 			make_partition(table, name, month);
+			child = fin_query_relation(name);
+		}
 	}
-	if (OidIsValid(child) && !get_rel_relispartition(child))
+	if (!get_rel_relispartition(child) || PartitionHasPendingDetach(child))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("table finance.%s is not attached as a partition", name),
 				errhint("Attach it to finance.%s, or rename it.",
 						table->cache.table));
 	pfree(name);
+	return child;
 }
 
-void
+const char *
+fin_partition_parent(FinPartitioned which)
+{
+	return partitioned[which].cache.table;
+}
+
+Oid
 fin_partition_ensure(FinPartitioned which, int64 id)
 {
 	Partitioned *table = &partitioned[which];
 	int			month;
 
 	if (table->cache.valid && id >= table->known_from && id < table->known_to)
-		return;
+		return table->known_child;
 	month = month_of(id);
 	fin_cache_loading(&table->cache);
-	ensure_month(table, month);
+	table->known_child = ensure_month(table, month);
 	table->known_from = month_floor(month);
 	table->known_to = month_floor(month + 1);
+	return table->known_child;
 }
 
 static FinQuery select_any_record =
@@ -198,7 +212,7 @@ fin_partition_ahead(void)
 	for (int i = 0; i < (int) lengthof(partitioned); i++)
 	{
 		for (int ahead = 0; ahead <= FIN_PARTITIONS_AHEAD; ahead++)
-			ensure_month(&partitioned[i], month + ahead);
+			(void) ensure_month(&partitioned[i], month + ahead);
 	}
 	return true;
 }

@@ -8,8 +8,12 @@
  * Plans are generic, built once, and used for every later call.  A generic
  * plan made while a table is empty must still be right when it is full, so
  * sequential scans are disabled while a plan is built: what can go through an
- * index does, from the first call on a fresh install.  The search path is
- * pinned at the same time; the plan cache remembers it for rebuilding.
+ * index does, from the first call on a fresh install.
+ *
+ * The search path is pinned from begin to end, not only while a plan is built:
+ * the plan cache compares the path a plan was made under with the current one
+ * and, if they differ, analyzes the query anew under the current one.  With
+ * the caller's path that would let the caller's operators run as the owner.
  *
  * Locks: those of the queries.  The current user is the extension's owner
  * between begin and end, as in the RI triggers; an ERROR restores it with the
@@ -18,6 +22,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -29,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "query.h"
 
 /* settings in force while a plan is built */
@@ -38,7 +44,6 @@ static const struct
 	const char *value;
 }			planning_settings[] =
 {
-	{"search_path", "pg_catalog, pg_temp"},
 	{"enable_seqscan", "off"},
 	{"jit", "off"},				/* a disabled path's cost would trigger it */
 };
@@ -85,6 +90,7 @@ fin_query_begin(FinQueryScope *scope)
 	scope->caller = CurrentMemoryContext;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	FIN_COMPAT_PIN_SEARCH_PATH(scope->path_nest);
 	GetUserIdAndSecContext(&scope->save_user, &scope->save_sec_context);
 	SetUserIdAndSecContext(owner,
 						   scope->save_sec_context |
@@ -96,6 +102,7 @@ void
 fin_query_end(FinQueryScope *scope)
 {
 	SetUserIdAndSecContext(scope->save_user, scope->save_sec_context);
+	FIN_COMPAT_UNPIN_SEARCH_PATH(scope->path_nest);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 }
@@ -212,7 +219,17 @@ fin_query_text(uint64 row, int column)
 void
 fin_query_utility(const char *command)
 {
-	int			code = SPI_execute(command, false, 0);
+	int			nest = NewGUCNestLevel();
+	int			code;
+
+	/* event triggers may run, with a search path of their own */
+	FIN_COMPAT_SUSPEND_SEARCH_PATH();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	code = SPI_execute(command, false, 0);
+	AtEOXact_GUC(true, nest);
+	FIN_COMPAT_RESUME_SEARCH_PATH();
 
 	if (code < 0)
 		elog(ERROR, "unexpected result %s of \"%s\"",

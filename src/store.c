@@ -1,6 +1,7 @@
 /*
  * store.c
- *		The hot tables through SPI with kept plans.
+ *		The hot tables: read and locked through SPI with kept plans, written
+ *		directly (store_direct.c) or, where somebody attached a trigger, in SQL.
  *
  * Owns: the plans, and a bounded cache of account codes to ids.  An account's
  * code never changes and accounts are never deleted, so an entry is wrong only
@@ -26,6 +27,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store.h"
+#include "store_direct.h"
 
 #define CODE_CACHE_MAX			16384
 
@@ -131,7 +133,7 @@ fin_store_forget_account(int32 tenant_id, const char *code)
 
 static FinQuery lock_accounts =
 {
-	.sql = "SELECT account_id, minor_units, version, last_transfer_id, spent_on,"
+	.sql = "SELECT ctid, account_id, minor_units, version, last_transfer_id, spent_on,"
 	" debits_posted, credits_posted, debits_pending, credits_pending,"
 	" spent, min_available, max_balance, status, currency, code, type"
 	" FROM finance._account"
@@ -197,31 +199,32 @@ text_in(MemoryContext memory, Datum value)
 static void
 read_account(uint64 row, FinAccount *account, MemoryContext memory)
 {
-	Datum		values[16];
-	bool		nulls[16];
+	Datum		values[17];
+	bool		nulls[17];
 	char	   *currency;
 
 	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
 					  values, nulls);
-	account->account_id = DatumGetInt64(values[0]);
-	account->scale = DatumGetInt16(values[1]);
-	account->version = DatumGetInt64(values[2]);
-	account->last_transfer_id = DatumGetInt64(values[3]);
-	account->spent_on = DatumGetDateADT(values[4]);
-	account->debits_posted = stored_amount(values[5], account->scale);
-	account->credits_posted = stored_amount(values[6], account->scale);
-	account->debits_pending = stored_amount(values[7], account->scale);
-	account->credits_pending = stored_amount(values[8], account->scale);
-	account->spent = stored_amount(values[9], account->scale);
-	account->has_min_available = !nulls[10];
-	account->min_available = nulls[10] ? 0 : stored_amount(values[10], account->scale);
-	account->has_max_balance = !nulls[11];
-	account->max_balance = nulls[11] ? 0 : stored_amount(values[11], account->scale);
-	account->status = parse_status(TextDatumGetCString(values[12]));
-	currency = TextDatumGetCString(values[13]);
+	account->tid = *(ItemPointer) DatumGetPointer(values[0]);
+	account->account_id = DatumGetInt64(values[1]);
+	account->scale = DatumGetInt16(values[2]);
+	account->version = DatumGetInt64(values[3]);
+	account->last_transfer_id = DatumGetInt64(values[4]);
+	account->spent_on = DatumGetDateADT(values[5]);
+	account->debits_posted = stored_amount(values[6], account->scale);
+	account->credits_posted = stored_amount(values[7], account->scale);
+	account->debits_pending = stored_amount(values[8], account->scale);
+	account->credits_pending = stored_amount(values[9], account->scale);
+	account->spent = stored_amount(values[10], account->scale);
+	account->has_min_available = !nulls[11];
+	account->min_available = nulls[11] ? 0 : stored_amount(values[11], account->scale);
+	account->has_max_balance = !nulls[12];
+	account->max_balance = nulls[12] ? 0 : stored_amount(values[12], account->scale);
+	account->status = parse_status(TextDatumGetCString(values[13]));
+	currency = TextDatumGetCString(values[14]);
 	strlcpy(account->currency, currency, sizeof(account->currency));
-	account->code = text_in(memory, values[14]);
-	account->type = text_in(memory, values[15]);
+	account->code = text_in(memory, values[15]);
+	account->type = text_in(memory, values[16]);
 	account->changed = false;
 }
 
@@ -245,50 +248,90 @@ fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 	return found;
 }
 
+/* what posting changes of a row of finance._account, by position from 0 */
+static const int totals_columns[] = {3, 4, 6, 7, 8, 9, 10, 11};
+
+#define TOTALS_COLUMNS lengthof(totals_columns)
+#define ACCOUNT_COLUMNS 19
+
+static void
+totals_of(const FinAccount *account, Datum *values)
+{
+	int			scale = account->scale;
+
+	values[0] = Int64GetDatum(account->version);
+	values[1] = Int64GetDatum(account->last_transfer_id);
+	values[2] = DateADTGetDatum(account->spent_on);
+	values[3] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
+	values[4] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
+	values[5] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
+	values[6] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
+	values[7] = NumericGetDatum(fin_amount_encode(account->spent, scale));
+}
+
+static void
+write_account_sql(int32 tenant_id, const FinAccount *account)
+{
+	Datum		values[2 + TOTALS_COLUMNS];
+
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = Int64GetDatum(account->account_id);
+	totals_of(account, values + 2);
+	if (fin_query_run(&write_account, values, NULL, 0) != 1)
+		elog(ERROR, "account " INT64_FORMAT " vanished while locked",
+			 account->account_id);
+}
+
 void
 fin_store_write_accounts(int32 tenant_id, FinAccount *accounts, int n)
 {
+	FinDirect  *direct = fin_direct_begin_update("_account", ACCOUNT_COLUMNS);
+
 	for (int i = 0; i < n; i++)
 	{
-		FinAccount *account = &accounts[i];
-		int			scale = account->scale;
-		Datum		values[10];
+		Datum		values[TOTALS_COLUMNS];
 
-		if (!account->changed)
+		if (!accounts[i].changed)
 			continue;
-		values[0] = Int32GetDatum(tenant_id);
-		values[1] = Int64GetDatum(account->account_id);
-		values[2] = Int64GetDatum(account->version);
-		values[3] = Int64GetDatum(account->last_transfer_id);
-		values[4] = DateADTGetDatum(account->spent_on);
-		values[5] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
-		values[6] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
-		values[7] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
-		values[8] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
-		values[9] = NumericGetDatum(fin_amount_encode(account->spent, scale));
-		if (fin_query_run(&write_account, values, NULL, 0) != 1)
-			elog(ERROR, "account " INT64_FORMAT " vanished while locked",
-				 account->account_id);
-		account->changed = false;
+		accounts[i].changed = false;
+		if (direct == NULL)
+		{
+			write_account_sql(tenant_id, &accounts[i]);
+			continue;
+		}
+		totals_of(&accounts[i], values);
+		fin_direct_update(direct, &accounts[i].tid, totals_columns,
+						  TOTALS_COLUMNS, values, fin_store_check_totals);
 	}
+	if (direct != NULL)
+		fin_direct_end(direct);
 }
 
 /* ------------------------------------------------------------------------
  * transfers
  * ------------------------------------------------------------------------ */
 
+#define TRANSFER_COLUMNS 19
+
+/* in the order of the table's columns; amount is a domain over numeric */
+static const Oid transfer_types[TRANSFER_COLUMNS] = {
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, INT4OID, UUIDOID, InvalidOid, NUMERICOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID
+};
+
 static FinQuery insert_transfer =
 {
-	.sql = "INSERT INTO finance.transfer (id, tenant_id, from_account_id,"
-	" to_account_id, from_version, to_version, recorded_at, effective_at,"
+	.sql = "INSERT INTO finance.transfer (id, from_account_id, to_account_id,"
+	" from_version, to_version, recorded_at, effective_at, tenant_id,"
 	" trace_id, amount, from_balance, to_balance, from_held, to_held, status,"
 	" type, currency, reference, metadata)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
 	" $15, $16, $17, $18, $19)",
-	.nargs = 19,
-	.argtypes = {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, NUMERICOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
+	.nargs = TRANSFER_COLUMNS,
+	.argtypes = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
 };
 
@@ -307,60 +350,79 @@ static FinQuery select_transfer =
 	.expect = SPI_OK_SELECT,
 };
 
+/* a text that may be NULL, and whether it is */
+static Datum
+text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
 static void
-write_transfer(const FinTransferRow *row)
+transfer_columns(const FinTransferRow *row, Datum *values, bool *nulls)
 {
 	const FinSide *from = &row->moved.from;
 	const FinSide *to = &row->moved.to;
-	Datum		values[19];
-	char		nulls[19];
+	int			scale = row->scale;
 
-	memset(nulls, ' ', sizeof(nulls));
+	memset(nulls, false, TRANSFER_COLUMNS);
 	values[0] = Int64GetDatum(row->id);
-	values[1] = Int32GetDatum(row->tenant_id);
-	values[2] = Int64GetDatum(row->from_account_id);
-	values[3] = Int64GetDatum(row->to_account_id);
-	values[4] = Int64GetDatum(from->version);
-	values[5] = Int64GetDatum(to->version);
-	if (!row->completed)
-		nulls[4] = nulls[5] = 'n';
-	values[6] = TimestampTzGetDatum(row->recorded_at);
-	values[7] = TimestampTzGetDatum(row->effective_at);
-	if (!row->has_effective_at)
-		nulls[7] = 'n';
+	values[1] = Int64GetDatum(row->from_account_id);
+	values[2] = Int64GetDatum(row->to_account_id);
+	values[3] = Int64GetDatum(from->version);
+	values[4] = Int64GetDatum(to->version);
+	nulls[3] = nulls[4] = !row->completed;
+	values[5] = TimestampTzGetDatum(row->recorded_at);
+	values[6] = TimestampTzGetDatum(row->effective_at);
+	nulls[6] = !row->has_effective_at;
+	values[7] = Int32GetDatum(row->tenant_id);
 	values[8] = UUIDPGetDatum(&row->trace_id);
-	values[9] = NumericGetDatum(fin_amount_encode(row->amount, row->scale));
-	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, row->scale));
-	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, row->scale));
+	values[9] = NumericGetDatum(fin_amount_encode(row->amount, scale));
+	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, scale));
+	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, scale));
 	/* nothing held, as nearly always, takes one bit */
-	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, row->scale));
-	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, row->scale));
-	if (from->held_after == 0)
-		nulls[12] = 'n';
-	if (to->held_after == 0)
-		nulls[13] = 'n';
+	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, scale));
+	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, scale));
+	nulls[12] = from->held_after == 0;
+	nulls[13] = to->held_after == 0;
 	values[14] = CStringGetTextDatum(row->status);
 	values[15] = CStringGetTextDatum(row->type);
 	values[16] = CStringGetTextDatum(row->currency);
-	values[17] = (Datum) 0;
+	values[17] = text_or_null(row->reference, &nulls[17]);
 	values[18] = PointerGetDatum(row->metadata);
-	if (row->reference != NULL)
-		values[17] = CStringGetTextDatum(row->reference);
-	else
-		nulls[17] = 'n';
-	if (row->metadata == NULL)
-		nulls[18] = 'n';
-	fin_query_run(&insert_transfer, values, nulls, 0);
+	nulls[18] = row->metadata == NULL;
+}
+
+static void
+write_transfer_sql(int64 id, Datum *values, const bool *nulls)
+{
+	char		flags[TRANSFER_COLUMNS];
+
+	for (int i = 0; i < TRANSFER_COLUMNS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	(void) fin_partition_ensure(FIN_PARTITIONED_TRANSFER, id);
+	fin_query_run(&insert_transfer, values, flags, 0);
 }
 
 void
 fin_store_write_transfers(const FinTransferRow *rows, int n)
 {
+	FinDirect  *direct = fin_direct_begin_append(FIN_PARTITIONED_TRANSFER,
+												 transfer_types,
+												 TRANSFER_COLUMNS);
+
 	for (int i = 0; i < n; i++)
 	{
-		fin_partition_ensure(FIN_PARTITIONED_TRANSFER, rows[i].id);
-		write_transfer(&rows[i]);
+		Datum		values[TRANSFER_COLUMNS];
+		bool		nulls[TRANSFER_COLUMNS];
+
+		transfer_columns(&rows[i], values, nulls);
+		if (direct == NULL ||
+			!fin_direct_append(direct, rows[i].id, values, nulls))
+			write_transfer_sql(rows[i].id, values, nulls);
 	}
+	if (direct != NULL)
+		fin_direct_end(direct);
 }
 
 static void

@@ -14,16 +14,19 @@
 #include "utils/numeric.h"
 #include "utils/rel.h"
 
-/* columns of finance._account, by position */
-#define FIRST_TOTAL		8		/* debits_posted */
-#define LAST_TOTAL		12		/* spent */
-#define DEBITS_POSTED	8
-#define CREDITS_POSTED	9
-#define DEBITS_PENDING	10
-#define CREDITS_PENDING 11
-#define MIN_AVAILABLE	13
-#define MAX_BALANCE		14
-#define COLUMNS			20
+#include "store.h"
+
+/* columns of finance._account, by position from 0 */
+#define ACCOUNT_ID		0
+#define FIRST_TOTAL		7		/* debits_posted */
+#define LAST_TOTAL		11		/* spent */
+#define DEBITS_POSTED	7
+#define CREDITS_POSTED	8
+#define DEBITS_PENDING	9
+#define CREDITS_PENDING 10
+#define MIN_AVAILABLE	12
+#define MAX_BALANCE		13
+#define COLUMNS			19
 
 static int
 compare(Datum a, Datum b)
@@ -45,7 +48,7 @@ subtract(Datum a, Datum b)
 	return DirectFunctionCall2(numeric_sub, a, b);
 }
 
-/* what the row breaks, or NULL; values and nulls counted from 1 */
+/* what the row breaks, or NULL */
 static const char *
 broken_rule(const Datum *values, const bool *nulls)
 {
@@ -70,35 +73,41 @@ broken_rule(const Datum *values, const bool *nulls)
 	return NULL;
 }
 
+void
+fin_store_check_totals(const Datum *values, const bool *nulls)
+{
+	const char *broken = broken_rule(values, nulls);
+
+	if (broken != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_CHECK_VIOLATION),
+				errmsg("account " INT64_FORMAT " violates its constraint",
+					   DatumGetInt64(values[ACCOUNT_ID])),
+				errdetail("In the new row %s.", broken));
+}
+
 PG_FUNCTION_INFO_V1(finance_check_totals);
 
-/* row trigger before INSERT or UPDATE on finance._account; 23514 */
+/* row trigger before INSERT or UPDATE on finance._account */
 Datum
 finance_check_totals(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	tupdesc;
 	HeapTuple	row;
-	Datum		values[COLUMNS + 1];
-	bool		nulls[COLUMNS + 1];
-	const char *broken;
+	Datum		values[COLUMNS];
+	bool		nulls[COLUMNS];
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_check_totals() can only be called as a trigger"));
 	tupdesc = RelationGetDescr(trigger->tg_relation);
-	if (tupdesc->natts > COLUMNS)
+	if (tupdesc->natts != COLUMNS)
 		elog(ERROR, "finance._account is not as this library expects");
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 		trigger->tg_newtuple : trigger->tg_trigtuple;
-	heap_deform_tuple(row, tupdesc, values + 1, nulls + 1);
-	broken = broken_rule(values, nulls);
-	if (broken != NULL)
-		ereport(ERROR,
-				errcode(ERRCODE_CHECK_VIOLATION),
-				errmsg("account " INT64_FORMAT " violates its constraint",
-					   DatumGetInt64(values[1])),
-				errdetail("In the new row %s.", broken));
+	heap_deform_tuple(row, tupdesc, values, nulls);
+	fin_store_check_totals(values, nulls);
 	return PointerGetDatum(row);
 }

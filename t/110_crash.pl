@@ -280,7 +280,7 @@ END $$;
 
 sub start_victims
 {
-	my ($settings) = @_;
+	my ($settings, $length) = @_;
 	my $script = $node->basedir . '/victim.sql';
 	my @started;
 
@@ -293,7 +293,7 @@ sub start_victims
 				$_ % 2
 				  ? "SELECT attempt($f, $t, $_);\n"
 				  : "SELECT finance.transfer('acc$f', 'acc$t', $_);\n"
-			} 1 .. 600));
+			} 1 .. $length));
 	foreach my $client (1 .. 3)
 	{
 		my $errors = $node->basedir . "/victim_$client";
@@ -340,7 +340,7 @@ sub check_victims
 my $hits = 0;
 foreach my $round (1 .. 2 * $soak)
 {
-	my @started = start_victims('');
+	my @started = start_victims('', 600);
 
 	# as long as there are victims
 	$node->safe_psql(
@@ -373,7 +373,7 @@ my $holder = $node->background_psql('postgres');
 $holder->query_safe(
 	"BEGIN; SELECT finance.transfer('acc1', 'acc2', 1), finance.transfer('acc3', 'acc4', 1)"
 );
-my @started = start_victims("SET statement_timeout = '3ms';");
+my @started = start_victims("SET statement_timeout = '3ms';", 600);
 poll_ok($node,
 	"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'victim'",
 	'payers wait for locked accounts');
@@ -384,10 +384,11 @@ ok( check_victims(
 	'timeouts met transfers');
 $holder->quit;
 
-@started = start_victims('');
-$node->poll_query_until('postgres',
-	"SELECT count(*) = 3 FROM pg_stat_activity WHERE application_name = 'victim' AND query ~ 'finance'"
-);
+@started = start_victims('', $script_length);
+poll_ok(
+	$node,
+	"SELECT count(*) = 3 FROM pg_stat_activity WHERE application_name = 'victim' AND query ~ 'acc[1-4]'",
+	'three sessions pay');
 $node->safe_psql('postgres',
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'"
 );

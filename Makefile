@@ -1,17 +1,75 @@
-# finance: see README.md.  PGXS build; also builds out of tree (VPATH).
+# finance: see README.md.
+#
+#   make, make install       build and install (PGXS; also out of tree: make -f DIR/Makefile)
+#   make installcheck        regression and isolation tests against the running server
+#   make check               all tests, on a throw-away server      (scripts/check)
+#   make demo, make demo-stop
+#   make bench               performance, with figures and a plot   (bench/run)
+#   make soak                the crash and concurrency tests, longer
+#
+# PG_CONFIG=... chooses the PostgreSQL to build for.
+
+# These run with nothing installed yet, so they need no PGXS; and PGXS has a
+# stub of its own named check.
+OWN_GOALS = check soak demo demo-stop bench
+
+srcdir_ := $(dir $(abspath $(firstword $(MAKEFILE_LIST))))
+
+ifneq (,$(filter $(OWN_GOALS),$(MAKECMDGOALS)))
+
+.NOTPARALLEL:
+.PHONY: $(MAKECMDGOALS)
+
+check:
+	'$(srcdir_)scripts/check'
+soak:
+	FIN_SOAK=$(or $(FIN_SOAK),1) '$(srcdir_)scripts/check' tap
+demo:
+	'$(srcdir_)scripts/demo'
+demo-stop:
+	'$(srcdir_)scripts/demo' stop
+bench:
+	'$(srcdir_)bench/run'
+
+# goals of PGXS that were asked for in the same command
+$(filter-out $(OWN_GOALS),$(MAKECMDGOALS)):
+	$(MAKE) -f '$(srcdir_)Makefile' $@
+
+else
 
 EXTENSION = finance
 MODULE_big = finance
 DATA = finance--1.0.sql
 
-srcdir_ = $(dir $(abspath $(firstword $(MAKEFILE_LIST))))
 OBJS = $(patsubst $(srcdir_)%.c,%.o,$(sort $(wildcard $(srcdir_)src/*.c)))
 
-PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -std=gnu99
+REGRESS = $(patsubst $(srcdir_)sql/%.sql,%,$(sort $(wildcard $(srcdir_)sql/*.sql)))
+ISOLATION = $(patsubst $(srcdir_)specs/%.spec,%,$(sort $(wildcard $(srcdir_)specs/*.spec)))
+EXTRA_CLEAN = results output_iso tmp_check log
+
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -std=gnu99
+# PostgreSQL was built by gcc; clang knows not all its flags and attributes
+ifneq (,$(findstring clang,$(CC)))
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
+endif
+
+# Out of tree, objects lie in src/ below the build directory, which PGXS does
+# not make; a src/ with sources in it is never the one to clean away.
+ifeq (,$(wildcard $(CURDIR)/src/*.c))
+$(shell mkdir -p src)
+EXTRA_CLEAN += src
+endif
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq (,$(PGXS))
+$(error $(PG_CONFIG) does not work: install the PostgreSQL server headers or give PG_CONFIG=...)
+endif
 include $(PGXS)
 
 # PGXS tracks no headers
 $(OBJS): $(wildcard $(srcdir_)src/*.h)
+# nor whether bitcode is older than they are
+$(OBJS:.o=.bc): $(wildcard $(srcdir_)src/*.h)
+
+endif

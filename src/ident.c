@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -18,10 +19,10 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "ident.h"
-#include "query.h"
 #include "settings.h"
 
 /* 2020-01-01 UTC in microseconds since 2000-01-01 */
@@ -31,6 +32,9 @@
 
 #define SEQUENCE_MASK		((INT64CONST(1) << FIN_ID_SEQUENCE_BITS) - 1)
 #define ID_MS_MAX			((INT64CONST(1) << 41) - 1)
+
+StaticAssertDecl(FIN_NODE_MAX == (1 << FIN_ID_NODE_BITS) - 1,
+				 "finance.node has the range of an id's node bits");
 
 typedef struct IdentShared
 {
@@ -120,7 +124,8 @@ next_shared(int64 after)
 static int64
 next_unshared(int64 after)
 {
-	Oid			sequence = fin_query_relation("_id_seq");
+	Oid			sequence = get_relname_relid("_id_seq",
+											 get_namespace_oid("finance", false));
 	int64		ms = Max(ms_now(), after >> FIN_ID_TIME_SHIFT);
 	int64		low = nextval_internal(sequence, false) & SEQUENCE_MASK;
 	int64		id = compose((ms << FIN_ID_SEQUENCE_BITS) | low);

@@ -12,7 +12,6 @@
 
 #include "utils/guc.h"
 
-#include "ident.h"
 #include "settings.h"
 
 int			fin_node = 0;
@@ -58,7 +57,7 @@ define_server_settings(void)
 	DefineCustomIntVariable("finance.node",
 							"Number of this server in the ids it draws; different on every server that shares a book.",
 							NULL,
-							&fin_node, 0, 0, (1 << FIN_ID_NODE_BITS) - 1,
+							&fin_node, 0, 0, FIN_NODE_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.max_payload",
 							"Largest message payload accepted.",

@@ -7,6 +7,8 @@
 
 #include "c.h"
 
+#define FIN_NODE_MAX	255		/* 8 bits of an id, see ident.h */
+
 extern int	fin_node;				/* finance.node */
 extern int	fin_tenant;				/* finance.tenant */
 extern char *fin_actor;				/* finance.actor */

@@ -128,6 +128,7 @@ fin_partition_ensure(FinPartitioned which, int64 id)
 	if (table->cache.valid && id >= table->known_from && id < table->known_to)
 		return;
 	month = month_of(id);
+	table->known_from = table->known_to = 0;	/* nothing, should this fail */
 	fin_cache_loading(&table->cache);
 	ensure_month(table, month);
 	table->known_from = month_floor(month);

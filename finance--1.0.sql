@@ -99,7 +99,8 @@ CREATE TABLE finance.currency (
 COMMENT ON TABLE finance.currency IS
 'currencies and how many decimals each has; ISO 4217 is seeded, create_currency() adds';
 
--- ISO 4217 list one, as of 2025: funds codes included, metals and test codes not
+-- ISO 4217 list one, as of 2026: funds codes included; what has no minor unit
+-- (metals, bond units, special drawing rights, test codes) is not
 INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('AED', 2, 'UAE Dirham', true),
 	('AFN', 2, 'Afghani', true),
@@ -256,6 +257,7 @@ INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('VND', 0, 'Dong', true),
 	('VUV', 0, 'Vatu', true),
 	('WST', 2, 'Tala', true),
+	('XAD', 2, 'Arab Accounting Dinar', true),
 	('XAF', 0, 'CFA Franc BEAC', true),
 	('XCD', 2, 'East Caribbean Dollar', true),
 	('XCG', 2, 'Caribbean Guilder', true),

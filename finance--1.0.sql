@@ -1268,7 +1268,9 @@ FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT w.tenant_id, w.queue_id FROM finance.message w
+	UNION
+	SELECT d.tenant_id, d.queue_id FROM finance.message_archive d) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 )

@@ -8,16 +8,19 @@
  * Plans are generic, built once, and used for every later call.  A generic
  * plan made while a table is empty must still be right when it is full, so
  * sequential scans are disabled while a plan is built: what can go through an
- * index does, from the first call on a fresh install.  The search path is
- * pinned at the same time; the plan cache remembers it for rebuilding.
+ * index does, from the first call on a fresh install.
  *
  * Locks: those of the queries.  The current user is the extension's owner
  * between begin and end, as in the RI triggers; an ERROR restores it with the
- * transaction state.
+ * transaction state.  The search path is pinned for as long: the plan cache
+ * analyses a query anew, under the path then in force, whenever that is not the
+ * one it was planned with, so that a caller's operators would otherwise run as
+ * the owner, and the plan would be made without our planner settings.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -30,6 +33,9 @@
 
 #include "query.h"
 
+/* pg_temp is named, and last, or it would come first */
+#define PINNED_SEARCH_PATH	"pg_catalog, pg_temp"
+
 /* settings in force while a plan is built */
 static const struct
 {
@@ -37,7 +43,6 @@ static const struct
 	const char *value;
 }			planning_settings[] =
 {
-	{"search_path", "pg_catalog, pg_temp"},
 	{"enable_seqscan", "off"},
 	{"jit", "off"},				/* a disabled path's cost would trigger it */
 };
@@ -76,6 +81,26 @@ fin_query_relation(const char *name)
 	return get_relname_relid(name, namespace);
 }
 
+static void
+set_until_restored(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* returns the level to restore, 0 when nothing was to be done */
+static int
+pin_search_path(void)
+{
+	int			level;
+
+	if (strcmp(namespace_search_path, PINNED_SEARCH_PATH) == 0)
+		return 0;
+	level = NewGUCNestLevel();
+	set_until_restored("search_path", PINNED_SEARCH_PATH);
+	return level;
+}
+
 void
 fin_query_begin(FinQueryScope *scope)
 {
@@ -89,11 +114,14 @@ fin_query_begin(FinQueryScope *scope)
 						   scope->save_sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
+	scope->settings_level = pin_search_path();
 }
 
 void
 fin_query_end(FinQueryScope *scope)
 {
+	if (scope->settings_level != 0)
+		AtEOXact_GUC(true, scope->settings_level);
 	SetUserIdAndSecContext(scope->save_user, scope->save_sec_context);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
@@ -107,10 +135,8 @@ build_plan(FinQuery *query)
 	CachedPlan *built;
 
 	for (int i = 0; i < (int) lengthof(planning_settings); i++)
-		(void) set_config_option(planning_settings[i].name,
-								 planning_settings[i].value,
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		set_until_restored(planning_settings[i].name,
+						   planning_settings[i].value);
 
 	if (query->plan == NULL)
 	{

@@ -14,7 +14,8 @@
  *		fin_query_end(&scope);
  *
  * Between begin and end the current user is the owner of the extension, so the
- * caller of a function needs no privilege on tables.  Memory allocated between
+ * caller of a function needs no privilege on tables, and the search path is
+ * pinned, so that nothing of the caller's can run as that owner.  Memory allocated between
  * is freed by end; allocate what must live longer in scope.caller.
  * An ERROR in between is cleaned up by the transaction machinery.
  */
@@ -44,6 +45,7 @@ typedef struct FinQueryScope
 	MemoryContext caller;		/* the context that was current at begin */
 	Oid			save_user;
 	int			save_sec_context;
+	int			settings_level; /* of the pinned search path; 0: it was so */
 } FinQueryScope;
 
 extern void fin_query_begin(FinQueryScope *scope);

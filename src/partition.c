@@ -87,6 +87,9 @@ make_partition(const Partitioned *table, const char *name, int month)
 							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 							   parent, name, month_floor(month),
 							   month_floor(month + 1)));
+	/* no policy: whoever is granted the partition itself sees nothing in it */
+	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ROW LEVEL SECURITY",
+							   name));
 	fin_query_utility(psprintf("CREATE TRIGGER guard BEFORE %s ON finance.%s"
 							   " FOR EACH STATEMENT EXECUTE FUNCTION finance.%s()",
 							   table->guard_events, name, table->guard));

@@ -99,7 +99,8 @@ CREATE TABLE finance.currency (
 COMMENT ON TABLE finance.currency IS
 'currencies and how many decimals each has; ISO 4217 is seeded, create_currency() adds';
 
--- ISO 4217 list one, as of 2025: funds codes included, metals and test codes not
+-- ISO 4217 list one, as of 2026: funds codes included; what has no minor unit
+-- (metals, bond units, special drawing rights, test codes) is not
 INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('AED', 2, 'UAE Dirham', true),
 	('AFN', 2, 'Afghani', true),
@@ -256,6 +257,7 @@ INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('VND', 0, 'Dong', true),
 	('VUV', 0, 'Vatu', true),
 	('WST', 2, 'Tala', true),
+	('XAD', 2, 'Arab Accounting Dinar', true),
 	('XAF', 0, 'CFA Franc BEAC', true),
 	('XCD', 2, 'East Caribbean Dollar', true),
 	('XCG', 2, 'Caribbean Guilder', true),
@@ -1144,6 +1146,12 @@ SELECT finance._worker_wanted();
 -- ========================================================================
 
 
+CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_may_see_tenant';
+COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
+'whether the outer user is a member of the tenant''s role or owns the extension';
+
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -1174,7 +1182,7 @@ WITH side AS (
 		UNION ALL
 		SELECT c.tenant_id, c.account_id, c.version FROM finance.account_change c) v
 	GROUP BY 1, 2
-)
+), breach (invariant, tenant_id, object, expected, found) AS MATERIALIZED (
 -- I1 the book balances, per tenant and currency
 SELECT 'I1 debits = credits', a.tenant_id, 'currency ' || a.currency,
 	'posted ' || sum(a.debits_posted) || ', pending ' || sum(a.debits_pending),
@@ -1264,12 +1272,18 @@ FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT w.tenant_id, w.queue_id FROM finance.message w
+	UNION
+	SELECT d.tenant_id, d.queue_id FROM finance.message_archive d) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
+)
+-- a breach tells accounts and amounts: only to whom they may be told
+SELECT b.invariant, b.tenant_id, b.object, b.expected, b.found
+FROM breach b WHERE finance._may_see_tenant(b.tenant_id)
 $$;
 COMMENT ON FUNCTION finance.check_integrity() IS
-'one row for each breach of an invariant: what, where, expected and found; no row when all hold';
+'one row for each breach of an invariant in the tenants the user is a member of: what, where, expected and found; no row when all hold';
 
 -- ------------------------------------------------------------------------
 -- who may do what: nobody anything, until the owner grants it

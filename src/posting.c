@@ -262,6 +262,17 @@ first_difference(const FinOrder *order, int64 from_id, int64 to_id,
 	return NULL;
 }
 
+/* a strict caller takes an answer for money moved */
+static void
+refuse_replayed_rejection(const FinOrder *order, const char *rule)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_RISK_REJECTED),
+			errmsg("transfer rejected by risk rule \"%s\"", rule),
+			errdetail("It was rejected when idempotency key \"%s\" was first used.",
+					  order->key));
+}
+
 static void
 replay(Posting *posting, int i)
 {
@@ -286,8 +297,12 @@ replay(Posting *posting, int i)
 	if (field != NULL)
 		refuse_reused_key(order, key.transfer_id, field);
 	if (!outcome->row.completed)
+	{
 		outcome->rule = fin_store_read_rejection(tenant_id, key.transfer_id,
 												 posting->memory);
+		if (order->strict)
+			refuse_replayed_rejection(order, outcome->rule);
+	}
 	outcome->replayed = true;
 }
 

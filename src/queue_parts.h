@@ -48,6 +48,9 @@ typedef enum FinQueueStatement
  */
 extern bool fin_queue_hold(int64 queue_id, LOCKMODE mode);
 
+/* the table of a queue that is held */
+extern Oid	fin_queue_held_table(int64 queue_id);
+
 /* as fin_query_run(); the queue is held, and inside fin_query_begin/end */
 extern uint64 fin_queue_run(FinQueueStatement which, int32 tenant_id,
 							int64 queue_id, Datum *values, const char *nulls);

@@ -271,6 +271,12 @@ fin_queue_hold(int64 queue_id, LOCKMODE mode)
 	return false;
 }
 
+Oid
+fin_queue_held_table(int64 queue_id)
+{
+	return plans_of(queue_id)->relid;
+}
+
 uint64
 fin_queue_run(FinQueueStatement which, int32 tenant_id, int64 queue_id,
 			  Datum *values, const char *nulls)

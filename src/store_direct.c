@@ -18,6 +18,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -92,6 +93,14 @@ has_columns(Relation table, const Oid *types, int columns)
 	return true;
 }
 
+/* what the executor refuses before it writes, we refuse */
+static void
+check_may_write(const char *command)
+{
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+}
+
 static void
 open_table(FinDirect *direct, Relation table)
 {
@@ -136,6 +145,7 @@ fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
 
 	if (!fin_direct_writes)
 		return NULL;
+	check_may_write("INSERT");
 	direct = palloc0(sizeof(FinDirect));
 	direct->which = which;
 	direct->types = types;
@@ -185,15 +195,11 @@ open_partition(FinDirect *direct, int64 id)
 	return true;
 }
 
-bool
-fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
-				  const bool *nulls)
+static void
+insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
 {
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = direct->slot;
 
-	if (!open_partition(direct, id))
-		return false;
-	slot = direct->slot;
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, values, sizeof(Datum) * direct->ncolumns);
 	memcpy(slot->tts_isnull, nulls, sizeof(bool) * direct->ncolumns);
@@ -201,6 +207,39 @@ fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
 	ExecConstraints(direct->info, slot, direct->estate);
 	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(direct);
+}
+
+bool
+fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
+				  const bool *nulls)
+{
+	if (!open_partition(direct, id))
+		return false;
+	insert_row(direct, values, nulls);
+	return true;
+}
+
+bool
+fin_direct_insert(Oid relid, const Oid *types, int columns,
+				  const Datum *values, const bool *nulls)
+{
+	FinDirect	direct = {.types = types, .ncolumns = columns};
+	Relation	table;
+
+	if (!fin_direct_writes)
+		return false;
+	check_may_write("INSERT");
+	table = table_open(relid, RowExclusiveLock);
+	if (table->rd_rel->relkind != RELKIND_RELATION ||
+		!is_ours_to_append(&direct, table))
+	{
+		table_close(table, NoLock);
+		return false;
+	}
+	direct.estate = CreateExecutorState();
+	open_table(&direct, table);
+	insert_row(&direct, values, nulls);
+	fin_direct_end(&direct);
 	return true;
 }
 
@@ -212,6 +251,7 @@ fin_direct_begin_update(const char *name, int columns)
 
 	if (!fin_direct_writes)
 		return NULL;
+	check_may_write("UPDATE");
 	table = table_open(fin_query_relation(name), RowExclusiveLock);
 	if (has_other_triggers(table, TRIGGER_TYPE_UPDATE) ||
 		!has_columns(table, NULL, columns))

@@ -32,6 +32,13 @@ extern bool fin_direct_append(FinDirect *direct, int64 id,
 							  const Datum *values, const bool *nulls);
 
 /*
+ * Insert one row into a table laid out so; false when it must be done in SQL.
+ * A row of a partition must be one of its own: that is not checked.
+ */
+extern bool fin_direct_insert(Oid relid, const Oid *types, int columns,
+							  const Datum *values, const bool *nulls);
+
+/*
  * Start updating a plain table.  NULL when it must be done in SQL.
  */
 extern FinDirect *fin_direct_begin_update(const char *table, int columns);

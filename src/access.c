@@ -3,19 +3,12 @@
  *		finance.grant_access(): the GRANTs a role needs, in one call.
  *
  * Owns the lists of what each level may do.  Nothing is granted to anyone
- * until the owner calls it.
- *
- * Locks: GRANT takes none on a relation, and fails with "tuple concurrently
- * updated" when the worker, right after CREATE EXTENSION, or another session
- * attaches a partition at that moment.  So the partitioned tables are locked
- * as makers of partitions lock them, in the same order, until the end of the
- * transaction.
+ * until the owner calls it.  Takes the locks of GRANT.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 #include "argument.h"
@@ -57,11 +50,6 @@ static const char *const auditor_functions[] = {
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant"
-
-/* in the order in which partition.c and queue_admin.c lock them */
-static const char *const partitioned[] = {
-	"transfer", "audit_record", "message", "message_archive"
-};
 
 typedef struct AccessLevel
 {
@@ -141,8 +129,7 @@ PG_FUNCTION_INFO_V1(finance_grant_access);
  * app: open accounts, move money, use queues.  operator: also change accounts,
  * rules, queues and subscriptions.  auditor: read everything of the tenant,
  * change nothing.  Tenants, currencies and audited tables stay with the owner.
- * Errors: 22004, 22023 unknown level.  Locks: SHARE UPDATE EXCLUSIVE on the
- * partitioned tables, which neither readers nor writers notice.
+ * Errors: 22004, 22023 unknown level.
  */
 Datum
 finance_grant_access(PG_FUNCTION_ARGS)
@@ -161,9 +148,6 @@ finance_grant_access(PG_FUNCTION_ARGS)
 	(void) fin_context();
 
 	fin_query_begin(&scope);
-	for (int i = 0; i < (int) lengthof(partitioned); i++)
-		LockRelationOid(fin_query_relation(partitioned[i]),
-						ShareUpdateExclusiveLock);
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
 	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,
 							   role));

@@ -358,6 +358,8 @@ CREATE TABLE finance.account_change (
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the entries they account for every version';
+COMMENT ON COLUMN finance.account_change.version IS
+'version of the account after this change';
 
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_change
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -472,6 +474,12 @@ CREATE TABLE finance.risk_rule (
 );
 COMMENT ON TABLE finance.risk_rule IS
 'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.threshold IS
+'highest amount that passes, in units of the transfer''s currency';
+COMMENT ON COLUMN finance.risk_rule.account_id IS
+'only what this account pays; null: any';
+COMMENT ON COLUMN finance.risk_rule.window_start IS
+'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
 
 CREATE TABLE finance.risk_list (
 	tenant_id	integer NOT NULL,
@@ -518,7 +526,7 @@ ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
 CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
 COMMENT ON FUNCTION finance.id_time(bigint) IS
-'the millisecond in which an id was drawn';
+'the millisecond in which an id was drawn; not for msg_id, which begins with the priority';
 CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
 COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
@@ -600,7 +608,7 @@ CREATE FUNCTION finance.transfer(from_account text, to_account text, amount nume
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
 COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
 	type text DEFAULT 'transfer',
@@ -611,7 +619,7 @@ CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount 
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
 COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 
 -- ------------------------------------------------------------------------
 -- functions: risk
@@ -1292,7 +1300,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what an app, an operator or an auditor needs';
+'grants a role what level app, operator or auditor needs';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
 

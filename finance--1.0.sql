@@ -272,13 +272,6 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.currency
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
 
-CREATE FUNCTION finance._are_totals_valid(debits_posted numeric, credits_posted numeric,
-	debits_pending numeric, credits_pending numeric, spent numeric,
-	min_available numeric, max_balance numeric) RETURNS boolean
-	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_are_totals_valid';
-COMMENT ON FUNCTION finance._are_totals_valid(numeric, numeric, numeric, numeric, numeric, numeric, numeric) IS
-'constraint of accounts: totals finite and not negative, available above its floor, balance below its ceiling';
-
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
 -- account_id) and (tenant_id, code) are indexed and neither ever changes, so
@@ -308,9 +301,7 @@ CREATE TABLE finance._account (
 	code			text NOT NULL,
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
-	CONSTRAINT account_code_key UNIQUE (tenant_id, code),
-	CONSTRAINT account_totals_valid CHECK (finance._are_totals_valid(debits_posted,
-		credits_posted, debits_pending, credits_pending, spent, min_available, max_balance))
+	CONSTRAINT account_code_key UNIQUE (tenant_id, code)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
@@ -321,6 +312,16 @@ COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
 COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+
+-- a constraint trigger in C and not a CHECK: the server parses a CHECK anew in
+-- each statement, which costs more than the update itself
+CREATE FUNCTION finance._check_totals() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_check_totals';
+COMMENT ON FUNCTION finance._check_totals() IS
+'constraint of accounts: totals finite and not negative, available above its floor, balance below its ceiling';
+CREATE TRIGGER totals_valid BEFORE INSERT OR UPDATE ON finance._account
+	FOR EACH ROW EXECUTE FUNCTION finance._check_totals();
+ALTER TABLE finance._account ENABLE ALWAYS TRIGGER totals_valid;
 
 CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._account
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -357,6 +358,8 @@ CREATE TABLE finance.account_change (
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the entries they account for every version';
+COMMENT ON COLUMN finance.account_change.version IS
+'version of the account after this change';
 
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_change
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -387,11 +390,8 @@ CREATE TABLE finance.transfer (
 	currency		text NOT NULL,
 	reference		text,
 	metadata		jsonb,
-	CONSTRAINT transfer_pkey PRIMARY KEY (tenant_id, id),
 	CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id)
 ) PARTITION BY RANGE (id);
-CREATE INDEX transfer_from_account ON finance.transfer (from_account_id, id);
-CREATE INDEX transfer_to_account ON finance.transfer (to_account_id, id);
 COMMENT ON TABLE finance.transfer IS
 'amounts moved, or refused by risk; one row for both sides, never changed';
 COMMENT ON COLUMN finance.transfer.from_version IS
@@ -407,24 +407,32 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.transfer
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.transfer ENABLE ALWAYS TRIGGER guard;
 
+-- The filter stands above the UNION ALL: a branch with a WHERE of its own is
+-- planned as a subquery, whose order the planner does not see, and then sorts
+-- the whole history of an account instead of walking two indexes backwards.
 CREATE VIEW finance.entry WITH (security_invoker = true) AS
-SELECT t.tenant_id, t.from_account_id AS account_id, t.id AS transfer_id,
-	'debit'::text AS side, t.from_version AS version, t.amount::numeric AS amount,
-	-t.amount::numeric AS change, t.from_balance AS balance,
-	coalesce(t.from_held, 0) AS held, t.currency,
-	t.to_account_id AS counterparty_id, t.type, t.recorded_at,
-	coalesce(t.effective_at, t.recorded_at) AS effective_at,
-	t.reference, t.metadata
-FROM finance.transfer t WHERE t.status = 'completed'
-UNION ALL
-SELECT t.tenant_id, t.to_account_id, t.id,
-	'credit'::text, t.to_version, t.amount::numeric,
-	t.amount::numeric, t.to_balance,
-	coalesce(t.to_held, 0), t.currency,
-	t.from_account_id, t.type, t.recorded_at,
-	coalesce(t.effective_at, t.recorded_at),
-	t.reference, t.metadata
-FROM finance.transfer t WHERE t.status = 'completed';
+SELECT e.tenant_id, e.account_id, e.transfer_id, e.side, e.version, e.amount,
+	e.change, e.balance, coalesce(e.held, 0) AS held, e.currency,
+	e.counterparty_id, e.type, e.recorded_at,
+	coalesce(e.effective_at, e.recorded_at) AS effective_at,
+	e.reference, e.metadata
+FROM (
+	SELECT t.tenant_id, t.from_account_id AS account_id, t.id AS transfer_id,
+		'debit'::text AS side, t.from_version AS version,
+		t.amount::numeric AS amount, -t.amount::numeric AS change,
+		t.from_balance AS balance, t.from_held AS held, t.currency,
+		t.to_account_id AS counterparty_id, t.type, t.recorded_at,
+		t.effective_at, t.reference, t.metadata, t.status
+	FROM finance.transfer t
+	UNION ALL
+	SELECT t.tenant_id, t.to_account_id, t.id,
+		'credit'::text, t.to_version,
+		t.amount::numeric, t.amount::numeric,
+		t.to_balance, t.to_held, t.currency,
+		t.from_account_id, t.type, t.recorded_at,
+		t.effective_at, t.reference, t.metadata, t.status
+	FROM finance.transfer t) e
+WHERE e.status = 'completed';
 COMMENT ON VIEW finance.entry IS
 'each completed transfer seen from each of its two accounts, with the version and balance after it; history of an account: WHERE account_id = ... ORDER BY transfer_id DESC LIMIT n';
 
@@ -466,6 +474,12 @@ CREATE TABLE finance.risk_rule (
 );
 COMMENT ON TABLE finance.risk_rule IS
 'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.threshold IS
+'highest amount that passes, in units of the transfer''s currency';
+COMMENT ON COLUMN finance.risk_rule.account_id IS
+'only what this account pays; null: any';
+COMMENT ON COLUMN finance.risk_rule.window_start IS
+'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
 
 CREATE TABLE finance.risk_list (
 	tenant_id	integer NOT NULL,
@@ -512,7 +526,7 @@ ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
 CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
 COMMENT ON FUNCTION finance.id_time(bigint) IS
-'the millisecond in which an id was drawn';
+'the millisecond in which an id was drawn; not for msg_id, which begins with the priority';
 CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
 COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
@@ -594,7 +608,7 @@ CREATE FUNCTION finance.transfer(from_account text, to_account text, amount nume
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
 COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
 	type text DEFAULT 'transfer',
@@ -605,7 +619,7 @@ CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount 
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
 COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 
 -- ------------------------------------------------------------------------
 -- functions: risk
@@ -641,7 +655,8 @@ COMMENT ON FUNCTION finance.unblock_account(text, text) IS
 -- by the extension itself: sealing keeps leaf numbers in tables of its own.
 -- The order of columns is FinAuditColumn's in audit_row.h; what is hashed and
 -- how is described there, byte by byte.  No CHECK beyond NOT NULL: the writer
--- is one C function, and each CHECK costs every INSERT.
+-- is one C function, and each CHECK costs every INSERT.  Each partition has the
+-- primary key (tenant_id, id) and an index on trace_id: partition.c says why.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.audit_record (
@@ -674,10 +689,8 @@ CREATE TABLE finance.audit_record (
 	counterparty_balance_before numeric,
 	counterparty_balance_after numeric,
 	request			json,
-	response		json,
-	CONSTRAINT audit_record_pkey PRIMARY KEY (tenant_id, id)
+	response		json
 ) PARTITION BY RANGE (id);
-CREATE INDEX audit_record_trace_id ON finance.audit_record (trace_id);
 
 COMMENT ON TABLE finance.audit_record IS
 'audit log: rows are added by the extension only, and never changed or deleted';
@@ -841,9 +854,10 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fi
 ALTER TABLE finance.subscription ENABLE ALWAYS TRIGGER config_changed;
 
 -- ------------------------------------------------------------------------
--- message: one partition per queue, made by create_queue().  visible_at and
+-- message: one partition per queue, made by create_queue() with the primary key
+-- (msg_id): a partition is of one queue and so of one tenant.  msg_id begins
+-- with the priority, so the key is the order of reading.  visible_at and
 -- read_ct, which a claim writes, are in no index, so a claim is a HOT update.
--- msg_id begins with the priority, so the key is the order of reading.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.message (
@@ -857,8 +871,7 @@ CREATE TABLE finance.message (
 	priority	smallint NOT NULL DEFAULT 0,
 	topic		text,
 	headers		jsonb,
-	payload		jsonb NOT NULL,
-	CONSTRAINT message_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
+	payload		jsonb NOT NULL
 ) PARTITION BY LIST (queue_id);
 COMMENT ON TABLE finance.message IS
 'messages that wait or are being worked on, one partition per queue';
@@ -882,8 +895,7 @@ CREATE TABLE finance.message_archive (
 	priority	smallint NOT NULL,
 	topic		text,
 	headers		jsonb,
-	payload		jsonb NOT NULL,
-	CONSTRAINT message_archive_pkey PRIMARY KEY (tenant_id, queue_id, msg_id)
+	payload		jsonb NOT NULL
 ) PARTITION BY LIST (queue_id);
 COMMENT ON TABLE finance.message_archive IS
 'messages that archive() acknowledged, one partition per queue';
@@ -1288,7 +1300,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what an app, an operator or an auditor needs';
+'grants a role what level app, operator or auditor needs';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
 

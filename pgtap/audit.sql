@@ -12,7 +12,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(107);
+SELECT plan(109);
 
 -- ------------------------------------------------------------------------
 -- the leaf encoding of src/audit_row.h, built from the stored columns
@@ -73,7 +73,10 @@ LANGUAGE sql AS $$
 	WHERE r.object = which AND r.operation = what
 $$;
 
--- INSERT statements that passed the guard, in this transaction
+-- INSERT statements that passed the guard, in this transaction.  Written
+-- directly (finance.direct_writes) there is no statement to count; then the
+-- records alone are looked at.
+SET finance.direct_writes = off;
 SET track_functions = 'all';
 CREATE FUNCTION pg_temp.writes() RETURNS bigint LANGUAGE sql AS $$
 	SELECT coalesce(pg_stat_get_xact_function_calls('finance._audit_guard()'::regprocedure), 0)
@@ -338,10 +341,34 @@ SELECT is(finance.audit_table('audit_test.heap'), 1, 'a disabled trigger');
 SELECT is(pg_temp.writes_of('INSERT INTO audit_test.heap VALUES (2)'), 1::bigint,
 		  'records again');
 
+-- written directly, the same is recorded
+RESET finance.direct_writes;
+INSERT INTO audit_test.item SELECT i, 'direct', i FROM generate_series(50001, 52500) i;
+SELECT is((SELECT count(*) FROM finance.audit_record r
+		   WHERE r.object = 'audit_test.item' AND r.operation = 'INSERT'
+			 AND (r.request #>> '{new,name}') = 'direct'),
+		  2500::bigint, 'a statement of 2500 rows, written directly');
+
 -- ------------------------------------------------------------------------
 -- every leaf hash is that of the documented encoding
 -- ------------------------------------------------------------------------
 
+-- money too: every column filled
+SELECT finance.create_account('audit-from', 'EUR', min_available => -1000000) > 0 AS made_from,
+	   finance.create_account('audit-to', 'EUR') > 0 AS made_to \gset
+SELECT finance.set_context(user_agent => 'pgtap é') AS trace \gset
+SELECT count(*) AS moved
+FROM (VALUES (0.01), (12345.67), (100), (10000)) AS amounts (amount),
+	 LATERAL finance.transfer('audit-from', 'audit-to', amounts.amount) \gset
+SELECT is(array_agg(amount || ' ' || balance_before || ' ' || balance_after || ' '
+					|| counterparty_balance_before || ' ' || counterparty_balance_after
+					ORDER BY sequence),
+		  ARRAY['0.01 0.00 -0.01 0.00 0.01', '12345.67 -0.01 -12345.68 0.01 12345.68',
+				'100.00 -12345.68 -12445.68 12345.68 12445.68',
+				'10000.00 -12445.68 -22445.68 12445.68 22445.68'],
+		  'transfers are recorded with both sides before and after')
+FROM finance.audit_record
+WHERE operation = 'transfer' AND xid = pg_current_xact_id();
 SELECT cmp_ok((SELECT count(*) FROM finance.audit_record), '>', 4000::bigint,
 			  'there are records to check');
 SELECT is((SELECT count(*) FROM finance.audit_record r

@@ -41,6 +41,7 @@
 #include "ident.h"
 #include "partition.h"
 #include "query.h"
+#include "store_direct.h"
 
 #define FIN_AUDIT_SALT_POOL		4096
 #define NEW_RECORDS				"finance_new_records"
@@ -226,64 +227,85 @@ static TupleDesc
 rows_descriptor(void)
 {
 	static TupleDesc desc = NULL;
-	MemoryContext old;
-	TupleDesc	made;
 
-	if (desc != NULL)
-		return desc;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	made = CreateTemplateTupleDesc(FIN_AUDIT_COLUMNS);
-	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
-		TupleDescInitEntry(made, i + 1, psprintf("c%d", i + 1),
-						   fin_audit_types[i], -1, 0);
-	MemoryContextSwitchTo(old);
-	desc = made;
+	if (desc == NULL)
+		desc = fin_query_descriptor(fin_audit_types, FIN_AUDIT_COLUMNS);
 	return desc;
 }
 
+/*
+ * The rows of a call that cannot be appended directly: collected, and written
+ * by one INSERT ... SELECT.
+ */
+typedef struct AuditRest
+{
+	Tuplestorestate *rows;		/* NULL: none yet */
+} AuditRest;
+
 static void
-store_rows(Tuplestorestate *rows, const FinAuditRecord *records, int n)
+keep_for_insert(AuditRest *rest, FinAuditRow *row)
+{
+	if (rest->rows == NULL)
+		rest->rows = tuplestore_begin_heap(false, false, work_mem);
+	tuplestore_putvalues(rest->rows, rows_descriptor(), row->values,
+						 row->nulls);
+}
+
+static void
+insert_rest(AuditRest *rest)
+{
+	if (rest->rows == NULL)
+		return;
+	fin_query_offer(NEW_RECORDS, rows_descriptor(), rest->rows);
+	issue_pass();
+	fin_query_run(&insert_records, NULL, NULL, 0);
+	tuplestore_end(rest->rows);
+}
+
+static void
+append_rows(const FinAuditRecord *records, int n, AuditRest *rest)
 {
 	AuditCall	call = {.context = fin_context_current()};
-	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
-											   "finance audit row",
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext each = AllocSetContextCreate(outer, "finance audit row",
 											   ALLOCSET_DEFAULT_SIZES);
+	FinDirect  *direct = fin_direct_begin_append(FIN_PARTITIONED_AUDIT_RECORD,
+												 fin_audit_types,
+												 FIN_AUDIT_COLUMNS);
 
 	call.recorded_at = GetCurrentTimestamp();
 	call.xid = GetTopFullTransactionId();
 	initStringInfo(&call.work);
 	for (int i = 0; i < n; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(each);
 		FinAuditRow row;
+		int64		id;
 
+		MemoryContextSwitchTo(each);
 		fill_row(&row, &records[i], &call);
-		tuplestore_putvalues(rows, rows_descriptor(), row.values, row.nulls);
-		MemoryContextSwitchTo(old);
+		MemoryContextSwitchTo(outer);
+		id = DatumGetInt64(row.values[FIN_AUDIT_ID]);
+		if (direct == NULL ||
+			!fin_direct_append(direct, id, row.values, row.nulls))
+			keep_for_insert(rest, &row);
 		MemoryContextReset(each);
 	}
+	if (direct != NULL)
+		fin_direct_end(direct);
 }
 
-/*
- * One INSERT ... SELECT from a tuple store, also for a single record: setting
- * up an INSERT of 30 parameters costs more than the tuple store does.  The
- * scope of its own frees everything.
- */
+/* the scope of its own frees everything */
 void
 fin_audit_append(const FinAuditRecord *records, int n)
 {
 	FinQueryScope scope;
-	Tuplestorestate *rows;
+	AuditRest	rest = {0};
 
 	if (n <= 0)
 		return;
 	fin_query_begin(&scope);
-	rows = tuplestore_begin_heap(false, false, work_mem);
-	store_rows(rows, records, n);
-	fin_query_offer(NEW_RECORDS, rows_descriptor(), rows);
-	issue_pass();
-	fin_query_run(&insert_records, NULL, NULL, 0);
-	tuplestore_end(rows);
+	append_rows(records, n, &rest);
+	insert_rest(&rest);
 	fin_query_end(&scope);
 }
 

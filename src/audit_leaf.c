@@ -20,6 +20,7 @@
 #include "utils/uuid.h"
 
 #include "audit_row.h"
+#include "compat.h"
 
 #define PAYLOAD_PREFIX		0x02
 #define NULL_LENGTH			PG_UINT32_MAX

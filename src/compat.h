@@ -7,6 +7,11 @@
 
 #include "pg_config.h"
 
+/* 16 moved VARDATA and its like out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 150000
 #error "finance needs PostgreSQL 15 or later"
 #endif
@@ -50,6 +55,64 @@
 #define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB
 #else
 #define FIN_DATCONNLIMIT_INVALID (-2)
+#endif
+
+/* new index entries of the row in a slot; 16 added an argument */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_insert_index_tuples(info, slot, estate) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false))
+#else
+#define fin_compat_insert_index_tuples(info, slot, estate) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL))
+#endif
+
+/* replace the row at tid; true when index entries are needed, that is not HOT */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_update_tuple(table, tid, slot) \
+	__extension__ ({ \
+		TU_UpdateIndexes needed_; \
+		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		needed_ != TU_None; \
+	})
+#else
+#define fin_compat_update_tuple(table, tid, slot) \
+	__extension__ ({ \
+		bool		needed_; \
+		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		needed_; \
+	})
+#endif
+
+/*
+ * A search path of pg_catalog alone, undone also by an abort.
+ *
+ * 15 and 16 can override the path at next to no cost, but a function's own SET
+ * search_path has no effect below an override: suspend it where functions of
+ * others may run.  17 removed that and made changing the setting cheap; before,
+ * it costs 8 us.
+ */
+#if PG_VERSION_NUM >= 170000
+#define FIN_COMPAT_PIN_SEARCH_PATH(nest) \
+	((nest) = NewGUCNestLevel(), RestrictSearchPath())
+#define FIN_COMPAT_UNPIN_SEARCH_PATH(nest)	AtEOXact_GUC(true, (nest))
+#define FIN_COMPAT_SUSPEND_SEARCH_PATH()	((void) 0)
+#define FIN_COMPAT_RESUME_SEARCH_PATH()		((void) 0)
+#else
+#define FIN_COMPAT_RESUME_SEARCH_PATH() \
+	PushOverrideSearchPath(&(OverrideSearchPath) {.addCatalog = true})
+#define FIN_COMPAT_SUSPEND_SEARCH_PATH()	PopOverrideSearchPath()
+#define FIN_COMPAT_PIN_SEARCH_PATH(nest) \
+	((nest) = 0, FIN_COMPAT_RESUME_SEARCH_PATH())
+#define FIN_COMPAT_UNPIN_SEARCH_PATH(nest)	FIN_COMPAT_SUSPEND_SEARCH_PATH()
+#endif
+
+/* 18 added an argument for EXPLAIN ANALYZE */
+#if PG_VERSION_NUM >= 180000
+#define fin_compat_index_beginscan(table, index, snapshot, keys) \
+	index_beginscan(table, index, snapshot, NULL, keys, 0)
+#else
+#define fin_compat_index_beginscan(table, index, snapshot, keys) \
+	index_beginscan(table, index, snapshot, keys, 0)
 #endif
 
 #endif							/* FIN_COMPAT_H */

@@ -85,10 +85,9 @@ load_tenant(int32 tenant_id)
 	Tenant	   *tenant = NULL;
 	Datum		values[1] = {Int32GetDatum(tenant_id)};
 
-	if (!fin_cache_valid(&tenant_cache) || ntenants == FIN_TENANT_CACHE_MAX)
-		ntenants = 0;
 	fin_query_begin(&scope);
-	fin_cache_loading(&tenant_cache);
+	if (!fin_cache_loading(&tenant_cache) || ntenants == FIN_TENANT_CACHE_MAX)
+		ntenants = 0;
 	if (fin_query_run(&find_tenant, values, NULL, 1) == 1)
 	{
 		bool		isnull;

@@ -39,12 +39,12 @@
 
 #include "dispatch.h"
 #include "query.h"
+#include "queue.h"
 #include "settings.h"
 #include "wake.h"
 
 #define FIN_QUEUES_PER_BATCH	64	/* announced in one transaction */
 #define FIN_LOOKS_MAX			4096
-#define FIN_LOOK_ROWS_MAX		"10000" /* oldest messages a look considers */
 #define FIN_PAUSE_US			INT64CONST(100000)	/* between two looks at the
 													 * same, two sweeps */
 #define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
@@ -103,17 +103,14 @@ static FinQuery next_queues =
 	.read_latest = true,
 };
 
-static FinQuery waiting =
+/* no row when nobody is subscribed to the queue */
+static FinQuery subscribed_tenant =
 {
-	.sql = "SELECT pg_catalog.count(*) FILTER (WHERE m.visible_at <= $2 AND m.visible_at > $3),"
-	" pg_catalog.max(m.msg_id) FILTER (WHERE m.visible_at <= $2 AND m.visible_at > $3),"
-	" pg_catalog.min(m.visible_at) FILTER (WHERE m.visible_at > $2)"
-	" FROM (SELECT msg_id, visible_at FROM finance.message"
-	"  WHERE queue_id = $1 AND tenant_id ="
-	"   (SELECT s.tenant_id FROM finance.subscription s WHERE s.queue_id = $1 LIMIT 1)"
-	"  ORDER BY msg_id LIMIT " FIN_LOOK_ROWS_MAX ") m",
-	.nargs = 3,
-	.argtypes = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	.sql = "SELECT q.tenant_id FROM finance.queue q WHERE q.queue_id = $1"
+	" AND EXISTS (SELECT FROM finance.subscription s"
+	"  WHERE s.tenant_id = q.tenant_id AND s.queue_id = q.queue_id)",
+	.nargs = 1,
+	.argtypes = {INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_latest = true,
 };
@@ -122,9 +119,10 @@ static FinQuery channels =
 {
 	.sql = "SELECT r.position, q.name, s.channel"
 	" FROM ROWS FROM (pg_catalog.unnest($1)) WITH ORDINALITY AS r (queue_id, position)"
-	" CROSS JOIN LATERAL (SELECT channel, tenant_id FROM finance.subscription"
-	"  WHERE subscription.queue_id = r.queue_id ORDER BY channel LIMIT $2) s"
-	" JOIN finance.queue q ON q.queue_id = r.queue_id AND q.tenant_id = s.tenant_id",
+	" JOIN finance.queue q ON q.queue_id = r.queue_id"
+	" CROSS JOIN LATERAL (SELECT sub.channel FROM finance.subscription sub"
+	"  WHERE sub.tenant_id = q.tenant_id AND sub.queue_id = q.queue_id"
+	"  ORDER BY sub.channel LIMIT $2) s",
 	.nargs = 2,
 	.argtypes = {INT8ARRAYOID, INT8OID},
 	.expect = SPI_OK_SELECT,
@@ -270,23 +268,25 @@ add_to_batch(int64 queue_id)
 static void
 look_at_queue(Announcement *a, TimestampTz since)
 {
+	Datum		values[1] = {Int64GetDatum(a->bell.queue_id)};
+	FinQueueWaiting waiting = {0};
 	bool		isnull;
-	Datum		value;
-	Datum		values[3];
+	int32		tenant_id;
 
 	a->looked = true;
 	a->all = since == FIN_ALL;
+	a->next_look_at = FIN_NEVER;
+	if (fin_query_run(&subscribed_tenant, values, NULL, 1) == 0)
+		return;
+	tenant_id = DatumGetInt32(fin_query_datum(0, 1, &isnull));
 	a->looked_at = GetCurrentTimestamp();
-	values[0] = Int64GetDatum(a->bell.queue_id);
-	values[1] = TimestampTzGetDatum(a->looked_at);
-	values[2] = TimestampTzGetDatum(since);
-	fin_query_run(&waiting, values, NULL, 1);
-	a->count = fin_query_int64(0, 1);
-	a->highest_id = a->count > 0 ? fin_query_int64(0, 2) : 0;
-	value = fin_query_datum(0, 3, &isnull);
-	a->next_look_at = isnull ? FIN_NEVER : DatumGetTimestampTz(value);
-	if (!isnull)
-		a->next_look_at = Max(a->next_look_at, a->looked_at + FIN_PAUSE_US);
+	if (!fin_queue_waiting(tenant_id, a->bell.queue_id, since, a->looked_at,
+						   &waiting))
+		return;
+	a->count = waiting.count;
+	a->highest_id = waiting.highest_id;
+	if (waiting.next_at != 0)
+		a->next_look_at = Max(waiting.next_at, a->looked_at + FIN_PAUSE_US);
 }
 
 /* a queue in its notification window is looked at when that ends; else 0 */

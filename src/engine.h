@@ -9,6 +9,7 @@
 #define FIN_ENGINE_H
 
 #include "datatype/timestamp.h"
+#include "storage/itemptr.h"
 #include "utils/date.h"
 
 #include "amount.h"
@@ -42,6 +43,7 @@ typedef struct FinAccount
 	DateADT		spent_on;		/* business date of spent */
 	FinAmount	spent;			/* debited on that date */
 	bool		changed;		/* since it was locked */
+	ItemPointerData tid;		/* the store's: where the locked row is */
 	char		currency[FIN_CURRENCY_LENGTH_MAX + 1];
 	const char *code;
 	const char *type;

@@ -7,13 +7,19 @@
  * want of a partition.  Partitions are not members of the extension, so
  * pg_dump writes them like ordinary tables; they go with their parent.
  *
- * Locks: making one holds SHARE UPDATE EXCLUSIVE on the parent until the end
+ * The parents have no indexes: each partition gets its own, primary key
+ * included, here.  A dump attaches a partition before it makes the partition's
+ * indexes, and attaching to a parent that came with CREATE EXTENSION, indexes
+ * and all, would already have made them: restoring would fail.
+ *
+ * Locks: making one holds SHARE UPDATE EXCLUSIVE on both parents until the end
  * of the transaction, which readers and writers of other months do not notice.
  * Owns: per table, the id range known to be covered, forgotten whenever the
  * parent's relation cache entry is invalidated.
  */
 #include "postgres.h"
 
+#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
@@ -29,14 +35,22 @@
 #include "query.h"
 
 #define FIN_PARTITIONS_AHEAD	2
+#define FIN_PARTITION_INDEXES_MAX 2
 
 typedef struct Partitioned
 {
 	FinCache	cache;			/* valid: the known range is */
 	const char *guard;			/* statement trigger function against changes */
 	const char *guard_events;
+	/* besides the primary key (tenant_id, id): suffix of the name, columns */
+	struct
+	{
+		const char *suffix;
+		const char *columns;
+	}			indexes[FIN_PARTITION_INDEXES_MAX];
 	int64		known_from;
 	int64		known_to;
+	Oid			known_child;
 } Partitioned;
 
 static Partitioned partitioned[] =
@@ -46,12 +60,15 @@ static Partitioned partitioned[] =
 		.cache = {.table = "transfer"},
 		.guard = "_immutable_guard",
 		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
+		.indexes = {{"from_account", "from_account_id, id"},
+		{"to_account", "to_account_id, id"}},
 	},
 	[FIN_PARTITIONED_AUDIT_RECORD] =
 	{
 		.cache = {.table = "audit_record"},
 		.guard = "_audit_guard",
 		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
+		.indexes = {{"trace_id", "trace_id"}},
 	},
 };
 
@@ -76,6 +93,21 @@ month_floor(int month)
 }
 
 static void
+make_indexes(const Partitioned *table, const char *name)
+{
+	fin_query_utility(psprintf("ALTER TABLE finance.%s"
+							   " ADD CONSTRAINT %s_pkey PRIMARY KEY (tenant_id, id)",
+							   name, name));
+	for (int i = 0; i < FIN_PARTITION_INDEXES_MAX; i++)
+	{
+		if (table->indexes[i].suffix != NULL)
+			fin_query_utility(psprintf("CREATE INDEX %s_%s ON finance.%s (%s)",
+									   name, table->indexes[i].suffix, name,
+									   table->indexes[i].columns));
+	}
+}
+
+static void
 make_partition(const Partitioned *table, const char *name, int month)
 {
 	const char *parent = table->cache.table;
@@ -83,6 +115,7 @@ make_partition(const Partitioned *table, const char *name, int month)
 	fin_query_utility(psprintf("CREATE TABLE finance.%s"
 							   " (LIKE finance.%s INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
 							   name, parent));
+	make_indexes(table, name);
 	fin_query_utility(psprintf("ALTER TABLE finance.%s ATTACH PARTITION finance.%s"
 							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 							   parent, name, month_floor(month),
@@ -97,57 +130,95 @@ make_partition(const Partitioned *table, const char *name, int month)
 							   name));
 }
 
+/*
+ * One maker at a time; the second finds the work of the first.  Both parents
+ * are locked, whichever is wanted: a transaction that needs months of both
+ * would else meet another that needs them in the other order.
+ */
 static void
+lock_out_other_makers(void)
+{
+	for (int i = 0; i < (int) lengthof(partitioned); i++)
+		LockRelationOid(fin_query_relation(partitioned[i].cache.table),
+						ShareUpdateExclusiveLock);
+}
+
+/* OID of the month's partition, made if it is not there */
+static Oid
 ensure_month(Partitioned *table, int month)
 {
 	char	   *name = psprintf("%s_%04d_%02d", table->cache.table,
 								month / 12, month % 12 + 1);
-	Oid			parent = fin_query_relation(table->cache.table);
 	Oid			child = fin_query_relation(name);
 
 	if (!OidIsValid(child))
 	{
-		/* one maker at a time; the second finds the work of the first */
-		LockRelationOid(parent, ShareUpdateExclusiveLock);
+		lock_out_other_makers();
 		child = fin_query_relation(name);
 		if (!OidIsValid(child))
+		{
 			make_partition(table, name, month);
+			child = fin_query_relation(name);
+		}
 	}
-	if (OidIsValid(child) && !get_rel_relispartition(child))
+	if (!get_rel_relispartition(child) || PartitionHasPendingDetach(child))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("table finance.%s is not attached as a partition", name),
 				errhint("Attach it to finance.%s, or rename it.",
 						table->cache.table));
 	pfree(name);
+	return child;
 }
 
-void
+const char *
+fin_partition_parent(FinPartitioned which)
+{
+	return partitioned[which].cache.table;
+}
+
+Oid
 fin_partition_ensure(FinPartitioned which, int64 id)
 {
 	Partitioned *table = &partitioned[which];
 	int			month;
 
 	if (table->cache.valid && id >= table->known_from && id < table->known_to)
-		return;
+		return table->known_child;
 	month = month_of(id);
 	table->known_from = table->known_to = 0;	/* nothing, should this fail */
 	fin_cache_loading(&table->cache);
-	ensure_month(table, month);
+	table->known_child = ensure_month(table, month);
 	table->known_from = month_floor(month);
 	table->known_to = month_floor(month + 1);
+	return table->known_child;
 }
 
-void
+static FinQuery select_any_record =
+{
+	.sql = "SELECT tenant_id FROM finance.audit_record LIMIT 1",
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+};
+
+/*
+ * Not before something was recorded: while a dump is being restored, which
+ * makes the extension first, then its own partitions, then fills them, ours
+ * would be in their way.
+ */
+bool
 fin_partition_ahead(void)
 {
 	int			month = month_of(fin_ident_floor(GetCurrentTimestamp()));
 
+	if (fin_query_run(&select_any_record, NULL, NULL, 1) == 0)
+		return false;
 	for (int i = 0; i < (int) lengthof(partitioned); i++)
 	{
 		for (int ahead = 0; ahead <= FIN_PARTITIONS_AHEAD; ahead++)
-			ensure_month(&partitioned[i], month + ahead);
+			(void) ensure_month(&partitioned[i], month + ahead);
 	}
+	return true;
 }
 
 void

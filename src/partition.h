@@ -5,7 +5,7 @@
 #ifndef FIN_PARTITION_H
 #define FIN_PARTITION_H
 
-#include "c.h"
+#include "postgres_ext.h"
 
 typedef enum FinPartitioned
 {
@@ -13,11 +13,17 @@ typedef enum FinPartitioned
 	FIN_PARTITIONED_AUDIT_RECORD
 } FinPartitioned;
 
-/* see that the partition for this id exists, making it if not */
-extern void fin_partition_ensure(FinPartitioned table, int64 id);
+/* see that the partition for this id exists, making it if not; its OID */
+extern Oid	fin_partition_ensure(FinPartitioned table, int64 id);
 
-/* worker's chore: the current and the next two months of each table */
-extern void fin_partition_ahead(void);
+/* name of the partitioned table, in schema finance */
+extern const char *fin_partition_parent(FinPartitioned table);
+
+/*
+ * Worker's chore: the current and the next two months of each table.  False
+ * when nothing was ever recorded, and nothing made.
+ */
+extern bool fin_partition_ahead(void);
 
 extern void fin_partition_init(void);
 

@@ -18,6 +18,7 @@
 
 #include "lib/qunique.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "audit.h"
@@ -598,6 +599,13 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	posting.from_ids = palloc(sizeof(int64) * n);
 	posting.to_ids = palloc(sizeof(int64) * n);
 	find_and_lock(&posting);
+
+	/*
+	 * The server reads invalidations when it first locks a table, so in a
+	 * transaction that posted before, rules, time zones and bindings committed
+	 * since would stay unseen; also those of while we waited for the accounts.
+	 */
+	AcceptInvalidationMessages();
 
 	now = fin_ident_now();
 	posting.recorded_at = GetCurrentTimestamp();

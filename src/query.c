@@ -10,12 +10,14 @@
  * sequential scans are disabled while a plan is built: what can go through an
  * index does, from the first call on a fresh install.
  *
+ * The search path is pinned from begin to end, not only while a plan is built:
+ * the plan cache compares the path a plan was made under with the current one
+ * and, if they differ, analyzes the query anew under the current one.  With
+ * the caller's path that would let the caller's operators run as the owner.
+ *
  * Locks: those of the queries.  The current user is the extension's owner
  * between begin and end, as in the RI triggers; an ERROR restores it with the
- * transaction state.  The search path is pinned for as long: the plan cache
- * analyses a query anew, under the path then in force, whenever that is not the
- * one it was planned with, so that a caller's operators would otherwise run as
- * the owner, and the plan would be made without our planner settings.
+ * transaction state.
  */
 #include "postgres.h"
 
@@ -27,14 +29,13 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "query.h"
-
-/* pg_temp is named, and last, or it would come first */
-#define PINNED_SEARCH_PATH	"pg_catalog, pg_temp"
 
 /* settings in force while a plan is built */
 static const struct
@@ -81,26 +82,6 @@ fin_query_relation(const char *name)
 	return get_relname_relid(name, namespace);
 }
 
-static void
-set_until_restored(const char *name, const char *value)
-{
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-}
-
-/* returns the level to restore, 0 when nothing was to be done */
-static int
-pin_search_path(void)
-{
-	int			level;
-
-	if (strcmp(namespace_search_path, PINNED_SEARCH_PATH) == 0)
-		return 0;
-	level = NewGUCNestLevel();
-	set_until_restored("search_path", PINNED_SEARCH_PATH);
-	return level;
-}
-
 void
 fin_query_begin(FinQueryScope *scope)
 {
@@ -109,20 +90,19 @@ fin_query_begin(FinQueryScope *scope)
 	scope->caller = CurrentMemoryContext;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	FIN_COMPAT_PIN_SEARCH_PATH(scope->path_nest);
 	GetUserIdAndSecContext(&scope->save_user, &scope->save_sec_context);
 	SetUserIdAndSecContext(owner,
 						   scope->save_sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
-	scope->settings_level = pin_search_path();
 }
 
 void
 fin_query_end(FinQueryScope *scope)
 {
-	if (scope->settings_level != 0)
-		AtEOXact_GUC(true, scope->settings_level);
 	SetUserIdAndSecContext(scope->save_user, scope->save_sec_context);
+	FIN_COMPAT_UNPIN_SEARCH_PATH(scope->path_nest);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 }
@@ -135,8 +115,10 @@ build_plan(FinQuery *query)
 	CachedPlan *built;
 
 	for (int i = 0; i < (int) lengthof(planning_settings); i++)
-		set_until_restored(planning_settings[i].name,
-						   planning_settings[i].value);
+		(void) set_config_option(planning_settings[i].name,
+								 planning_settings[i].value,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 
 	if (query->plan == NULL)
 	{
@@ -194,6 +176,18 @@ fin_query_offer(const char *name, TupleDesc desc, Tuplestorestate *rows)
 		elog(ERROR, "could not register \"%s\"", name);
 }
 
+TupleDesc
+fin_query_descriptor(const Oid *types, int n)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+
+	for (int i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, psprintf("c%d", i + 1), types[i], -1, 0);
+	MemoryContextSwitchTo(old);
+	return desc;
+}
+
 Datum
 fin_query_datum(uint64 row, int column, bool *isnull)
 {
@@ -225,7 +219,17 @@ fin_query_text(uint64 row, int column)
 void
 fin_query_utility(const char *command)
 {
-	int			code = SPI_execute(command, false, 0);
+	int			nest = NewGUCNestLevel();
+	int			code;
+
+	/* event triggers may run, with a search path of their own */
+	FIN_COMPAT_SUSPEND_SEARCH_PATH();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	code = SPI_execute(command, false, 0);
+	AtEOXact_GUC(true, nest);
+	FIN_COMPAT_RESUME_SEARCH_PATH();
 
 	if (code < 0)
 		elog(ERROR, "unexpected result %s of \"%s\"",

@@ -15,7 +15,7 @@
  *
  * Between begin and end the current user is the owner of the extension, so the
  * caller of a function needs no privilege on tables, and the search path is
- * pinned, so that nothing of the caller's can run as that owner.  Memory allocated between
+ * pg_catalog alone.  Memory allocated between
  * is freed by end; allocate what must live longer in scope.caller.
  * An ERROR in between is cleaned up by the transaction machinery.
  */
@@ -45,7 +45,7 @@ typedef struct FinQueryScope
 	MemoryContext caller;		/* the context that was current at begin */
 	Oid			save_user;
 	int			save_sec_context;
-	int			settings_level; /* of the pinned search path; 0: it was so */
+	int			path_nest;		/* of the pinned search path */
 } FinQueryScope;
 
 extern void fin_query_begin(FinQueryScope *scope);
@@ -66,6 +66,9 @@ extern uint64 fin_query_run(FinQuery *query, Datum *values, const char *nulls,
  */
 extern void fin_query_offer(const char *name, TupleDesc desc,
 							Tuplestorestate *rows);
+
+/* a permanent descriptor of columns c1, c2 ... of these types, for such rows */
+extern TupleDesc fin_query_descriptor(const Oid *types, int n);
 
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);

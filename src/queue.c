@@ -174,18 +174,18 @@ fin_queue_arg_int(FunctionCallInfo fcinfo, int arg, const char *name,
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("%s %d is out of range", name, value),
-				errdetail("%s must be between %d and %d.", name, min, max));
+				errdetail("It must be between %d and %d.", min, max));
 	return value;
 }
 
 static void
-check_size(const char *what, const Jsonb *json)
+check_size(const Jsonb *json, const char *message)
 {
 	if (VARSIZE(json) > (Size) fin_max_payload)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg("message %s is too large", what),
-				errdetail("It has %zu bytes as jsonb, the most is %d.",
+				errmsg_internal("%s", message),
+				errdetail("There are %zu bytes of jsonb; the most is %d.",
 						  (Size) VARSIZE(json), fin_max_payload),
 				errhint("Send a reference to the data, or raise finance.max_payload."));
 }
@@ -193,7 +193,7 @@ check_size(const char *what, const Jsonb *json)
 void
 fin_queue_check_payload(const Jsonb *payload)
 {
-	check_size("payload", payload);
+	check_size(payload, _("message payload is too large"));
 }
 
 void
@@ -205,7 +205,7 @@ fin_queue_check_headers(const Jsonb *headers)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("headers must be a JSON object"));
-	check_size("headers", headers);
+	check_size(headers, _("message headers are too large"));
 }
 
 typedef struct SortableRow

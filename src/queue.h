@@ -5,6 +5,7 @@
 #ifndef FIN_QUEUE_H
 #define FIN_QUEUE_H
 
+#include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
 typedef struct FinMessage
@@ -27,6 +28,22 @@ extern int	fin_queue_route_count(int32 tenant_id, const char *topic);
 /* one copy to each bound queue; returns how many.  Call inside
  * fin_query_begin/end. */
 extern int	fin_queue_publish(const FinMessage *message);
+
+/* what waits in a queue */
+typedef struct FinQueueWaiting
+{
+	int64		count;			/* became visible after 'since', up to 'now' */
+	int64		highest_id;		/* of these */
+	TimestampTz next_at;		/* when the next becomes visible; 0: none */
+} FinQueueWaiting;
+
+/*
+ * For the worker: counts among the 10,000 messages that are read first; false
+ * when the queue is dropped.  Call inside fin_query_begin/end.
+ */
+extern bool fin_queue_waiting(int32 tenant_id, int64 queue_id,
+							  TimestampTz since, TimestampTz now,
+							  FinQueueWaiting *waiting);
 
 extern void fin_queue_init(void);
 

@@ -83,6 +83,7 @@ static FinQuery list_queues =
 	.nargs = 1,
 	.argtypes = {INT4OID},
 	.expect = SPI_OK_SELECT,
+	.read_only = true,
 };
 
 /* ------------------------------------------------------------------------
@@ -119,7 +120,7 @@ make_table(const char *parent, int64 queue_id, const char *storage)
 
 	fin_query_utility(psprintf("CREATE TABLE %s (LIKE finance.%s"
 							   " INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
-							   " INCLUDING STORAGE)%s",
+							   " INCLUDING STORAGE, PRIMARY KEY (msg_id))%s",
 							   name, parent, storage));
 	fin_query_utility(psprintf("ALTER TABLE finance.%s ATTACH PARTITION %s"
 							   " FOR VALUES IN (" INT64_FORMAT ")",

@@ -36,16 +36,20 @@ typedef enum FinQueueStatement
 	FIN_QUEUE_ARCHIVE,
 	FIN_QUEUE_SET_VT,
 	FIN_QUEUE_PURGE,
-	FIN_QUEUE_METRICS
+	FIN_QUEUE_METRICS,
+	FIN_QUEUE_WAITING
 } FinQueueStatement;
 
-#define FIN_QUEUE_STATEMENTS	(FIN_QUEUE_METRICS + 1)
+#define FIN_QUEUE_STATEMENTS	(FIN_QUEUE_WAITING + 1)
 
 /*
  * Locks the queue's table in 'mode', so that no one drops the queue before
  * this transaction ends; false when it is dropped already.
  */
 extern bool fin_queue_hold(int64 queue_id, LOCKMODE mode);
+
+/* the table of a queue that is held */
+extern Oid	fin_queue_held_table(int64 queue_id);
 
 /* as fin_query_run(); the queue is held, and inside fin_query_begin/end */
 extern uint64 fin_queue_run(FinQueueStatement which, int32 tenant_id,

@@ -17,7 +17,10 @@
  * never meets a missing table.
  *
  * Reading is a walk along the primary key: msg_id carries the priority in its
- * highest bits, see fin_queue_msg_id().  What a claim writes (visible_at,
+ * highest bits, see fin_queue_msg_id().  The key is msg_id alone: columns in
+ * front of it that are the same in every row would mislead the planner, which
+ * without statistics takes them for selective and then filters by msg_id
+ * instead of looking it up.  What a claim writes (visible_at,
  * read_ct) is in no index and the table is filled by half, so a claim is a HOT
  * update.  Rows are claimed by ctid, from an array that is computed once: a
  * join could run the locking subquery more than once.  A row that changed
@@ -34,6 +37,7 @@
 #include "utils/syscache.h"
 
 #include "query.h"
+#include "queue.h"
 #include "queue_parts.h"
 
 #define FIN_QUEUE_PLANS_MAX	256
@@ -66,10 +70,8 @@ typedef struct Template
 #define DUE(limit) \
 	"m.ctid = ANY (ARRAY(" \
 	"SELECT c.ctid FROM finance.message_@q AS c" \
-	" WHERE c.tenant_id = @t AND c.queue_id = @q AND c.visible_at <= $1" \
+	" WHERE c.visible_at <= $1" \
 	" ORDER BY c.msg_id LIMIT " limit " FOR UPDATE SKIP LOCKED))"
-
-#define THIS_QUEUE "m.tenant_id = @t AND m.queue_id = @q"
 
 static const Template templates[FIN_QUEUE_STATEMENTS] =
 {
@@ -104,17 +106,17 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 	},
 	[FIN_QUEUE_DELETE] = {
 		"DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = $1",
+		" WHERE m.msg_id = $1",
 		SPI_OK_DELETE, 1, {INT8OID}
 	},
 	[FIN_QUEUE_DELETE_MANY] = {
 		"DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = ANY ($1) RETURNING m.msg_id",
+		" WHERE m.msg_id = ANY ($1) RETURNING m.msg_id",
 		SPI_OK_DELETE_RETURNING, 1, {INT8ARRAYOID}
 	},
 	[FIN_QUEUE_ARCHIVE] = {
 		"WITH gone AS (DELETE FROM finance.message_@q AS m"
-		" WHERE " THIS_QUEUE " AND m.msg_id = ANY ($1)"
+		" WHERE m.msg_id = ANY ($1)"
 		" RETURNING m.msg_id, m.message_id, m.enqueued_at, m.read_ct,"
 		" m.priority, m.topic, m.headers, m.payload)"
 		" INSERT INTO finance.message_archive_@q AS a"
@@ -127,11 +129,11 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 	},
 	[FIN_QUEUE_SET_VT] = {
 		"UPDATE finance.message_@q AS m SET visible_at = $2"
-		" WHERE " THIS_QUEUE " AND m.msg_id = $1 RETURNING " MESSAGE_RECORD,
+		" WHERE m.msg_id = $1 RETURNING " MESSAGE_RECORD,
 		SPI_OK_UPDATE_RETURNING, 2, {INT8OID, TIMESTAMPTZOID}
 	},
 	[FIN_QUEUE_PURGE] = {
-		"DELETE FROM finance.message_@q AS m WHERE " THIS_QUEUE,
+		"DELETE FROM finance.message_@q AS m",
 		SPI_OK_DELETE, 0, {InvalidOid}
 	},
 	[FIN_QUEUE_METRICS] = {
@@ -139,8 +141,17 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 		" EXTRACT(epoch FROM $1 - pg_catalog.max(m.enqueued_at))::pg_catalog.int4,"
 		" EXTRACT(epoch FROM $1 - pg_catalog.min(m.enqueued_at))::pg_catalog.int4,"
 		" $1, pg_catalog.count(*) FILTER (WHERE m.visible_at <= $1)"
-		" FROM finance.message_@q AS m WHERE " THIS_QUEUE,
+		" FROM finance.message_@q AS m",
 		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TEXTOID}
+	},
+	[FIN_QUEUE_WAITING] = {
+		"SELECT pg_catalog.count(*) FILTER (WHERE w.visible_at <= $2 AND w.visible_at > $1),"
+		" pg_catalog.max(w.msg_id) FILTER (WHERE w.visible_at <= $2 AND w.visible_at > $1),"
+		" pg_catalog.min(w.visible_at) FILTER (WHERE w.visible_at > $2)"
+		" FROM (SELECT m.msg_id, m.visible_at FROM finance.message_@q AS m"
+		" WHERE m.tenant_id = @t AND m.queue_id = @q"
+		" ORDER BY m.msg_id LIMIT 10000) AS w",
+		SPI_OK_SELECT, 2, {TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 };
 
@@ -260,6 +271,12 @@ fin_queue_hold(int64 queue_id, LOCKMODE mode)
 	return false;
 }
 
+Oid
+fin_queue_held_table(int64 queue_id)
+{
+	return plans_of(queue_id)->relid;
+}
+
 uint64
 fin_queue_run(FinQueueStatement which, int32 tenant_id, int64 queue_id,
 			  Datum *values, const char *nulls)
@@ -281,4 +298,25 @@ fin_queue_run(FinQueueStatement which, int32 tenant_id, int64 queue_id,
 	}
 	PG_END_TRY();
 	return nrows;
+}
+
+bool
+fin_queue_waiting(int32 tenant_id, int64 queue_id,
+				  TimestampTz since, TimestampTz now,
+				  FinQueueWaiting *waiting)
+{
+	Datum		values[2] = {TimestampTzGetDatum(since),
+	TimestampTzGetDatum(now)};
+	bool		isnull;
+	Datum		value;
+
+	if (!fin_queue_hold(queue_id, AccessShareLock))
+		return false;
+	(void) fin_queue_run(FIN_QUEUE_WAITING, tenant_id, queue_id, values, NULL);
+	waiting->count = fin_query_int64(0, 1);
+	value = fin_query_datum(0, 2, &isnull);
+	waiting->highest_id = isnull ? 0 : DatumGetInt64(value);
+	value = fin_query_datum(0, 3, &isnull);
+	waiting->next_at = isnull ? 0 : DatumGetTimestampTz(value);
+	return true;
 }

@@ -157,6 +157,7 @@ static FinQuery list_bindings =
 	.nargs = 1,
 	.argtypes = {INT4OID},
 	.expect = SPI_OK_SELECT,
+	.read_only = true,
 };
 
 static FinQuery test_bindings =
@@ -165,6 +166,7 @@ static FinQuery test_bindings =
 	.nargs = 1,
 	.argtypes = {INT4OID},
 	.expect = SPI_OK_SELECT,
+	.read_only = true,
 };
 
 int64

@@ -2,8 +2,7 @@
  * queue_send.c
  *		Putting messages into queues: send, send_batch, publish.
  *
- * Owns nothing.  A message is one row of its queue's table, written by one
- * statement; it exists for others from the sender's commit on, and a rollback
+ * Owns nothing.  A message is one row of its queue's table; it exists for others from the sender's commit on, and a rollback
  * leaves nothing.  Sending takes no lock that another sender waits for.
  */
 #include "postgres.h"
@@ -22,6 +21,7 @@
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
+#include "store_direct.h"
 #include "topic.h"
 #include "wake.h"
 
@@ -51,34 +51,65 @@ seconds_after(TimestampTz when, int seconds)
 	return when + seconds * USECS_PER_SEC;
 }
 
+/* the columns of finance.message, in the order of the table */
+static const Oid message_types[] = {
+	INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT4OID,
+	INT2OID, TEXTOID, JSONBOID, JSONBOID
+};
+
+#define MESSAGE_COLUMNS ((int) lengthof(message_types))
+
+/* columns of the table that FIN_QUEUE_INSERT has as arguments, in its order */
+static const int insert_arguments[] = {0, 1, 3, 4, 7, 8, 9, 10};
+
+#define INSERT_ARGUMENTS ((int) lengthof(insert_arguments))
+
+static void
+insert_by_statement(int32 tenant_id, int64 queue_id, const Datum *values,
+					const bool *nulls)
+{
+	Datum		arguments[INSERT_ARGUMENTS];
+	char		flags[INSERT_ARGUMENTS];
+
+	for (int i = 0; i < INSERT_ARGUMENTS; i++)
+	{
+		arguments[i] = values[insert_arguments[i]];
+		flags[i] = nulls[insert_arguments[i]] ? 'n' : ' ';
+	}
+	(void) fin_queue_run(FIN_QUEUE_INSERT, tenant_id, queue_id, arguments,
+						 flags);
+}
+
 /* one row; the queue is held.  Returns its msg_id. */
 static int64
 insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 {
 	TimestampTz now = fin_ident_now();
 	int64		msg_id = fin_queue_msg_id(drawn, message->priority);
-	Datum		values[8];
-	char		nulls[8] = "        ";
+	Datum		values[MESSAGE_COLUMNS];
+	bool		nulls[MESSAGE_COLUMNS] = {false};
 
 	values[0] = Int64GetDatum(msg_id);
 	values[1] = Int64GetDatum(message->message_id);
-	values[2] = TimestampTzGetDatum(now);
-	values[3] = TimestampTzGetDatum(seconds_after(now, message->delay_s));
-	values[4] = Int16GetDatum(message->priority);
-	values[5] = (Datum) 0;
-	values[6] = JsonbPGetDatum(message->headers);
-	values[7] = JsonbPGetDatum(message->payload);
-	if (message->topic != NULL)
-		values[5] = CStringGetTextDatum(message->topic);
-	else
-		nulls[5] = 'n';
-	if (message->headers == NULL)
-		nulls[6] = 'n';
+	values[2] = Int64GetDatum(queue_id);
+	values[3] = TimestampTzGetDatum(now);
+	values[4] = TimestampTzGetDatum(seconds_after(now, message->delay_s));
+	values[5] = Int32GetDatum(message->tenant_id);
+	values[6] = Int32GetDatum(0);
+	values[7] = Int16GetDatum(message->priority);
+	nulls[8] = message->topic == NULL;
+	values[8] = nulls[8] ? (Datum) 0 : CStringGetTextDatum(message->topic);
+	values[9] = JsonbPGetDatum(message->headers);
+	nulls[9] = message->headers == NULL;
+	values[10] = JsonbPGetDatum(message->payload);
 
-	(void) fin_queue_run(FIN_QUEUE_INSERT, message->tenant_id, queue_id,
-						 values, nulls);
+	if (!fin_direct_insert(fin_queue_held_table(queue_id), message_types,
+						   MESSAGE_COLUMNS, values, nulls))
+		insert_by_statement(message->tenant_id, queue_id, values, nulls);
 	if (message->delay_s == 0)
 		fin_wake_note(queue_id, msg_id, 1);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, message->delay_s));
 	return msg_id;
 }
 
@@ -320,7 +351,7 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 	int64	   *message_ids = palloc(batch->n * sizeof(int64));
 	int64		drawn = 0;
 	Datum		values[7];
-	char		nulls[7] = "       ";
+	char		nulls[] = "       ";
 
 	for (int i = 0; i < batch->n; i++)
 	{
@@ -342,6 +373,8 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 						 values, nulls);
 	if (batch->delay_s == 0)
 		fin_wake_note(queue_id, batch->msg_ids[batch->n - 1], batch->n);
+	else
+		fin_wake_note_due(queue_id, seconds_after(now, batch->delay_s));
 }
 
 PG_FUNCTION_INFO_V1(finance_send_batch);

@@ -111,8 +111,14 @@ subscribe(int32 tenant_id, const char *channel, const char *pattern,
 	values[0] = CStringGetTextDatum(channel);
 	values[1] = Int32GetDatum(tenant_id);
 	values[2] = Int64GetDatum(fin_queue_bind(tenant_id, pattern, queue_name));
-	if (taken_by != NULL || fin_query_run(&insert_subscription, values, NULL, 0) > 0)
+	if (taken_by != NULL)
 		return;
+	if (fin_query_run(&insert_subscription, values, NULL, 0) > 0)
+	{
+		/* what waits in the queue already is news to this channel */
+		fin_wake_note_due(DatumGetInt64(values[2]), DT_NOBEGIN);
+		return;
+	}
 
 	/* another session was faster: fine if it means the same queue */
 	taken_by = queue_of_channel(channel, tenant_id);

@@ -177,12 +177,14 @@ static RuleBook *
 load_book(int32 tenant_id)
 {
 	RuleBook   *book;
+	bool		rules_current;
+	bool		lists_current;
 
-	if (!fin_cache_valid(&rule_cache) || !fin_cache_valid(&list_cache) ||
+	rules_current = fin_cache_loading(&rule_cache);
+	lists_current = fin_cache_loading(&list_cache);
+	if (!rules_current || !lists_current || books_context == NULL ||
 		nbooks == TENANTS_CACHED_MAX)
 		forget_books();
-	fin_cache_loading(&rule_cache);
-	fin_cache_loading(&list_cache);
 	book = MemoryContextAllocZero(books_context, sizeof(RuleBook));
 	book->tenant_id = tenant_id;
 	read_rules(book);

@@ -20,6 +20,7 @@ char	   *fin_actor = NULL;
 char	   *fin_trace_id = NULL;
 char	   *fin_user_agent = NULL;
 char	   *fin_test_clock = NULL;
+bool		fin_direct_writes = true;
 int			fin_max_payload = 262144;
 int			fin_notify_window_ms = 5;
 int			fin_sweep_interval_s = 60;
@@ -79,6 +80,11 @@ define_server_settings(void)
 							NULL,
 							&fin_launcher_naptime_s, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("finance.direct_writes",
+							 "Write rows through the table access method instead of SQL statements.",
+							 "Tables with triggers of others are written by statements all the same.",
+							 &fin_direct_writes, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("finance.test_clock",
 							   "Time that risk rules take for now; for tests.",
 							   "Empty means the wall clock.",

@@ -15,6 +15,7 @@ extern char *fin_actor;				/* finance.actor */
 extern char *fin_trace_id;			/* finance.trace_id */
 extern char *fin_user_agent;		/* finance.user_agent */
 extern char *fin_test_clock;		/* finance.test_clock */
+extern bool fin_direct_writes;		/* finance.direct_writes */
 extern int	fin_max_payload;		/* finance.max_payload, bytes */
 extern int	fin_notify_window_ms;	/* finance.notify_window */
 extern int	fin_sweep_interval_s;	/* finance.sweep_interval */

@@ -1,6 +1,7 @@
 /*
  * store.c
- *		The hot tables through SPI with kept plans.
+ *		The hot tables: locked and written through the table access method
+ *		(store_direct.c), or by SPI with kept plans where that will not do.
  *
  * Owns: the plans, and a bounded cache of account codes to ids.  An account's
  * code never changes and accounts are never deleted, so an entry is wrong only
@@ -8,15 +9,17 @@
  * dropped; the caller compares the locked row's code and forgets the entry
  * when it differs.
  *
- * Lock order: accounts by ascending id, then idempotency keys.  A set of
- * accounts is locked in one statement whose LockRows stands above its sort.
+ * Lock order: accounts by ascending id, then idempotency keys.  Where a set of
+ * accounts is locked by a statement, its LockRows stands above its sort.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -26,6 +29,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store.h"
+#include "store_direct.h"
 
 #define CODE_CACHE_MAX			16384
 
@@ -129,11 +133,15 @@ fin_store_forget_account(int32 tenant_id, const char *code)
  * accounts: lock, write
  * ------------------------------------------------------------------------ */
 
+#define ACCOUNT_COLUMNS 19
+#define ACCOUNT_COLUMNS_READ 18 /* all but metadata, the last */
+
 static FinQuery lock_accounts =
 {
-	.sql = "SELECT account_id, minor_units, version, last_transfer_id, spent_on,"
-	" debits_posted, credits_posted, debits_pending, credits_pending,"
-	" spent, min_available, max_balance, status, currency, code, type"
+	.sql = "SELECT ctid, account_id, tenant_id, minor_units, version,"
+	" last_transfer_id, created_at, spent_on, debits_posted, credits_posted,"
+	" debits_pending, credits_pending, spent, min_available, max_balance,"
+	" status, currency, type, code"
 	" FROM finance._account"
 	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
 	" ORDER BY account_id FOR NO KEY UPDATE",
@@ -142,12 +150,10 @@ static FinQuery lock_accounts =
 	.expect = SPI_OK_SELECT,
 };
 
-#define ACCOUNT_COLUMNS 9
-
 /*
- * One row a statement: for the two rows of a transfer this is cheaper than one
- * statement over VALUES, whose expressions are compiled row by row (0.39
- * against 0.75 million instructions).
+ * One row a statement.  One statement for both accounts of a transfer is not
+ * cheaper: over VALUES its expressions are compiled row by row, and a join with
+ * a tuple store may be planned the wrong way round while the table is small.
  */
 static FinQuery write_account =
 {
@@ -155,7 +161,7 @@ static FinQuery write_account =
 	" spent_on = $5, debits_posted = $6, credits_posted = $7,"
 	" debits_pending = $8, credits_pending = $9, spent = $10"
 	" WHERE tenant_id = $1 AND account_id = $2",
-	.nargs = 1 + ACCOUNT_COLUMNS,
+	.nargs = 10,
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID},
 	.expect = SPI_OK_UPDATE,
@@ -196,107 +202,187 @@ text_in(MemoryContext memory, Datum value)
 	return string;
 }
 
+/* a row of finance._account, columns in the order of the table */
 static void
-read_account(uint64 row, FinAccount *account, MemoryContext memory)
+read_account(const Datum *values, const bool *nulls, FinAccount *account,
+			 MemoryContext memory)
 {
-	Datum		values[16];
-	bool		nulls[16];
-	char	   *currency;
+	int			scale = DatumGetInt16(values[2]);
+	char	   *currency = TextDatumGetCString(values[15]);
 
-	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-					  values, nulls);
 	account->account_id = DatumGetInt64(values[0]);
-	account->scale = DatumGetInt16(values[1]);
-	account->version = DatumGetInt64(values[2]);
-	account->last_transfer_id = DatumGetInt64(values[3]);
-	account->spent_on = DatumGetDateADT(values[4]);
-	account->debits_posted = stored_amount(values[5], account->scale);
-	account->credits_posted = stored_amount(values[6], account->scale);
-	account->debits_pending = stored_amount(values[7], account->scale);
-	account->credits_pending = stored_amount(values[8], account->scale);
-	account->spent = stored_amount(values[9], account->scale);
-	account->has_min_available = !nulls[10];
-	account->min_available = nulls[10] ? 0 : stored_amount(values[10], account->scale);
-	account->has_max_balance = !nulls[11];
-	account->max_balance = nulls[11] ? 0 : stored_amount(values[11], account->scale);
-	account->status = parse_status(TextDatumGetCString(values[12]));
-	currency = TextDatumGetCString(values[13]);
+	account->scale = scale;
+	account->version = DatumGetInt64(values[3]);
+	account->last_transfer_id = DatumGetInt64(values[4]);
+	account->spent_on = DatumGetDateADT(values[6]);
+	account->debits_posted = stored_amount(values[7], scale);
+	account->credits_posted = stored_amount(values[8], scale);
+	account->debits_pending = stored_amount(values[9], scale);
+	account->credits_pending = stored_amount(values[10], scale);
+	account->spent = stored_amount(values[11], scale);
+	account->has_min_available = !nulls[12];
+	account->min_available = nulls[12] ? 0 : stored_amount(values[12], scale);
+	account->has_max_balance = !nulls[13];
+	account->max_balance = nulls[13] ? 0 : stored_amount(values[13], scale);
+	account->status = parse_status(TextDatumGetCString(values[14]));
 	strlcpy(account->currency, currency, sizeof(account->currency));
-	account->code = text_in(memory, values[14]);
-	account->type = text_in(memory, values[15]);
+	account->type = text_in(memory, values[16]);
+	account->code = text_in(memory, values[17]);
 	account->changed = false;
+}
+
+static int
+lock_accounts_sql(int32 tenant_id, const int64 *ids, int n,
+				  FinAccount *accounts, MemoryContext memory)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum		arguments[2];
+	int			found;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	arguments[0] = Int32GetDatum(tenant_id);
+	arguments[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
+												   sizeof(int64),
+												   FLOAT8PASSBYVAL,
+												   TYPALIGN_DOUBLE));
+	found = (int) fin_query_run(&lock_accounts, arguments, NULL, 0);
+	for (int i = 0; i < found; i++)
+	{
+		Datum		values[1 + ACCOUNT_COLUMNS_READ];
+		bool		nulls[1 + ACCOUNT_COLUMNS_READ];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, nulls);
+		read_account(values + 1, nulls + 1, &accounts[i], memory);
+		accounts[i].tid = *(ItemPointer) DatumGetPointer(values[0]);
+	}
+	return found;
+}
+
+static int
+lock_accounts_direct(FinDirect *direct, int32 tenant_id, const int64 *ids,
+					 int n, FinAccount *accounts, MemoryContext memory)
+{
+	ScanKeyData key[2];
+	int			found = 0;
+
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(tenant_id));
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *row;
+
+		ScanKeyInit(&key[1], 2, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(ids[i]));
+		row = fin_direct_lock(direct, key, ACCOUNT_COLUMNS_READ);
+		if (row == NULL)
+			continue;
+		read_account(row->tts_values, row->tts_isnull, &accounts[found],
+					 memory);
+		accounts[found].tid = row->tts_tid;
+		found++;
+	}
+	return found;
 }
 
 int
 fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 						FinAccount *accounts, MemoryContext memory)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		values[2];
+	FinDirect  *direct = fin_direct_begin_lock("_account", "account_pkey",
+											   ACCOUNT_COLUMNS, 2);
 	int			found;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	values[0] = Int32GetDatum(tenant_id);
-	values[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
-												sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-	found = (int) fin_query_run(&lock_accounts, values, NULL, 0);
-	for (int i = 0; i < found; i++)
-		read_account(i, &accounts[i], memory);
+	if (direct == NULL)
+		return lock_accounts_sql(tenant_id, ids, n, accounts, memory);
+	found = lock_accounts_direct(direct, tenant_id, ids, n, accounts, memory);
+	fin_direct_end(direct);
 	return found;
 }
 
+/* what posting changes of a row of finance._account, by position from 0 */
+static const int totals_columns[] = {3, 4, 6, 7, 8, 9, 10, 11};
+
+#define TOTALS_COLUMNS lengthof(totals_columns)
 static void
-account_columns(const FinAccount *account, Datum *values)
+totals_of(const FinAccount *account, Datum *values)
 {
 	int			scale = account->scale;
 
-	values[0] = Int64GetDatum(account->account_id);
-	values[1] = Int64GetDatum(account->version);
-	values[2] = Int64GetDatum(account->last_transfer_id);
-	values[3] = DateADTGetDatum(account->spent_on);
-	values[4] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
-	values[5] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
-	values[6] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
-	values[7] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
-	values[8] = NumericGetDatum(fin_amount_encode(account->spent, scale));
+	values[0] = Int64GetDatum(account->version);
+	values[1] = Int64GetDatum(account->last_transfer_id);
+	values[2] = DateADTGetDatum(account->spent_on);
+	values[3] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
+	values[4] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
+	values[5] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
+	values[6] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
+	values[7] = NumericGetDatum(fin_amount_encode(account->spent, scale));
+}
+
+static void
+write_account_sql(int32 tenant_id, const FinAccount *account)
+{
+	Datum		values[2 + TOTALS_COLUMNS];
+
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = Int64GetDatum(account->account_id);
+	totals_of(account, values + 2);
+	if (fin_query_run(&write_account, values, NULL, 0) != 1)
+		elog(ERROR, "account " INT64_FORMAT " vanished while locked",
+			 account->account_id);
 }
 
 void
 fin_store_write_accounts(int32 tenant_id, FinAccount *accounts, int n)
 {
+	FinDirect  *direct = fin_direct_begin_update("_account", ACCOUNT_COLUMNS);
+
 	for (int i = 0; i < n; i++)
 	{
-		Datum		values[1 + ACCOUNT_COLUMNS];
+		Datum		values[TOTALS_COLUMNS];
 
 		if (!accounts[i].changed)
 			continue;
-		values[0] = Int32GetDatum(tenant_id);
-		account_columns(&accounts[i], values + 1);
-		if (fin_query_run(&write_account, values, NULL, 0) != 1)
-			elog(ERROR, "account " INT64_FORMAT " vanished while locked",
-				 accounts[i].account_id);
 		accounts[i].changed = false;
+		if (direct == NULL)
+		{
+			write_account_sql(tenant_id, &accounts[i]);
+			continue;
+		}
+		totals_of(&accounts[i], values);
+		fin_direct_update(direct, &accounts[i].tid, totals_columns,
+						  TOTALS_COLUMNS, values, fin_store_check_totals);
 	}
+	if (direct != NULL)
+		fin_direct_end(direct);
 }
 
 /* ------------------------------------------------------------------------
  * transfers
  * ------------------------------------------------------------------------ */
 
+#define TRANSFER_COLUMNS 19
+
+/* in the order of the table's columns; amount is a domain over numeric */
+static const Oid transfer_types[TRANSFER_COLUMNS] = {
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, INT4OID, UUIDOID, InvalidOid, NUMERICOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID
+};
+
 static FinQuery insert_transfer =
 {
-	.sql = "INSERT INTO finance.transfer (id, tenant_id, from_account_id,"
-	" to_account_id, from_version, to_version, recorded_at, effective_at,"
+	.sql = "INSERT INTO finance.transfer (id, from_account_id, to_account_id,"
+	" from_version, to_version, recorded_at, effective_at, tenant_id,"
 	" trace_id, amount, from_balance, to_balance, from_held, to_held, status,"
 	" type, currency, reference, metadata)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
 	" $15, $16, $17, $18, $19)",
-	.nargs = 19,
-	.argtypes = {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, NUMERICOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
+	.nargs = TRANSFER_COLUMNS,
+	.argtypes = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
+	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
 };
 
@@ -315,60 +401,79 @@ static FinQuery select_transfer =
 	.expect = SPI_OK_SELECT,
 };
 
+/* a text that may be NULL, and whether it is */
+static Datum
+text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
 static void
-write_transfer(const FinTransferRow *row)
+transfer_columns(const FinTransferRow *row, Datum *values, bool *nulls)
 {
 	const FinSide *from = &row->moved.from;
 	const FinSide *to = &row->moved.to;
-	Datum		values[19];
-	char		nulls[19];
+	int			scale = row->scale;
 
-	memset(nulls, ' ', sizeof(nulls));
+	memset(nulls, false, TRANSFER_COLUMNS);
 	values[0] = Int64GetDatum(row->id);
-	values[1] = Int32GetDatum(row->tenant_id);
-	values[2] = Int64GetDatum(row->from_account_id);
-	values[3] = Int64GetDatum(row->to_account_id);
-	values[4] = Int64GetDatum(from->version);
-	values[5] = Int64GetDatum(to->version);
-	if (!row->completed)
-		nulls[4] = nulls[5] = 'n';
-	values[6] = TimestampTzGetDatum(row->recorded_at);
-	values[7] = TimestampTzGetDatum(row->effective_at);
-	if (!row->has_effective_at)
-		nulls[7] = 'n';
+	values[1] = Int64GetDatum(row->from_account_id);
+	values[2] = Int64GetDatum(row->to_account_id);
+	values[3] = Int64GetDatum(from->version);
+	values[4] = Int64GetDatum(to->version);
+	nulls[3] = nulls[4] = !row->completed;
+	values[5] = TimestampTzGetDatum(row->recorded_at);
+	values[6] = TimestampTzGetDatum(row->effective_at);
+	nulls[6] = !row->has_effective_at;
+	values[7] = Int32GetDatum(row->tenant_id);
 	values[8] = UUIDPGetDatum(&row->trace_id);
-	values[9] = NumericGetDatum(fin_amount_encode(row->amount, row->scale));
-	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, row->scale));
-	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, row->scale));
+	values[9] = NumericGetDatum(fin_amount_encode(row->amount, scale));
+	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, scale));
+	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, scale));
 	/* nothing held, as nearly always, takes one bit */
-	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, row->scale));
-	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, row->scale));
-	if (from->held_after == 0)
-		nulls[12] = 'n';
-	if (to->held_after == 0)
-		nulls[13] = 'n';
+	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, scale));
+	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, scale));
+	nulls[12] = from->held_after == 0;
+	nulls[13] = to->held_after == 0;
 	values[14] = CStringGetTextDatum(row->status);
 	values[15] = CStringGetTextDatum(row->type);
 	values[16] = CStringGetTextDatum(row->currency);
-	values[17] = (Datum) 0;
+	values[17] = text_or_null(row->reference, &nulls[17]);
 	values[18] = PointerGetDatum(row->metadata);
-	if (row->reference != NULL)
-		values[17] = CStringGetTextDatum(row->reference);
-	else
-		nulls[17] = 'n';
-	if (row->metadata == NULL)
-		nulls[18] = 'n';
-	fin_query_run(&insert_transfer, values, nulls, 0);
+	nulls[18] = row->metadata == NULL;
+}
+
+static void
+write_transfer_sql(int64 id, Datum *values, const bool *nulls)
+{
+	char		flags[TRANSFER_COLUMNS];
+
+	for (int i = 0; i < TRANSFER_COLUMNS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	(void) fin_partition_ensure(FIN_PARTITIONED_TRANSFER, id);
+	fin_query_run(&insert_transfer, values, flags, 0);
 }
 
 void
 fin_store_write_transfers(const FinTransferRow *rows, int n)
 {
+	FinDirect  *direct = fin_direct_begin_append(FIN_PARTITIONED_TRANSFER,
+												 transfer_types,
+												 TRANSFER_COLUMNS);
+
 	for (int i = 0; i < n; i++)
 	{
-		fin_partition_ensure(FIN_PARTITIONED_TRANSFER, rows[i].id);
-		write_transfer(&rows[i]);
+		Datum		values[TRANSFER_COLUMNS];
+		bool		nulls[TRANSFER_COLUMNS];
+
+		transfer_columns(&rows[i], values, nulls);
+		if (direct == NULL ||
+			!fin_direct_append(direct, rows[i].id, values, nulls))
+			write_transfer_sql(rows[i].id, values, nulls);
 	}
+	if (direct != NULL)
+		fin_direct_end(direct);
 }
 
 static void
@@ -540,59 +645,3 @@ fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 	return text_in(memory, fin_query_datum(0, 1, &isnull));
 }
 
-/* ------------------------------------------------------------------------
- * the constraint of accounts
- * ------------------------------------------------------------------------ */
-
-static inline bool
-numeric_is_below(Datum a, Datum b)
-{
-	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, a, b)) < 0;
-}
-
-static bool
-is_valid_total(Datum total, Datum zero)
-{
-	return !numeric_is_below(total, zero) &&
-		!numeric_is_nan(DatumGetNumeric(total)) &&
-		!numeric_is_inf(DatumGetNumeric(total));
-}
-
-PG_FUNCTION_INFO_V1(finance_are_totals_valid);
-
-/*
- * finance._are_totals_valid(debits_posted, credits_posted, debits_pending,
- *							 credits_pending, spent, min_available, max_balance)
- *
- * The invariants of an account's row a second time, in the server's own
- * arithmetic and not the engine's, for whoever writes the row.  One function
- * and not an expression, because an expression of this size costs a statement
- * more to prepare than the update itself.
- */
-Datum
-finance_are_totals_valid(PG_FUNCTION_ARGS)
-{
-	Datum		zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
-	Datum		balance;
-
-	for (int i = 0; i < 5; i++)
-	{
-		if (PG_ARGISNULL(i) || !is_valid_total(PG_GETARG_DATUM(i), zero))
-			PG_RETURN_BOOL(false);
-	}
-	if (PG_ARGISNULL(5) && PG_ARGISNULL(6))
-		PG_RETURN_BOOL(true);
-	balance = DirectFunctionCall2(numeric_sub, PG_GETARG_DATUM(1),
-								  PG_GETARG_DATUM(0));
-	if (!PG_ARGISNULL(5) &&
-		numeric_is_below(DirectFunctionCall2(numeric_sub, balance,
-											 PG_GETARG_DATUM(2)),
-						 PG_GETARG_DATUM(5)))
-		PG_RETURN_BOOL(false);
-	if (!PG_ARGISNULL(6) &&
-		numeric_is_below(PG_GETARG_DATUM(6),
-						 DirectFunctionCall2(numeric_add, balance,
-											 PG_GETARG_DATUM(3))))
-		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(true);
-}

@@ -2,8 +2,7 @@
  * store.h
  *		The set-shaped door to the hot tables.
  *
- * Nothing outside knows how rows are written: today through SPI with kept
- * plans.  All functions work inside fin_query_begin/end; what they return is
+ * Nothing outside knows how rows are written.  All functions work inside fin_query_begin/end; what they return is
  * allocated in the context given, or in static memory as said.
  */
 #ifndef FIN_STORE_H
@@ -72,6 +71,9 @@ extern int	fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 /* writes totals, version and counters of the changed accounts */
 extern void fin_store_write_accounts(int32 tenant_id, FinAccount *accounts,
 									 int n);
+
+/* the constraint of an account's row, all columns given; 23514 */
+extern void fin_store_check_totals(const Datum *values, const bool *nulls);
 
 extern void fin_store_write_transfers(const FinTransferRow *rows, int n);
 

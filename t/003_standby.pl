@@ -27,9 +27,7 @@ $primary->safe_psql('other', 'CREATE EXTENSION finance');
 poll_ok($primary, "SELECT count(*) = 2 FROM finance.workers WHERE state = 'running'",
 	'a second worker runs on the primary');
 $primary->safe_psql('postgres', 'DROP DATABASE other');
-$primary->safe_psql('postgres',
-	'INSERT INTO finance.message (queue_id, msg_id, visible_at) VALUES (1, 1, now())'
-);
+$primary->safe_psql('postgres', insert_messages(1, 'now()', 1));
 $primary->wait_for_catchup($standby);
 
 is( $standby->safe_psql(

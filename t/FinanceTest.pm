@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw(finance_node subscriber wait_for_notifies worker_pid
-  poll_ok send_message make_queue count_sum);
+  poll_ok settle send_message insert_messages make_queue count_sum);
 
 # A cluster with the library preloaded.  Sweeps do not come by themselves, so
 # that what is announced was rung for.
@@ -95,19 +95,51 @@ sub count_sum
 	return $sum;
 }
 
+# Queues are numbered from 1 in the order of their making; says when not.
 sub make_queue
 {
 	my ($node, $id, $name, @channels) = @_;
 
-	$node->safe_psql('postgres',
-		"INSERT INTO finance.queue (tenant_id, queue_id, name) VALUES (0, $id, '$name')"
-	);
+	$node->safe_psql('postgres', "SELECT finance.create_queue('$name')");
+	is( $node->safe_psql(
+			'postgres',
+			"SELECT queue_id FROM finance.list_queues() WHERE queue_name = '$name'"
+		),
+		$id,
+		"queue $name is made");
 	foreach my $channel (@channels)
 	{
 		$node->safe_psql('postgres',
-			"INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES ('$channel', 0, $id)"
-		);
+			"SELECT finance.subscribe('$channel', 'none.$name', '$name')");
 	}
+	settle($node);
+}
+
+# Waits until the worker has done all it was told to before.  subscribe() asks
+# it to look at the queue; a message made before that look would be told twice.
+sub settle
+{
+	my ($node) = @_;
+	my $swept = $node->safe_psql('postgres',
+		"SELECT last_sweep_at FROM finance.workers WHERE database = 'postgres'");
+
+	$node->safe_psql('postgres', 'SELECT finance.wake_worker()');
+	$node->poll_query_until('postgres',
+		"SELECT last_sweep_at > '$swept' FROM finance.workers WHERE database = 'postgres'"
+	) or die "the worker does not answer";
+}
+
+# SQL that makes messages with chosen ids, without a bell
+sub insert_messages
+{
+	my ($queue_id, $visible_at, @msg_ids) = @_;
+
+	return join(
+		' ',
+		map {
+			"INSERT INTO finance.message (tenant_id, queue_id, msg_id, message_id, enqueued_at, visible_at, payload)"
+			  . " VALUES (0, $queue_id, $_, $_, now(), $visible_at, '{}');"
+		} @msg_ids);
 }
 
 # SQL that makes a message as a producer does
@@ -115,8 +147,7 @@ sub send_message
 {
 	my ($queue_id, $msg_id) = @_;
 
-	return
-	  "INSERT INTO finance.message (queue_id, msg_id, visible_at) VALUES ($queue_id, $msg_id, now());"
+	return insert_messages($queue_id, 'now()', $msg_id)
 	  . " SELECT finance._ring($queue_id, $msg_id, 1);";
 }
 

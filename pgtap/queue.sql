@@ -1,0 +1,104 @@
+-- Queues: what the catalog must say, privileges, and properties of routing.
+BEGIN;
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS finance;
+SELECT no_plan();
+
+SELECT lives_ok($$SELECT finance.create_queue('tap')$$, 'make a queue');
+SELECT queue_id AS id FROM finance.queue WHERE name = 'tap' AND tenant_id = 0 \gset
+
+-- ------------------------------------------------------------------------
+-- the tables of a queue
+-- ------------------------------------------------------------------------
+SELECT has_table('finance', 'message_' || :id, 'a queue has a table');
+SELECT has_table('finance', 'message_archive_' || :id, 'and one for its archive');
+SELECT is((SELECT relispartition FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass), true,
+	'which is a partition');
+SELECT is((SELECT count(*)::int FROM pg_depend WHERE objid = ('finance.message_' || :id)::regclass AND deptype = 'e'), 0,
+	'and no member of the extension, so that it is dumped');
+SELECT indexes_are('finance', 'message_' || :id, ARRAY['message_' || :id || '_pkey'],
+	'its only index is its key');
+SELECT col_is_pk('finance', 'message_' || :id, 'msg_id', 'which is msg_id: claims are HOT updates');
+SELECT ok((SELECT relrowsecurity FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass),
+	'without a policy, only its owner sees it directly');
+SELECT is((SELECT count(*)::int FROM pg_policy WHERE polrelid = ('finance.message_' || :id)::regclass), 0,
+	'it has no policy');
+
+-- a claim is a HOT update
+SELECT lives_ok($$SELECT count(finance.send('tap', jsonb_build_object('n', n))) FROM generate_series(1, 20) n$$, 'send 20');
+SELECT results_eq($$SELECT (message->>'n')::int FROM finance.read('tap', 30, 20)$$,
+	$$SELECT generate_series(1, 20)$$, 'read in the order of sending');
+SELECT is((SELECT pg_stat_get_xact_tuples_hot_updated(('finance.message_' || :id)::regclass)), 20::bigint,
+	'each claim was a HOT update');
+SELECT is_empty($$SELECT * FROM finance.read('tap', 30, 20)$$, 'and claimed they are');
+
+-- ------------------------------------------------------------------------
+-- tenant row security and triggers on every table
+-- ------------------------------------------------------------------------
+SELECT ok(c.relrowsecurity AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid),
+	format('%s has row security with a policy', c.relname))
+FROM pg_class c WHERE c.relnamespace = 'finance'::regnamespace
+	AND c.relname IN ('queue', 'binding', 'subscription', 'message', 'message_archive') ORDER BY c.relname;
+SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = ('finance.' || t)::regclass AND tgname = 'config_changed'), 'A',
+	format('a change of %s is told to all sessions, whatever session_replication_role', t))
+FROM unnest('{queue,binding,subscription}'::text[]) AS t;
+
+-- a second path: constraints refuse what the functions refuse
+SELECT throws_ok(format($$INSERT INTO finance.queue (tenant_id, name) VALUES (0, %L)$$, bad), '23514', NULL,
+	format('no queue named %s', quote_nullable(replace(bad, E'\n', '\n'))))
+FROM unnest(ARRAY['', 'a b', repeat('x', 48), E'a\nb']) AS bad;
+SELECT throws_ok($$INSERT INTO finance.binding (tenant_id, pattern, queue_id) VALUES (0, 'a', -1)$$, '23503', NULL,
+	'no binding without its queue');
+SELECT throws_ok(format($$INSERT INTO finance.binding (tenant_id, pattern, queue_id) VALUES (1000000, 'a', %s)$$, :id),
+	'23503', NULL, 'no binding to the queue of another tenant');
+SELECT throws_ok(format($$INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES (repeat('x', 64), 0, %s)$$, :id),
+	'23514', NULL, 'no longer channel than NOTIFY takes');
+
+-- ------------------------------------------------------------------------
+-- the functions
+-- ------------------------------------------------------------------------
+CREATE TEMP TABLE fn AS
+SELECT p.oid::regprocedure::text AS name, p.*
+FROM pg_proc p WHERE pronamespace = 'finance'::regnamespace AND proname IN
+	('create_queue', 'drop_queue', 'purge_queue', 'list_queues', 'send', 'send_batch', 'read', 'pop', 'delete',
+	 'archive', 'set_vt', 'metrics', 'metrics_all', 'publish', 'bind_topic', 'unbind_topic', 'list_bindings',
+	 'test_routing', 'subscribe', 'unsubscribe', 'topic_matches');
+SELECT is((SELECT count(*)::int FROM fn), 23, 'all functions are there');
+SELECT is_empty($$SELECT name FROM fn WHERE prosecdef$$, 'none is SECURITY DEFINER');
+SELECT is_empty($$SELECT name FROM fn WHERE obj_description(oid, 'pg_proc') IS NULL$$, 'each has a comment');
+SELECT is_empty($$SELECT name FROM fn WHERE pronargs > 0 AND proargnames IS NULL$$, 'arguments have names');
+SELECT is_empty($$SELECT name FROM fn WHERE proname NOT IN ('topic_matches') AND proparallel <> 'u'$$,
+	'none that runs a query is parallel safe');
+
+-- ------------------------------------------------------------------------
+-- properties of msg_id
+-- ------------------------------------------------------------------------
+CREATE TEMP TABLE sent AS
+SELECT n, n % 11 AS priority, finance.send('tap', to_jsonb(n), priority => n % 11) AS msg_id FROM generate_series(1, 1100) n;
+SELECT is((SELECT count(DISTINCT msg_id)::int FROM sent), 1100, 'a msg_id is unique in its queue');
+SELECT ok((SELECT bool_and(msg_id > 0) FROM sent), 'and above zero');
+SELECT results_eq('SELECT n FROM sent ORDER BY msg_id', 'SELECT n FROM sent ORDER BY priority DESC, n',
+	'and sorts by priority, then age');
+SELECT results_eq($$SELECT message::int FROM finance.read('tap', 30, 1100)$$, 'SELECT n FROM sent ORDER BY priority DESC, n',
+	'which is the order of reading');
+
+-- ------------------------------------------------------------------------
+-- ten thousand bindings in one trie
+-- ------------------------------------------------------------------------
+SELECT lives_ok($$SELECT count(finance.create_queue('tap' || n)) FROM generate_series(1, 10) n$$, 'ten queues');
+INSERT INTO finance.binding (tenant_id, pattern, queue_id)
+SELECT 0, format('tap.acct%s.*', n), q.queue_id
+FROM generate_series(1, 10000) n JOIN finance.queue q ON q.tenant_id = 0 AND q.name = 'tap' || (n % 10 + 1);
+SELECT is(finance.publish('tap.acct77.debit', '1'), 1, 'one of ten thousand bindings matches');
+SELECT is((SELECT queue_length FROM finance.metrics('tap8')), 1::bigint, 'the right one');
+SELECT is(finance.publish('tap.acct10001.debit', '1'), 0, 'none matches');
+SELECT is(finance.publish('tap.acct77', '1'), 0, 'none matches a shorter topic');
+INSERT INTO finance.binding (tenant_id, pattern, queue_id)
+SELECT 0, p, q.queue_id FROM finance.queue q, unnest('{tap.#,tap.acct77.debit,tap.*.debit}'::text[]) p
+WHERE q.tenant_id = 0 AND q.name LIKE 'tap_%';
+SELECT is(finance.publish('tap.acct77.debit', '1'), 10, 'ten queues, each once, by 31 bindings');
+SELECT is((SELECT sum(queue_length)::int FROM finance.metrics_all() WHERE queue_name LIKE 'tap_%'), 11, 'eleven copies in all');
+
+SELECT * FROM finish();
+ROLLBACK;

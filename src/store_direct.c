@@ -1,0 +1,395 @@
+/*
+ * store_direct.c
+ *		Rows written through the table access method, without a statement.
+ *
+ * Starting a statement costs several times what writing its one row does.
+ * Here one row costs a tuple, its index entries and its WAL.
+ *
+ * Owns nothing between calls: a FinDirect lives in the query scope's memory,
+ * its relations are closed at the end and their locks (ROW EXCLUSIVE, on the
+ * parent before the partition, as a statement takes them) kept to the end of
+ * the transaction.  An ERROR leaves the clean-up to the transaction.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "query.h"
+#include "settings.h"
+#include "store_direct.h"
+
+struct FinDirect
+{
+	FinPartitioned which;
+	const Oid  *types;
+	int			ncolumns;
+	Oid			parent;			/* of the partitions */
+	Relation	table;			/* written to; NULL before the first row */
+	EState	   *estate;
+	ResultRelInfo *info;
+	TupleTableSlot *slot;		/* the new row */
+	TupleTableSlot *old_slot;	/* the row it replaces */
+	bool		indexes_open;
+	Relation	lock_index;		/* when locking: the unique index, */
+	IndexScanDesc lock_scan;	/* a scan of it under an active snapshot, */
+	int			lock_keys;		/* and its columns */
+};
+
+/* triggers whose work is done here in another way */
+static const char *const own_triggers[] = {"guard", "totals_valid"};
+
+static bool
+is_own_trigger(const Trigger *trigger)
+{
+	for (int i = 0; i < (int) lengthof(own_triggers); i++)
+	{
+		if (strcmp(trigger->tgname, own_triggers[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* is there a trigger of somebody else for the event? */
+static bool
+has_other_triggers(Relation table, int16 event)
+{
+	TriggerDesc *triggers = table->trigdesc;
+
+	if (triggers == NULL)
+		return false;
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		if ((triggers->triggers[i].tgtype & event) != 0 &&
+			!is_own_trigger(&triggers->triggers[i]))
+			return true;
+	}
+	return false;
+}
+
+/* is the table laid out as the caller will fill it? */
+static bool
+has_columns(Relation table, const Oid *types, int columns)
+{
+	TupleDesc	desc = RelationGetDescr(table);
+
+	if (desc->natts != columns)
+		return false;
+	for (int i = 0; i < columns; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || column->attgenerated != '\0' ||
+			(types != NULL && OidIsValid(types[i]) &&
+			 column->atttypid != types[i]))
+			return false;
+	}
+	return true;
+}
+
+/* what the executor refuses before it writes, we refuse */
+static void
+check_may_write(const char *command)
+{
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+}
+
+static void
+open_table(FinDirect *direct, Relation table)
+{
+	direct->table = table;
+	direct->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(direct->info, table, 0, NULL, 0);
+	direct->slot = table_slot_create(table, NULL);
+	direct->indexes_open = false;
+}
+
+static void
+close_table(FinDirect *direct)
+{
+	if (direct->table == NULL)
+		return;
+	ExecDropSingleTupleTableSlot(direct->slot);
+	if (direct->old_slot != NULL)
+		ExecDropSingleTupleTableSlot(direct->old_slot);
+	direct->old_slot = NULL;
+	if (direct->indexes_open)
+		ExecCloseIndices(direct->info);
+	table_close(direct->table, NoLock);
+	direct->table = NULL;
+}
+
+static void
+insert_index_entries(FinDirect *direct)
+{
+	if (!direct->indexes_open)
+		ExecOpenIndices(direct->info, false);
+	direct->indexes_open = true;
+	if (direct->info->ri_NumIndices > 0)
+		fin_compat_insert_index_tuples(direct->info, direct->slot,
+									   direct->estate);
+	ResetPerTupleExprContext(direct->estate);
+}
+
+FinDirect *
+fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
+{
+	FinDirect  *direct;
+
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("INSERT");
+	direct = palloc0(sizeof(FinDirect));
+	direct->which = which;
+	direct->types = types;
+	direct->ncolumns = columns;
+	direct->parent = fin_query_relation(fin_partition_parent(which));
+	direct->estate = CreateExecutorState();
+	/* with this lock held, no partition of it is detached under us */
+	LockRelationOid(direct->parent, RowExclusiveLock);
+	return direct;
+}
+
+static bool
+is_ours_to_append(const FinDirect *direct, Relation table)
+{
+	return !has_other_triggers(table, TRIGGER_TYPE_INSERT) &&
+		has_columns(table, direct->types, direct->ncolumns);
+}
+
+/*
+ * See that the partition of this id is the open one.  The parent is not kept
+ * open: making a partition needs it unused.
+ */
+static bool
+open_partition(FinDirect *direct, int64 id)
+{
+	Oid			child = fin_partition_ensure(direct->which, id);
+	Relation	parent;
+	Relation	table;
+	bool		ours;
+
+	if (direct->table != NULL && RelationGetRelid(direct->table) == child)
+		return true;
+	close_table(direct);
+	parent = table_open(direct->parent, NoLock);
+	ours = is_ours_to_append(direct, parent);
+	table_close(parent, NoLock);
+	if (!ours)
+		return false;
+	table = table_open(child, RowExclusiveLock);
+	if (table->rd_rel->relkind != RELKIND_RELATION ||
+		!table->rd_rel->relispartition || !is_ours_to_append(direct, table))
+	{
+		table_close(table, NoLock);
+		return false;
+	}
+	open_table(direct, table);
+	return true;
+}
+
+static void
+insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *slot = direct->slot;
+
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, sizeof(Datum) * direct->ncolumns);
+	memcpy(slot->tts_isnull, nulls, sizeof(bool) * direct->ncolumns);
+	ExecStoreVirtualTuple(slot);
+	ExecConstraints(direct->info, slot, direct->estate);
+	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(direct);
+}
+
+bool
+fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
+				  const bool *nulls)
+{
+	if (!open_partition(direct, id))
+		return false;
+	insert_row(direct, values, nulls);
+	return true;
+}
+
+bool
+fin_direct_insert(Oid relid, const Oid *types, int columns,
+				  const Datum *values, const bool *nulls)
+{
+	FinDirect	direct = {.types = types, .ncolumns = columns};
+	Relation	table;
+
+	if (!fin_direct_writes)
+		return false;
+	check_may_write("INSERT");
+	table = table_open(relid, RowExclusiveLock);
+	if (table->rd_rel->relkind != RELKIND_RELATION ||
+		!is_ours_to_append(&direct, table))
+	{
+		table_close(table, NoLock);
+		return false;
+	}
+	direct.estate = CreateExecutorState();
+	open_table(&direct, table);
+	insert_row(&direct, values, nulls);
+	fin_direct_end(&direct);
+	return true;
+}
+
+static bool
+is_usable_index(Relation index, Relation table)
+{
+	return index->rd_index->indrelid == RelationGetRelid(table) &&
+		index->rd_index->indisvalid && index->rd_index->indisunique &&
+		index->rd_index->indimmediate;
+}
+
+FinDirect *
+fin_direct_begin_lock(const char *name, const char *index_name, int columns,
+					  int key_columns)
+{
+	FinDirect  *direct;
+	Oid			index_oid;
+
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("SELECT FOR NO KEY UPDATE");
+	index_oid = fin_query_relation(index_name);
+	if (!OidIsValid(index_oid))
+		return NULL;
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table_open(fin_query_relation(name), RowShareLock);
+	direct->lock_index = index_open(index_oid, AccessShareLock);
+	if (!has_columns(direct->table, NULL, columns) ||
+		!is_usable_index(direct->lock_index, direct->table))
+	{
+		index_close(direct->lock_index, NoLock);
+		table_close(direct->table, NoLock);
+		return NULL;
+	}
+	direct->slot = table_slot_create(direct->table, NULL);
+	/* see what this transaction did before, as a new statement would */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	direct->lock_keys = key_columns;
+	direct->lock_scan = fin_compat_index_beginscan(direct->table,
+												   direct->lock_index,
+												   GetActiveSnapshot(),
+												   key_columns);
+	return direct;
+}
+
+static void
+refuse_lock(TM_Result result)
+{
+	if ((result == TM_Updated || result == TM_Deleted) &&
+		IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				errmsg("could not serialize access due to concurrent update"));
+	elog(ERROR, "unexpected result %d of locking a row", (int) result);
+}
+
+TupleTableSlot *
+fin_direct_lock(FinDirect *direct, ScanKey key, int needed)
+{
+	TupleTableSlot *slot = direct->slot;
+	int			flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+	ItemPointerData tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	if (!IsolationUsesXactSnapshot())
+		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	index_rescan(direct->lock_scan, key, direct->lock_keys, NULL, 0);
+	if (!index_getnext_slot(direct->lock_scan, ForwardScanDirection, slot))
+		return NULL;
+	tid = slot->tts_tid;
+	result = table_tuple_lock(direct->table, &tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(true),
+							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
+							  &failure);
+	if (result != TM_Ok)
+		refuse_lock(result);
+	slot_getsomeattrs(slot, needed);
+	return slot;
+}
+
+static void
+end_lock(FinDirect *direct)
+{
+	index_endscan(direct->lock_scan);
+	index_close(direct->lock_index, NoLock);
+	PopActiveSnapshot();
+	direct->lock_scan = NULL;
+}
+
+FinDirect *
+fin_direct_begin_update(const char *name, int columns)
+{
+	FinDirect  *direct;
+	Relation	table;
+
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("UPDATE");
+	table = table_open(fin_query_relation(name), RowExclusiveLock);
+	if (has_other_triggers(table, TRIGGER_TYPE_UPDATE) ||
+		!has_columns(table, NULL, columns))
+	{
+		table_close(table, NoLock);
+		return NULL;
+	}
+	direct = palloc0(sizeof(FinDirect));
+	direct->ncolumns = columns;
+	direct->estate = CreateExecutorState();
+	open_table(direct, table);
+	direct->old_slot = table_slot_create(table, NULL);
+	return direct;
+}
+
+void
+fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
+				  int n, const Datum *values,
+				  void (*check) (const Datum *values, const bool *nulls))
+{
+	TupleTableSlot *old = direct->old_slot;
+	TupleTableSlot *slot = direct->slot;
+
+	/* locked by us, so the version at tid is the live one */
+	if (!table_tuple_fetch_row_version(direct->table, tid, SnapshotAny, old))
+		elog(ERROR, "a row vanished while locked");
+	slot_getallattrs(old);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, old->tts_values, sizeof(Datum) * direct->ncolumns);
+	memcpy(slot->tts_isnull, old->tts_isnull, sizeof(bool) * direct->ncolumns);
+	for (int i = 0; i < n; i++)
+		slot->tts_values[columns[i]] = values[i];
+	ExecStoreVirtualTuple(slot);
+	check(slot->tts_values, slot->tts_isnull);
+	ExecConstraints(direct->info, slot, direct->estate);
+	if (fin_compat_update_tuple(direct->table, tid, slot))
+		insert_index_entries(direct);
+	ExecClearTuple(old);
+}
+
+void
+fin_direct_end(FinDirect *direct)
+{
+	if (direct->lock_scan != NULL)
+		end_lock(direct);
+	close_table(direct);
+	if (direct->estate != NULL)
+		FreeExecutorState(direct->estate);
+}

@@ -1,0 +1,75 @@
+/*
+ * store_direct.h
+ *		The second implementation behind the store's door: rows written through
+ *		the table access method, without a statement.
+ *
+ * For rows whose shape and fate are wholly ours: appended ones, and the totals
+ * of accounts that are locked.  What a statement would do besides (indexes,
+ * NOT NULL and CHECK constraints, the partition) is done by the executor's own
+ * functions; where a statement would do still more, that is where somebody
+ * attached a trigger, these refuse and the caller uses SQL.
+ *
+ * Call inside fin_query_begin/end.
+ */
+#ifndef FIN_STORE_DIRECT_H
+#define FIN_STORE_DIRECT_H
+
+#include "access/skey.h"
+#include "executor/tuptable.h"
+#include "storage/itemptr.h"
+
+#include "partition.h"
+
+typedef struct FinDirect FinDirect;
+
+/*
+ * Start appending to a partitioned table whose columns have these types, in
+ * this order (InvalidOid: any).  NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_append(FinPartitioned which,
+										  const Oid *types, int columns);
+
+/* append one row; false when this row must be written in SQL */
+extern bool fin_direct_append(FinDirect *direct, int64 id,
+							  const Datum *values, const bool *nulls);
+
+/*
+ * Insert one row into a table laid out so; false when it must be done in SQL.
+ * A row of a partition must be one of its own: that is not checked.
+ */
+extern bool fin_direct_insert(Oid relid, const Oid *types, int columns,
+							  const Datum *values, const bool *nulls);
+
+/*
+ * Start locking rows of a plain table by a unique index, whose columns and
+ * which rows exist never change.  NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_lock(const char *table, const char *index,
+										int columns, int key_columns);
+
+/*
+ * Lock (FOR NO KEY UPDATE) the row of this key in its newest version, as the
+ * statement would: waiting for who changes it, and refusing with 40001 what the
+ * snapshot of REPEATABLE READ does not see.  The row, its columns 0 to
+ * 'needed' - 1 filled, or NULL when there is none; good until the next call.
+ */
+extern TupleTableSlot *fin_direct_lock(FinDirect *direct, ScanKey key,
+									   int needed);
+
+/*
+ * Start updating a plain table.  NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_update(const char *table, int columns);
+
+/*
+ * Replace columns[0..n-1] (from 0) of the row at 'tid', which this transaction
+ * has locked.  check: called with all values of the new row.
+ */
+extern void fin_direct_update(FinDirect *direct, ItemPointer tid,
+							  const int *columns, int n, const Datum *values,
+							  void (*check) (const Datum *values,
+											 const bool *nulls));
+
+extern void fin_direct_end(FinDirect *direct);
+
+#endif							/* FIN_STORE_DIRECT_H */

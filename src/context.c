@@ -123,6 +123,13 @@ find_cached_tenant(int32 tenant_id)
 	return load_tenant(tenant_id);
 }
 
+static bool
+is_open_to(const Tenant *tenant, Oid user)
+{
+	return !OidIsValid(tenant->member_role) ||
+		has_privs_of_role(user, tenant->member_role);
+}
+
 static void
 check_tenant(int32 tenant_id)
 {
@@ -133,8 +140,7 @@ check_tenant(int32 tenant_id)
 				errcode(ERRCODE_FIN_UNKNOWN_TENANT),
 				errmsg("tenant %d does not exist", tenant_id),
 				errhint("Create it with finance.create_tenant(), or set finance.tenant to one that exists."));
-	if (OidIsValid(tenant->member_role) &&
-		!has_privs_of_role(GetUserId(), tenant->member_role))
+	if (!is_open_to(tenant, GetUserId()))
 		ereport(ERROR,
 				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("permission denied for tenant %d", tenant_id),
@@ -337,7 +343,25 @@ finance_is_tenant_visible(PG_FUNCTION_ARGS)
 	if (PG_GETARG_INT32(0) != fin_tenant)
 		PG_RETURN_BOOL(false);
 	tenant = find_cached_tenant(fin_tenant);
-	PG_RETURN_BOOL(tenant != NULL &&
-				   (!OidIsValid(tenant->member_role) ||
-					has_privs_of_role(GetUserId(), tenant->member_role)));
+	PG_RETURN_BOOL(tenant != NULL && is_open_to(tenant, GetUserId()));
+}
+
+PG_FUNCTION_INFO_V1(finance_may_see_tenant);
+
+/*
+ * finance._may_see_tenant(tenant_id int) returns boolean
+ *
+ * For security definer functions that look at all tenants: whether the outer
+ * user, that of SET ROLE or the session, may see this one's rows.  The owner
+ * of the extension sees all, also what is left of a tenant that is gone.
+ */
+Datum
+finance_may_see_tenant(PG_FUNCTION_ARGS)
+{
+	Tenant	   *tenant;
+
+	if (has_privs_of_role(GetOuterUserId(), fin_query_owner()))
+		PG_RETURN_BOOL(true);
+	tenant = find_cached_tenant(PG_GETARG_INT32(0));
+	PG_RETURN_BOOL(tenant != NULL && is_open_to(tenant, GetOuterUserId()));
 }

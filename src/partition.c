@@ -12,7 +12,7 @@
  * indexes, and attaching to a parent that came with CREATE EXTENSION, indexes
  * and all, would already have made them: restoring would fail.
  *
- * Locks: making one holds SHARE UPDATE EXCLUSIVE on the parent until the end
+ * Locks: making one holds SHARE UPDATE EXCLUSIVE on both parents until the end
  * of the transaction, which readers and writers of other months do not notice.
  * Owns: per table, the id range known to be covered, forgotten whenever the
  * parent's relation cache entry is invalidated.
@@ -120,11 +120,27 @@ make_partition(const Partitioned *table, const char *name, int month)
 							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 							   parent, name, month_floor(month),
 							   month_floor(month + 1)));
+	/* no policy: whoever is granted the partition itself sees nothing in it */
+	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ROW LEVEL SECURITY",
+							   name));
 	fin_query_utility(psprintf("CREATE TRIGGER guard BEFORE %s ON finance.%s"
 							   " FOR EACH STATEMENT EXECUTE FUNCTION finance.%s()",
 							   table->guard_events, name, table->guard));
 	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ALWAYS TRIGGER guard",
 							   name));
+}
+
+/*
+ * One maker at a time; the second finds the work of the first.  Both parents
+ * are locked, whichever is wanted: a transaction that needs months of both
+ * would else meet another that needs them in the other order.
+ */
+static void
+lock_out_other_makers(void)
+{
+	for (int i = 0; i < (int) lengthof(partitioned); i++)
+		LockRelationOid(fin_query_relation(partitioned[i].cache.table),
+						ShareUpdateExclusiveLock);
 }
 
 /* OID of the month's partition, made if it is not there */
@@ -133,13 +149,11 @@ ensure_month(Partitioned *table, int month)
 {
 	char	   *name = psprintf("%s_%04d_%02d", table->cache.table,
 								month / 12, month % 12 + 1);
-	Oid			parent = fin_query_relation(table->cache.table);
 	Oid			child = fin_query_relation(name);
 
 	if (!OidIsValid(child))
 	{
-		/* one maker at a time; the second finds the work of the first */
-		LockRelationOid(parent, ShareUpdateExclusiveLock);
+		lock_out_other_makers();
 		child = fin_query_relation(name);
 		if (!OidIsValid(child))
 		{
@@ -172,24 +186,39 @@ fin_partition_ensure(FinPartitioned which, int64 id)
 	if (table->cache.valid && id >= table->known_from && id < table->known_to)
 		return table->known_child;
 	month = month_of(id);
+	table->known_from = table->known_to = 0;	/* nothing, should this fail */
 	fin_cache_loading(&table->cache);
-	table->known_from = table->known_to = 0;	/* an ERROR leaves nothing known */
 	table->known_child = ensure_month(table, month);
 	table->known_from = month_floor(month);
 	table->known_to = month_floor(month + 1);
 	return table->known_child;
 }
 
-void
+static FinQuery select_any_record =
+{
+	.sql = "SELECT tenant_id FROM finance.audit_record LIMIT 1",
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+};
+
+/*
+ * Not before something was recorded: while a dump is being restored, which
+ * makes the extension first, then its own partitions, then fills them, ours
+ * would be in their way.
+ */
+bool
 fin_partition_ahead(void)
 {
 	int			month = month_of(fin_ident_floor(GetCurrentTimestamp()));
 
+	if (fin_query_run(&select_any_record, NULL, NULL, 1) == 0)
+		return false;
 	for (int i = 0; i < (int) lengthof(partitioned); i++)
 	{
 		for (int ahead = 0; ahead <= FIN_PARTITIONS_AHEAD; ahead++)
 			(void) ensure_month(&partitioned[i], month + ahead);
 	}
+	return true;
 }
 
 void

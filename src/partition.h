@@ -19,8 +19,11 @@ extern Oid	fin_partition_ensure(FinPartitioned table, int64 id);
 /* name of the partitioned table, in schema finance */
 extern const char *fin_partition_parent(FinPartitioned table);
 
-/* worker's chore: the current and the next two months of each table */
-extern void fin_partition_ahead(void);
+/*
+ * Worker's chore: the current and the next two months of each table.  False
+ * when nothing was ever recorded, and nothing made.
+ */
+extern bool fin_partition_ahead(void);
 
 extern void fin_partition_init(void);
 

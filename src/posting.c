@@ -22,6 +22,7 @@
 
 #include "lib/qunique.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "audit.h"
@@ -266,6 +267,17 @@ first_difference(const FinOrder *order, int64 from_id, int64 to_id,
 	return NULL;
 }
 
+/* a strict caller takes an answer for money moved */
+static void
+refuse_replayed_rejection(const FinOrder *order, const char *rule)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_RISK_REJECTED),
+			errmsg("transfer rejected by risk rule \"%s\"", rule),
+			errdetail("It was rejected when idempotency key \"%s\" was first used.",
+					  order->key));
+}
+
 /*
  * The outcome of an earlier order of this set, whose row is not written yet;
  * false when it is not of this set.
@@ -302,18 +314,6 @@ read_outcome(Posting *posting, int i, int64 transfer_id)
 												 posting->memory);
 }
 
-/* strict callers take an answer for money moved, the first time and later */
-static void
-refuse_rejected_again(const FinOrder *order, const FinOutcome *outcome)
-{
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_RISK_REJECTED),
-			errmsg("transfer rejected by risk rule \"%s\"",
-				   outcome->rule != NULL ? outcome->rule : ""),
-			errdetail("Idempotency key \"%s\" stands for transfer " INT64_FORMAT ", which was rejected.",
-					  order->key, outcome->row.id));
-}
-
 static void
 replay(Posting *posting, int i)
 {
@@ -337,8 +337,8 @@ replay(Posting *posting, int i)
 							 &outcome->row, &key);
 	if (field != NULL)
 		refuse_reused_key(order, key.transfer_id, field);
-	if (order->strict && !outcome->row.completed)
-		refuse_rejected_again(order, outcome);
+	if (!outcome->row.completed && order->strict)
+		refuse_replayed_rejection(order, outcome->rule);
 	outcome->replayed = true;
 }
 
@@ -649,6 +649,13 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	posting.to_ids = palloc(sizeof(int64) * n);
 	posting.rejections = palloc0(sizeof(FinVerdict *) * n);
 	find_and_lock(&posting);
+
+	/*
+	 * The server reads invalidations when it first locks a table, so in a
+	 * transaction that posted before, rules, time zones and bindings committed
+	 * since would stay unseen; also those of while we waited for the accounts.
+	 */
+	AcceptInvalidationMessages();
 
 	now = fin_ident_now();
 	posting.recorded_at = GetCurrentTimestamp();

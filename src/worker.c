@@ -47,6 +47,7 @@
 #include "worker.h"
 
 #define FIN_PARTITION_INTERVAL_US	(3600 * USECS_PER_SEC)
+#define FIN_PARTITION_RETRY_US		(10 * USECS_PER_SEC)	/* nothing used yet */
 
 typedef struct Chore
 {
@@ -66,6 +67,7 @@ static int	my_slot;
 /* ---- the chore of making partitions ahead ---- */
 
 static TimestampTz partitions_made_at = 0;
+static bool partitions_made;	/* at the last look */
 
 static TimestampTz
 partition_due(TimestampTz now)
@@ -73,7 +75,8 @@ partition_due(TimestampTz now)
 	if (now < partitions_made_at)	/* the clock stepped back */
 		return now;
 	return partitions_made_at == 0 ? now :
-		partitions_made_at + FIN_PARTITION_INTERVAL_US;
+		partitions_made_at +
+		(partitions_made ? FIN_PARTITION_INTERVAL_US : FIN_PARTITION_RETRY_US);
 }
 
 static void
@@ -82,7 +85,7 @@ partition_run(TimestampTz now)
 	FinQueryScope scope;
 
 	fin_query_begin(&scope);
-	fin_partition_ahead();
+	partitions_made = fin_partition_ahead();
 	fin_query_end(&scope);
 }
 

@@ -35,6 +35,7 @@ poll_ok($node, "SELECT ($workers) = 0",
 # CREATE EXTENSION
 $node->safe_psql('postgres', 'CREATE EXTENSION finance');
 poll_ok($node, running('postgres'), 'CREATE EXTENSION starts the worker');
+$node->safe_psql('postgres', "SELECT finance.create_account('a', 'EUR')");
 poll_ok(
 	$node,
 	"SELECT count(*) >= 3 FROM pg_inherits WHERE inhparent = 'finance.transfer'::regclass",
@@ -54,6 +55,7 @@ $node->safe_psql('postgres',
 	'BEGIN; DROP EXTENSION finance CASCADE; CREATE EXTENSION finance; COMMIT');
 poll_ok($node, running('postgres'),
 	'a worker runs after both in one transaction');
+$node->safe_psql('postgres', "SELECT finance.create_account('a', 'EUR')");
 poll_ok(
 	$node,
 	"SELECT count(*) >= 3 FROM pg_inherits WHERE inhparent = 'finance.transfer'::regclass",

@@ -222,6 +222,24 @@ set_texts(const char *session_user, const char *actor, const char *user_agent)
 }
 
 /*
+ * The name of a role, which is common to all databases: one made in a database
+ * of another encoding may not be valid in ours, and a dump of what is not
+ * cannot be restored.
+ */
+static void
+copy_role_name(char *name, Oid role)
+{
+	strlcpy(name, GetUserNameFromId(role, false), NAMEDATALEN);
+	if (pg_verifymbstr(name, strlen(name), true))
+		return;
+	for (char *c = name; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
+	}
+}
+
+/*
  * Names of the users, looked up again only when the user changes.  The actor
  * is the outer user, that of SET ROLE or the session: within SECURITY DEFINER
  * functions the current user is their owner, who did not ask for anything.
@@ -239,14 +257,12 @@ fill_texts(void)
 	if (session_user != GetSessionUserId())
 	{
 		session_user = GetSessionUserId();
-		strlcpy(session_name, GetUserNameFromId(session_user, false),
-				NAMEDATALEN);
+		copy_role_name(session_name, session_user);
 	}
 	if (outer_user != GetOuterUserId())
 	{
 		outer_user = GetOuterUserId();
-		strlcpy(outer_name, GetUserNameFromId(outer_user, false),
-				NAMEDATALEN);
+		copy_role_name(outer_name, outer_user);
 	}
 	set_texts(session_name,
 			  actor != NULL ? actor : outer_name,

@@ -30,6 +30,7 @@ static FinQuery insert_rule =
 	.argtypes = {INT4OID, TEXTOID, TEXTOID, NUMERICOID, INT8OID, TEXTOID,
 	TIMEOID, TIMEOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery delete_rule =
@@ -38,6 +39,7 @@ static FinQuery delete_rule =
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_DELETE,
+	.fires_triggers = true,
 };
 
 static FinQuery update_enabled =
@@ -47,6 +49,7 @@ static FinQuery update_enabled =
 	.nargs = 3,
 	.argtypes = {INT4OID, TEXTOID, BOOLOID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery insert_blocked =
@@ -57,6 +60,7 @@ static FinQuery insert_blocked =
 	.nargs = 3,
 	.argtypes = {INT4OID, INT8OID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery delete_blocked =
@@ -66,6 +70,7 @@ static FinQuery delete_blocked =
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
 	.expect = SPI_OK_DELETE,
+	.fires_triggers = true,
 };
 
 static FinQuery find_currency =

@@ -160,11 +160,12 @@ static FinQuery write_account =
 	.sql = "UPDATE finance._account SET version = $3, last_transfer_id = $4,"
 	" spent_on = $5, debits_posted = $6, credits_posted = $7,"
 	" debits_pending = $8, credits_pending = $9, spent = $10"
-	" WHERE tenant_id = $1 AND account_id = $2",
-	.nargs = 10,
+	" WHERE tenant_id = $1 AND account_id = $2 AND version = $11",
+	.nargs = 11,
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID},
+	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinAccountStatus
@@ -213,6 +214,7 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->account_id = DatumGetInt64(values[0]);
 	account->scale = scale;
 	account->version = DatumGetInt64(values[3]);
+	account->stored_version = account->version;
 	account->last_transfer_id = DatumGetInt64(values[4]);
 	account->spent_on = DatumGetDateADT(values[6]);
 	account->debits_posted = stored_amount(values[7], scale);
@@ -323,14 +325,19 @@ totals_of(const FinAccount *account, Datum *values)
 static void
 write_account_sql(int32 tenant_id, const FinAccount *account)
 {
-	Datum		values[2 + TOTALS_COLUMNS];
+	Datum		values[3 + TOTALS_COLUMNS];
 
 	values[0] = Int32GetDatum(tenant_id);
 	values[1] = Int64GetDatum(account->account_id);
 	totals_of(account, values + 2);
+	values[2 + TOTALS_COLUMNS] = Int64GetDatum(account->stored_version);
+	/* ours to write since it was locked, but for triggers in between */
 	if (fin_query_run(&write_account, values, NULL, 0) != 1)
-		elog(ERROR, "account " INT64_FORMAT " vanished while locked",
-			 account->account_id);
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("account \"%s\" cannot be written", account->code),
+				errdetail("A trigger changed it while its transfer was being written, or refused the new row."),
+				errhint("Transfer in a trigger on finance.transfer, not on finance._account."));
 }
 
 void
@@ -384,6 +391,7 @@ static FinQuery insert_transfer =
 		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_transfer =
@@ -452,7 +460,11 @@ write_transfer_sql(int64 id, Datum *values, const bool *nulls)
 	for (int i = 0; i < TRANSFER_COLUMNS; i++)
 		flags[i] = nulls[i] ? 'n' : ' ';
 	(void) fin_partition_ensure(FIN_PARTITIONED_TRANSFER, id);
-	fin_query_run(&insert_transfer, values, flags, 0);
+	if (fin_query_run(&insert_transfer, values, flags, 0) != 1)
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("transfer " INT64_FORMAT " cannot be written", id),
+				errdetail("A trigger or rule on finance.transfer suppressed its row."));
 }
 
 void
@@ -598,6 +610,7 @@ static FinQuery insert_decision =
 	.nargs = 7,
 	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_rejection =

@@ -231,7 +231,7 @@ DELETE FROM finance._account;
 \echo :LAST_ERROR_SQLSTATE
 -- the constraint holds whoever writes, and whatever he sets
 SET session_replication_role = replica;
-SELECT pg_temp.attempt('UPDATE finance._account SET ' || change || ' WHERE tenant_id = ' || :tenant)
+SELECT pg_temp.attempt('UPDATE finance._account SET ' || change || ' WHERE code = ''source'' AND tenant_id = ' || :tenant)
 FROM (VALUES (1, 'debits_posted = ''NaN'''), (2, 'credits_posted = ''Infinity'''), (3, 'debits_pending = -1'), (4, 'credits_pending = ''NaN'''),
 	(5, 'spent = -0.01'), (6, 'debits_posted = NULL'), (8, 'max_balance = -1e30'), (9, 'min_available = 1e30'),
 	(10, 'min_available = ''NaN''')) AS v (n, change) ORDER BY n;

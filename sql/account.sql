@@ -15,7 +15,7 @@ BEGIN
 	RETURN 'no error';
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-	RETURN concat_ws(' | ', SQLSTATE, message, nullif(detail, ''));
+	RETURN regexp_replace(concat_ws(' | ', SQLSTATE, message, nullif(detail, '')), '\m\d{17,19}\M', '<id>', 'g');
 END $$;
 
 -- everything there is, as one number
@@ -229,12 +229,13 @@ UPDATE finance.account_change SET reason = NULL;
 \echo :LAST_ERROR_SQLSTATE
 DELETE FROM finance._account;
 \echo :LAST_ERROR_SQLSTATE
--- the constraint holds whoever writes
-\set VERBOSITY terse
-UPDATE finance._account SET debits_posted = 'NaN' WHERE code = 'source';
-\echo :LAST_ERROR_SQLSTATE
-UPDATE finance._account SET min_available = 0 WHERE code = 'overdraft';
-\echo :LAST_ERROR_SQLSTATE
+-- the constraint holds whoever writes, and whatever he sets
+SET session_replication_role = replica;
+SELECT pg_temp.attempt('UPDATE finance._account SET ' || change || ' WHERE code = ''source'' AND tenant_id = ' || :tenant)
+FROM (VALUES (1, 'debits_posted = ''NaN'''), (2, 'credits_posted = ''Infinity'''), (3, 'debits_pending = -1'), (4, 'credits_pending = ''NaN'''),
+	(5, 'spent = -0.01'), (6, 'debits_posted = NULL'), (8, 'max_balance = -1e30'), (9, 'min_available = 1e30'),
+	(10, 'min_available = ''NaN''')) AS v (n, change) ORDER BY n;
+RESET session_replication_role;
 
 SELECT pg_temp.attempt($$SELECT finance.balance('nobody')$$);
 SELECT pg_temp.attempt($$SELECT finance.balance(NULL)$$);

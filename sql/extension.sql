@@ -3,6 +3,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS finance;
 \set here :DBNAME
+\set SHOW_CONTEXT never
 DROP DATABASE IF EXISTS regress_finance_extension;
 CREATE DATABASE regress_finance_extension;
 \c regress_finance_extension

@@ -44,7 +44,7 @@ BEGIN
 	BEGIN
 		-- all that stands in the way of a superuser
 		ALTER TABLE finance._account DISABLE TRIGGER guard;
-		ALTER TABLE finance._account DROP CONSTRAINT account_totals_valid;
+		ALTER TABLE finance._account DISABLE TRIGGER totals_valid;
 		ALTER TABLE finance.account_change DISABLE TRIGGER guard;
 		ALTER TABLE finance.transfer DISABLE TRIGGER guard;
 		EXECUTE replace(statement, '{here}', 'tenant_id = ' || current_setting('finance.tenant'));

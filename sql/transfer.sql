@@ -257,11 +257,12 @@ BEGIN
 	RAISE EXCEPTION 'failed at %', TG_TABLE_NAME USING ERRCODE = 'XX999';
 END $$;
 
-CREATE FUNCTION pg_temp.try_failing(target text, how text, arguments text) RETURNS text
+CREATE FUNCTION pg_temp.try_failing(target text, how text, arguments text, direct text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
 BEGIN
+	PERFORM set_config('finance.direct_writes', direct, true);
 	EXECUTE format('CREATE TRIGGER fail AFTER INSERT OR UPDATE ON finance.%I'
 		' FOR EACH ROW EXECUTE FUNCTION pg_temp.fail(%L)', target, how);
 	SELECT concat_ws(' | ', t.result, t.changed) INTO result FROM pg_temp.try(arguments) AS t;
@@ -269,14 +270,15 @@ BEGIN
 	RETURN regexp_replace(result, '(_\d+)+', '', 'g');	-- partitions
 END $$;
 
--- in the order in which posting writes
-SELECT target, how, pg_temp.try_failing(target, how, arguments)
+-- in the order in which posting writes; what comes before written either way
+SELECT target, how, direct, pg_temp.try_failing(target, how, arguments, direct)
 FROM (VALUES (1, 'idempotency_key'), (2, 'transfer'), (3, 'risk_decision'), (4, 'audit_record'),
 		(5, 'message'), (6, '_account')) AS t (n, target)
 	CROSS JOIN (VALUES ('error'), ('cancel')) AS h (how)
+	CROSS JOIN (VALUES ('on'), ('off')) AS d (direct)
 	CROSS JOIN LATERAL (VALUES (format('%L, %L, %s, idempotency_key => ''fails''', 'source', 'alice',
 		CASE target WHEN 'risk_decision' THEN 1000.01 ELSE 10 END))) AS a (arguments)
-ORDER BY n, how DESC;
+ORDER BY n, how DESC, direct DESC;
 -- nor has the session kept anything of it
 SELECT status, replayed FROM finance.transfer('source', 'alice', 10, idempotency_key => 'fails');
 SELECT * FROM finance.check_integrity();

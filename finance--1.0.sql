@@ -99,7 +99,8 @@ CREATE TABLE finance.currency (
 COMMENT ON TABLE finance.currency IS
 'currencies and how many decimals each has; ISO 4217 is seeded, create_currency() adds';
 
--- ISO 4217 list one, as of 2025: funds codes included, metals and test codes not
+-- ISO 4217 list one, as of 2026: funds codes included; what has no minor unit
+-- (metals, bond units, special drawing rights, test codes) is not
 INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('AED', 2, 'UAE Dirham', true),
 	('AFN', 2, 'Afghani', true),
@@ -256,6 +257,7 @@ INSERT INTO finance.currency (code, minor_units, name, iso) VALUES
 	('VND', 0, 'Dong', true),
 	('VUV', 0, 'Vatu', true),
 	('WST', 2, 'Tala', true),
+	('XAD', 2, 'Arab Accounting Dinar', true),
 	('XAF', 0, 'CFA Franc BEAC', true),
 	('XCD', 2, 'East Caribbean Dollar', true),
 	('XCG', 2, 'Caribbean Guilder', true),
@@ -356,6 +358,8 @@ CREATE TABLE finance.account_change (
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the entries they account for every version';
+COMMENT ON COLUMN finance.account_change.version IS
+'version of the account after this change';
 
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_change
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -470,6 +474,12 @@ CREATE TABLE finance.risk_rule (
 );
 COMMENT ON TABLE finance.risk_rule IS
 'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.threshold IS
+'highest amount that passes, in units of the transfer''s currency';
+COMMENT ON COLUMN finance.risk_rule.account_id IS
+'only what this account pays; null: any';
+COMMENT ON COLUMN finance.risk_rule.window_start IS
+'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
 
 CREATE TABLE finance.risk_list (
 	tenant_id	integer NOT NULL,
@@ -516,7 +526,7 @@ ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
 CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
 COMMENT ON FUNCTION finance.id_time(bigint) IS
-'the millisecond in which an id was drawn';
+'the millisecond in which an id was drawn; not for msg_id, which begins with the priority';
 CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
 COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
@@ -598,7 +608,7 @@ CREATE FUNCTION finance.transfer(from_account text, to_account text, amount nume
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
 COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
 	type text DEFAULT 'transfer',
@@ -609,7 +619,7 @@ CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount 
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
 COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
-'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer';
+'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 
 -- ------------------------------------------------------------------------
 -- functions: risk
@@ -1144,6 +1154,12 @@ SELECT finance._worker_wanted();
 -- ========================================================================
 
 
+CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_may_see_tenant';
+COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
+'whether the outer user is a member of the tenant''s role or owns the extension';
+
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -1174,7 +1190,7 @@ WITH side AS (
 		UNION ALL
 		SELECT c.tenant_id, c.account_id, c.version FROM finance.account_change c) v
 	GROUP BY 1, 2
-)
+), breach (invariant, tenant_id, object, expected, found) AS MATERIALIZED (
 -- I1 the book balances, per tenant and currency
 SELECT 'I1 debits = credits', a.tenant_id, 'currency ' || a.currency,
 	'posted ' || sum(a.debits_posted) || ', pending ' || sum(a.debits_pending),
@@ -1264,12 +1280,18 @@ FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT w.tenant_id, w.queue_id FROM finance.message w
+	UNION
+	SELECT d.tenant_id, d.queue_id FROM finance.message_archive d) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
+)
+-- a breach tells accounts and amounts: only to whom they may be told
+SELECT b.invariant, b.tenant_id, b.object, b.expected, b.found
+FROM breach b WHERE finance._may_see_tenant(b.tenant_id)
 $$;
 COMMENT ON FUNCTION finance.check_integrity() IS
-'one row for each breach of an invariant: what, where, expected and found; no row when all hold';
+'one row for each breach of an invariant in the tenants the user is a member of: what, where, expected and found; no row when all hold';
 
 -- ------------------------------------------------------------------------
 -- who may do what: nobody anything, until the owner grants it
@@ -1278,7 +1300,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what an app, an operator or an auditor needs';
+'grants a role what level app, operator or auditor needs';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
 

@@ -3,7 +3,12 @@
  *		finance.grant_access(): the GRANTs a role needs, in one call.
  *
  * Owns the lists of what each level may do.  Nothing is granted to anyone
- * until the owner calls it.  Takes the locks of GRANT.
+ * until the owner calls it.
+ *
+ * Locks: GRANT takes none on tables, and fails when somebody changes the same
+ * catalog row, as making a partition does; so SHARE UPDATE EXCLUSIVE on the
+ * partitioned tables until the end of the transaction, in the order in which
+ * partition.c and the queues take it.
  */
 #include "postgres.h"
 
@@ -148,6 +153,9 @@ finance_grant_access(PG_FUNCTION_ARGS)
 	(void) fin_context();
 
 	fin_query_begin(&scope);
+	fin_query_utility("LOCK TABLE ONLY finance.transfer,"
+					  " ONLY finance.audit_record, ONLY finance.message"
+					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
 	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,
 							   role));

@@ -41,6 +41,7 @@ static FinQuery insert_account =
 	.argtypes = {INT8OID, INT4OID, INT2OID, TIMESTAMPTZOID, NUMERICOID,
 	NUMERICOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery update_status =
@@ -50,6 +51,7 @@ static FinQuery update_status =
 	.nargs = 4,
 	.argtypes = {INT4OID, INT8OID, TEXTOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery update_limits =
@@ -59,6 +61,7 @@ static FinQuery update_limits =
 	.nargs = 5,
 	.argtypes = {INT4OID, INT8OID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery insert_change =
@@ -70,6 +73,7 @@ static FinQuery insert_change =
 	.argtypes = {INT4OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
 	TEXTOID, TIMESTAMPTZOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_balance =
@@ -241,6 +245,7 @@ record_change(const FinContext *context, const FinAccount *account,
 	values[7] = CStringGetTextDatum(context->actor);
 	values[8] = TimestampTzGetDatum(GetCurrentTimestamp());
 	fin_query_run(&insert_change, values, nulls, 0);
+	fin_context_resume(context);
 
 	initStringInfo(&request);
 	fin_json_text(&request, "code", account->code);
@@ -318,7 +323,7 @@ finance_create_account(PG_FUNCTION_ARGS)
 	FinAccount	account = {0};
 	char	   *currency;
 	Jsonb	   *metadata = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 
 	account.code = fin_argument_text(fcinfo, 0, "code", FIN_CODE_LENGTH_MAX);
@@ -340,6 +345,7 @@ finance_create_account(PG_FUNCTION_ARGS)
 	check_within_limits(&account);
 	account.account_id = fin_ident_next(0);
 	write_new_account(context, &account, metadata);
+	fin_context_resume(context);
 	audit_account("create_account", &account, new_account_json(&account), NULL);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(account.account_id);
@@ -403,7 +409,7 @@ finance_set_account_status(PG_FUNCTION_ARGS)
 	char	   *reason = fin_argument_text_or_null(fcinfo, 2, "reason",
 												   FIN_REASON_LENGTH_MAX);
 	FinAccountStatus wanted = status_argument(status);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	FinAccount	account;
 
@@ -448,7 +454,7 @@ finance_set_account_limits(PG_FUNCTION_ARGS)
 	Numeric		max_balance = fin_argument_numeric(fcinfo, 2, "max_balance", false);
 	char	   *reason = fin_argument_text_or_null(fcinfo, 3, "reason",
 												   FIN_REASON_LENGTH_MAX);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	FinAccount	account;
 	Datum		values[5];

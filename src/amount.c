@@ -191,11 +191,36 @@ fin_amount_encode(FinAmount amount, int scale)
 	return number;
 }
 
+/* sign, 39 digits, point, terminator */
+#define TEXT_SIZE 48
+
 char *
 fin_amount_text(FinAmount amount, int scale)
 {
-	return DatumGetCString(DirectFunctionCall1(numeric_out,
-											   NumericGetDatum(fin_amount_encode(amount, scale))));
+	uint128		rest = (uint128) (amount < 0 ? -amount : amount);
+	char		buffer[TEXT_SIZE];
+	char	   *first = buffer + TEXT_SIZE - 1;
+	int			decimals = 0;
+
+	*first = '\0';
+	do
+	{
+		/* 18 digits at a time: 128-bit division is slow */
+		uint64		part = (uint64) (rest % power_of_ten[18]);
+
+		rest /= power_of_ten[18];
+		for (int i = 0; i < 18 && (part != 0 || rest != 0 || decimals <= scale); i++)
+		{
+			if (decimals == scale && scale > 0)
+				*--first = '.';
+			*--first = (char) ('0' + part % 10);
+			part /= 10;
+			decimals++;
+		}
+	} while (rest != 0 || decimals <= scale);
+	if (amount < 0)
+		*--first = '-';
+	return pstrdup(first);
 }
 
 static void

@@ -60,6 +60,7 @@ static FinQuery insert_records =
 	.sql = "INSERT INTO finance.audit_record (" RECORD_COLUMNS ")"
 	" SELECT n.* FROM " NEW_RECORDS " n",
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 /* what all records of one call share */

@@ -31,6 +31,7 @@ static FinQuery insert_tenant =
 	.nargs = 3,
 	.argtypes = {TEXTOID, TEXTOID, OIDOID},
 	.expect = SPI_OK_INSERT_RETURNING,
+	.fires_triggers = true,
 };
 
 static FinQuery update_zone =
@@ -39,6 +40,7 @@ static FinQuery update_zone =
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery replace_tenant =
@@ -57,6 +59,7 @@ static FinQuery insert_currency =
 	.nargs = 3,
 	.argtypes = {TEXTOID, INT4OID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static char *

@@ -106,4 +106,13 @@
 #define FIN_COMPAT_UNPIN_SEARCH_PATH(nest)	FIN_COMPAT_SUSPEND_SEARCH_PATH()
 #endif
 
+/* 18 added an argument for EXPLAIN ANALYZE */
+#if PG_VERSION_NUM >= 180000
+#define fin_compat_index_beginscan(table, index, snapshot, keys) \
+	index_beginscan(table, index, snapshot, NULL, keys, 0)
+#else
+#define fin_compat_index_beginscan(table, index, snapshot, keys) \
+	index_beginscan(table, index, snapshot, keys, 0)
+#endif
+
 #endif							/* FIN_COMPAT_H */

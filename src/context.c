@@ -49,7 +49,11 @@ static FinCache tenant_cache = {.table = "tenant"};
 static Tenant tenants[FIN_TENANT_CACHE_MAX];
 static int	ntenants = 0;
 
-static FinContext context;
+static FinContext context;		/* its texts are these, never others' memory */
+static char session_text[NAMEDATALEN];
+static char actor_text[FIN_ACTOR_LENGTH_MAX + 1];
+static char user_agent_text[FIN_USER_AGENT_LENGTH_MAX + 1];
+
 static LocalTransactionId current_lxid = InvalidLocalTransactionId;
 static pg_uuid_t transaction_trace;
 static int32 transaction_sequence;
@@ -119,6 +123,13 @@ find_cached_tenant(int32 tenant_id)
 	return load_tenant(tenant_id);
 }
 
+static bool
+is_open_to(const Tenant *tenant, Oid user)
+{
+	return !OidIsValid(tenant->member_role) ||
+		has_privs_of_role(user, tenant->member_role);
+}
+
 static void
 check_tenant(int32 tenant_id)
 {
@@ -129,8 +140,7 @@ check_tenant(int32 tenant_id)
 				errcode(ERRCODE_FIN_UNKNOWN_TENANT),
 				errmsg("tenant %d does not exist", tenant_id),
 				errhint("Create it with finance.create_tenant(), or set finance.tenant to one that exists."));
-	if (OidIsValid(tenant->member_role) &&
-		!has_privs_of_role(GetUserId(), tenant->member_role))
+	if (!is_open_to(tenant, GetUserId()))
 		ereport(ERROR,
 				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("permission denied for tenant %d", tenant_id),
@@ -196,18 +206,35 @@ fill_client_address(void)
 	known = true;
 }
 
+/* copied: the memory of a setting goes when it is set, also by a trigger */
+static void
+set_texts(const char *session_user, const char *actor, const char *user_agent)
+{
+	strlcpy(session_text, session_user, sizeof(session_text));
+	context.session_user = session_text;
+	strlcpy(actor_text, actor, sizeof(actor_text));
+	context.actor = actor_text;
+	context.user_agent = NULL;
+	if (user_agent == NULL)
+		return;
+	strlcpy(user_agent_text, user_agent, sizeof(user_agent_text));
+	context.user_agent = user_agent_text;
+}
+
 /*
  * Names of the users, looked up again only when the user changes.  The actor
  * is the outer user, that of SET ROLE or the session: within SECURITY DEFINER
  * functions the current user is their owner, who did not ask for anything.
  */
 static void
-fill_users(void)
+fill_texts(void)
 {
 	static Oid	session_user = InvalidOid;
 	static Oid	outer_user = InvalidOid;
 	static char session_name[NAMEDATALEN];
 	static char outer_name[NAMEDATALEN];
+	const char *actor = checked_text(fin_actor, "finance.actor",
+									 FIN_ACTOR_LENGTH_MAX);
 
 	if (session_user != GetSessionUserId())
 	{
@@ -221,11 +248,10 @@ fill_users(void)
 		strlcpy(outer_name, GetUserNameFromId(outer_user, false),
 				NAMEDATALEN);
 	}
-	context.session_user = session_name;
-	context.actor = checked_text(fin_actor, "finance.actor",
-								 FIN_ACTOR_LENGTH_MAX);
-	if (context.actor == NULL)
-		context.actor = outer_name;
+	set_texts(session_name,
+			  actor != NULL ? actor : outer_name,
+			  checked_text(fin_user_agent, "finance.user_agent",
+						   FIN_USER_AGENT_LENGTH_MAX));
 }
 
 const FinContext *
@@ -238,11 +264,29 @@ fin_context(void)
 	if (fin_trace_id != NULL && fin_trace_id[0] != '\0')
 		context.trace_id = *DatumGetUUIDP(DirectFunctionCall1(uuid_in,
 															  CStringGetDatum(fin_trace_id)));
-	fill_users();
+	fill_texts();
 	fill_client_address();
-	context.user_agent = checked_text(fin_user_agent, "finance.user_agent",
-									  FIN_USER_AGENT_LENGTH_MAX);
 	return &context;
+}
+
+const FinContext *
+fin_context_hold(void)
+{
+	FinContext *held = palloc(sizeof(FinContext));
+
+	*held = *fin_context();
+	held->actor = pstrdup(held->actor);
+	held->session_user = pstrdup(held->session_user);
+	if (held->user_agent != NULL)
+		held->user_agent = pstrdup(held->user_agent);
+	return held;
+}
+
+void
+fin_context_resume(const FinContext *held)
+{
+	context = *held;
+	set_texts(held->session_user, held->actor, held->user_agent);
 }
 
 const FinContext *
@@ -299,7 +343,25 @@ finance_is_tenant_visible(PG_FUNCTION_ARGS)
 	if (PG_GETARG_INT32(0) != fin_tenant)
 		PG_RETURN_BOOL(false);
 	tenant = find_cached_tenant(fin_tenant);
-	PG_RETURN_BOOL(tenant != NULL &&
-				   (!OidIsValid(tenant->member_role) ||
-					has_privs_of_role(GetUserId(), tenant->member_role)));
+	PG_RETURN_BOOL(tenant != NULL && is_open_to(tenant, GetUserId()));
+}
+
+PG_FUNCTION_INFO_V1(finance_may_see_tenant);
+
+/*
+ * finance._may_see_tenant(tenant_id int) returns boolean
+ *
+ * For security definer functions that look at all tenants: whether the outer
+ * user, that of SET ROLE or the session, may see this one's rows.  The owner
+ * of the extension sees all, also what is left of a tenant that is gone.
+ */
+Datum
+finance_may_see_tenant(PG_FUNCTION_ARGS)
+{
+	Tenant	   *tenant;
+
+	if (has_privs_of_role(GetOuterUserId(), fin_query_owner()))
+		PG_RETURN_BOOL(true);
+	tenant = find_cached_tenant(PG_GETARG_INT32(0));
+	PG_RETURN_BOOL(tenant != NULL && is_open_to(tenant, GetOuterUserId()));
 }

@@ -30,7 +30,15 @@ typedef struct FinContext
  */
 extern const FinContext *fin_context(void);
 
-/* what the last fin_context() of this call filled in */
+/*
+ * fin_context(), in memory of the caller, for functions that write where
+ * somebody may have attached a trigger: the trigger may call us again, as
+ * another tenant and actor.  Resume it when such a write is done.
+ */
+extern const FinContext *fin_context_hold(void);
+extern void fin_context_resume(const FinContext *held);
+
+/* what the last fin_context() of this call filled in, or resumed */
 extern const FinContext *fin_context_current(void);
 
 /* 'when' in the tenant's time zone: the date, and microseconds of the day */

@@ -43,7 +43,8 @@ typedef struct FinAccount
 	DateADT		spent_on;		/* business date of spent */
 	FinAmount	spent;			/* debited on that date */
 	bool		changed;		/* since it was locked */
-	ItemPointerData tid;		/* the store's: where the locked row is */
+	ItemPointerData tid;		/* the store's: where the locked row is, */
+	int64		stored_version; /* and the version it has there */
 	char		currency[FIN_CURRENCY_LENGTH_MAX + 1];
 	const char *code;
 	const char *type;

@@ -53,7 +53,10 @@ push_text(JsonbParseState **state, const char *key, const char *text)
 static void
 push_id(JsonbParseState **state, const char *key, int64 id)
 {
-	push_text(state, key, psprintf(INT64_FORMAT, id));
+	char		digits[MAXINT8LEN + 1];
+
+	pg_lltoa(id, digits);
+	push_text(state, key, pstrdup(digits));
 }
 
 static void
@@ -92,15 +95,25 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
+/* names of a side's members */
+typedef struct SideKeys
+{
+	const char *account;
+	const char *version;
+	const char *balance;
+} SideKeys;
+
+static const SideKeys from_keys = {"from_account", "from_version", "from_balance"};
+static const SideKeys to_keys = {"to_account", "to_version", "to_balance"};
+
 static void
-push_side(JsonbParseState **state, const char *prefix, const char *code,
+push_side(JsonbParseState **state, const SideKeys *keys, const char *code,
 		  const FinSide *side, const FinTransferRow *row)
 {
-	push_text(state, psprintf("%s_account", prefix), code);
+	push_text(state, keys->account, code);
 	if (row->completed)
-		push_id(state, psprintf("%s_version", prefix), side->version);
-	push_amount(state, psprintf("%s_balance", prefix), side->balance_after,
-				row->scale);
+		push_id(state, keys->version, side->version);
+	push_amount(state, keys->balance, side->balance_after, row->scale);
 }
 
 static void
@@ -132,8 +145,8 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 	push_text(state, "status", row->status);
 	push_amount(state, "amount", row->amount, row->scale);
 	push_text(state, "currency", row->currency);
-	push_side(state, "from", outcome->from_code, &row->moved.from, row);
-	push_side(state, "to", outcome->to_code, &row->moved.to, row);
+	push_side(state, &from_keys, outcome->from_code, &row->moved.from, row);
+	push_side(state, &to_keys, outcome->to_code, &row->moved.to, row);
 	push_text(state, "transfer_type", row->type);
 	push_text(state, "reference", row->reference);
 	if (ndecisions > 0)

@@ -120,6 +120,9 @@ make_partition(const Partitioned *table, const char *name, int month)
 							   " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 							   parent, name, month_floor(month),
 							   month_floor(month + 1)));
+	/* no policy: whoever is granted the partition itself sees nothing in it */
+	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ROW LEVEL SECURITY",
+							   name));
 	fin_query_utility(psprintf("CREATE TRIGGER guard BEFORE %s ON finance.%s"
 							   " FOR EACH STATEMENT EXECUTE FUNCTION finance.%s()",
 							   table->guard_events, name, table->guard));
@@ -206,6 +209,7 @@ fin_partition_ensure(FinPartitioned which, int64 id)
 	if (table->cache.valid && id >= table->known_from && id < table->known_to)
 		return table->known_child;
 	month = month_of(id);
+	table->known_from = table->known_to = 0;	/* nothing, should this fail */
 	fin_cache_loading(&table->cache);
 	table->known_child = ensure_month(table, month);
 	table->known_from = month_floor(month);

@@ -13,6 +13,10 @@
  *
  * A racing duplicate of a key waits for the first on the accounts' locks, then
  * finds the key taken and answers with the first's transfer.
+ *
+ * Totals are written before the rows that tell of them: a trigger somebody
+ * attached to finance.transfer, or to a queue, may transfer in its turn and
+ * must find the accounts as this posting leaves them.
  */
 #include "postgres.h"
 
@@ -42,6 +46,7 @@ typedef struct Posting
 	int64	   *to_ids;
 	FinAccount *accounts;		/* locked, ascending by id */
 	int			naccounts;
+	FinVerdict **rejections;	/* per order; NULL: not rejected */
 	TimestampTz recorded_at;
 	DateADT		business_date;
 	TimeADT		time_of_day;
@@ -262,6 +267,53 @@ first_difference(const FinOrder *order, int64 from_id, int64 to_id,
 	return NULL;
 }
 
+/* a strict caller takes an answer for money moved */
+static void
+refuse_replayed_rejection(const FinOrder *order, const char *rule)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_RISK_REJECTED),
+			errmsg("transfer rejected by risk rule \"%s\"", rule),
+			errdetail("It was rejected when idempotency key \"%s\" was first used.",
+					  order->key));
+}
+
+/*
+ * The outcome of an earlier order of this set, whose row is not written yet;
+ * false when it is not of this set.
+ */
+static bool
+copy_outcome(Posting *posting, int i, int64 transfer_id)
+{
+	for (int earlier = 0; earlier < i; earlier++)
+	{
+		if (posting->outcomes[earlier].row.id != transfer_id)
+			continue;
+		posting->outcomes[i] = posting->outcomes[earlier];
+		return true;
+	}
+	return false;
+}
+
+static void
+read_outcome(Posting *posting, int i, int64 transfer_id)
+{
+	FinOutcome *outcome = &posting->outcomes[i];
+	int32		tenant_id = posting->context->tenant_id;
+
+	if (!fin_store_read_transfer(tenant_id, transfer_id, &outcome->row,
+								 posting->memory))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("transfer of idempotency key \"%s\" is no longer kept",
+					   posting->orders[i].key),
+				errdetail("It was transfer " INT64_FORMAT ".", transfer_id),
+				errhint("Attach the partition of its month again, or use a new key for a new request."));
+	if (!outcome->row.completed)
+		outcome->rule = fin_store_read_rejection(tenant_id, transfer_id,
+												 posting->memory);
+}
+
 static void
 replay(Posting *posting, int i)
 {
@@ -272,22 +324,21 @@ replay(Posting *posting, int i)
 	const char *field;
 
 	/* taken, but invisible: its transaction is later than our snapshot */
-	if (!fin_store_read_key(tenant_id, order->key, &key) ||
-		!fin_store_read_transfer(tenant_id, key.transfer_id, &outcome->row,
-								 posting->memory))
+	if (!fin_store_read_key(tenant_id, order->key, &key))
 		ereport(ERROR,
 				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				errmsg("could not read the transfer of idempotency key \"%s\"",
 					   order->key),
 				errhint("Try again in a new transaction."));
 
+	if (!copy_outcome(posting, i, key.transfer_id))
+		read_outcome(posting, i, key.transfer_id);
 	field = first_difference(order, posting->from_ids[i], posting->to_ids[i],
 							 &outcome->row, &key);
 	if (field != NULL)
 		refuse_reused_key(order, key.transfer_id, field);
-	if (!outcome->row.completed)
-		outcome->rule = fin_store_read_rejection(tenant_id, key.transfer_id,
-												 posting->memory);
+	if (!outcome->row.completed && order->strict)
+		refuse_replayed_rejection(order, outcome->rule);
 	outcome->replayed = true;
 }
 
@@ -459,22 +510,36 @@ fill_row(const Posting *posting, int i, const FinMovement *movement,
 	row->metadata = order->metadata;
 }
 
+/* risk said no: remember why, for the rows written later */
 static void
-decide(Posting *posting, int i, FinMovement *movement, FinVerdict *verdict)
+reject(Posting *posting, int i, const FinVerdict *verdict)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
-	FinTransferRow *row = &outcome->row;
+	FinVerdict *kept = palloc(sizeof(FinVerdict));
+
+	*kept = *verdict;
+	for (int hit = 0; hit < kept->nhits; hit++)
+		kept->hits[hit].transfer_id = outcome->row.id;
+	posting->rejections[i] = kept;
+	outcome->rule = MemoryContextStrdup(posting->memory, kept->hits[0].rule);
+}
+
+static void
+decide(Posting *posting, int i, FinMovement *movement)
+{
+	FinTransferRow *row = &posting->outcomes[i].row;
 	FinFinding	finding = fin_engine_check(movement);
+	FinVerdict	verdict;
 
 	if (finding != FIN_OK)
 		refuse(movement, finding);
 	fin_risk_judge(posting->context->tenant_id, movement,
-				   posting->time_of_day, verdict);
-	if (verdict->nhits > 0 && posting->orders[i].strict)
-		refuse_by_risk(verdict);
+				   posting->time_of_day, &verdict);
+	if (verdict.nhits > 0 && posting->orders[i].strict)
+		refuse_by_risk(&verdict);
 
 	fill_row(posting, i, movement, row);
-	row->completed = verdict->nhits == 0;
+	row->completed = verdict.nhits == 0;
 	row->status = row->completed ? "completed" : "rejected";
 	if (row->completed)
 	{
@@ -484,9 +549,7 @@ decide(Posting *posting, int i, FinMovement *movement, FinVerdict *verdict)
 		return;
 	}
 	fin_engine_leave(movement, &row->moved);
-	outcome->rule = MemoryContextStrdup(posting->memory, verdict->hits[0].rule);
-	for (int hit = 0; hit < verdict->nhits; hit++)
-		verdict->hits[hit].transfer_id = row->id;
+	reject(posting, i, &verdict);
 }
 
 /* ------------------------------------------------------------------------
@@ -523,27 +586,29 @@ write_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id)
 }
 
 static void
-write_outcome(Posting *posting, int i, FinVerdict *verdict)
+write_outcome(Posting *posting, int i)
 {
 	const FinContext *context = posting->context;
 	FinOutcome *outcome = &posting->outcomes[i];
+	FinVerdict *rejection = posting->rejections[i];
+	const FinDecisionRow *decisions = rejection != NULL ? rejection->hits : NULL;
+	int			ndecisions = rejection != NULL ? rejection->nhits : 0;
 	int64		message_id = fin_ident_next(0);
 
 	fin_store_write_transfers(&outcome->row, 1);
-	fin_store_write_decisions(context->tenant_id, verdict->hits,
-							  verdict->nhits);
+	fin_store_write_decisions(context->tenant_id, decisions, ndecisions);
+	fin_context_resume(context);
 	write_audit(&posting->orders[i], outcome, message_id);
-	fin_event_publish(context, message_id, outcome, verdict->hits,
-					  verdict->nhits);
+	fin_event_publish(context, message_id, outcome, decisions, ndecisions);
 }
 
+/* what becomes of the order, computed; nothing but its key is written yet */
 static void
-execute_order(Posting *posting, int i)
+settle_order(Posting *posting, int i)
 {
 	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinMovement movement;
-	FinVerdict	verdict;
 
 	start_movement(posting, i, &movement);
 	outcome->from_code = movement.from->code;
@@ -562,8 +627,7 @@ execute_order(Posting *posting, int i)
 			return;
 		}
 	}
-	decide(posting, i, &movement, &verdict);
-	write_outcome(posting, i, &verdict);
+	decide(posting, i, &movement);
 }
 
 void
@@ -573,7 +637,7 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	FinQueryScope scope;
 	TimestampTz now;
 
-	posting.context = fin_context();
+	posting.context = fin_context_hold();
 	posting.orders = orders;
 	posting.outcomes = outcomes;
 	posting.norders = n;
@@ -583,6 +647,7 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	posting.memory = scope.caller;
 	posting.from_ids = palloc(sizeof(int64) * n);
 	posting.to_ids = palloc(sizeof(int64) * n);
+	posting.rejections = palloc0(sizeof(FinVerdict *) * n);
 	find_and_lock(&posting);
 
 	/*
@@ -597,8 +662,13 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	fin_context_local(posting.context->tenant_id, now,
 					  &posting.business_date, &posting.time_of_day);
 	for (int i = 0; i < n; i++)
-		execute_order(&posting, i);
+		settle_order(&posting, i);
 	fin_store_write_accounts(posting.context->tenant_id, posting.accounts,
 							 posting.naccounts);
+	for (int i = 0; i < n; i++)
+	{
+		if (!outcomes[i].replayed)
+			write_outcome(&posting, i);
+	}
 	fin_query_end(&scope);
 }

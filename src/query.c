@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/spi.h"
@@ -107,6 +108,17 @@ fin_query_end(FinQueryScope *scope)
 		elog(ERROR, "SPI_finish failed");
 }
 
+/*
+ * The server forbids its latest snapshot during a parallel operation, where
+ * row security may ask for a tenant first; a catalog snapshot is as new.
+ */
+static Snapshot
+newest_snapshot(void)
+{
+	return IsInParallelMode() ? GetCatalogSnapshot(InvalidOid) :
+		GetLatestSnapshot();
+}
+
 /* make or remake the plan under our planner settings */
 static void
 build_plan(FinQuery *query)
@@ -140,8 +152,31 @@ build_plan(FinQuery *query)
 	AtEOXact_GUC(true, nest);
 }
 
-uint64
-fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
+/*
+ * Where functions of others run, the search path is pinned as a setting, which
+ * a function's own SET search_path replaces; by default it is pg_catalog.
+ */
+static int
+pin_path_as_setting(void)
+{
+	int			nest = NewGUCNestLevel();
+
+	FIN_COMPAT_SUSPEND_SEARCH_PATH();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	return nest;
+}
+
+static void
+unpin_path_as_setting(int nest)
+{
+	AtEOXact_GUC(true, nest);
+	FIN_COMPAT_RESUME_SEARCH_PATH();
+}
+
+static int
+execute_plan(FinQuery *query, Datum *values, const char *nulls, long limit)
 {
 	int			code;
 
@@ -149,11 +184,28 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 		build_plan(query);
 
 	if (query->read_latest)
-		PushActiveSnapshot(GetLatestSnapshot());
+		PushActiveSnapshot(newest_snapshot());
 	code = SPI_execute_plan(query->plan, values, nulls,
 							query->read_only || query->read_latest, limit);
 	if (query->read_latest)
 		PopActiveSnapshot();
+	return code;
+}
+
+uint64
+fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
+{
+	int			code;
+
+	if (query->fires_triggers)
+	{
+		int			nest = pin_path_as_setting();
+
+		code = execute_plan(query, values, nulls, limit);
+		unpin_path_as_setting(nest);
+	}
+	else
+		code = execute_plan(query, values, nulls, limit);
 
 	if (code != query->expect)
 		elog(ERROR, "unexpected result %s of \"%s\"",
@@ -219,17 +271,10 @@ fin_query_text(uint64 row, int column)
 void
 fin_query_utility(const char *command)
 {
-	int			nest = NewGUCNestLevel();
-	int			code;
+	int			nest = pin_path_as_setting();	/* for event triggers */
+	int			code = SPI_execute(command, false, 0);
 
-	/* event triggers may run, with a search path of their own */
-	FIN_COMPAT_SUSPEND_SEARCH_PATH();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
-	code = SPI_execute(command, false, 0);
-	AtEOXact_GUC(true, nest);
-	FIN_COMPAT_RESUME_SEARCH_PATH();
+	unpin_path_as_setting(nest);
 
 	if (code < 0)
 		elog(ERROR, "unexpected result %s of \"%s\"",

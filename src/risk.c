@@ -220,8 +220,9 @@ add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
 	if (verdict->nhits == FIN_RISK_HITS_MAX)
 		return;
 	hit = &verdict->hits[verdict->nhits++];
-	hit->rule = rule->name;
-	hit->kind = rule->kind_name;
+	/* copies: a trigger of somebody may have the rules reloaded meanwhile */
+	hit->rule = pstrdup(rule->name);
+	hit->kind = pstrdup(rule->kind_name);
 	hit->observed = observed;
 	hit->threshold = threshold;
 }

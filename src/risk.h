@@ -19,9 +19,8 @@ typedef struct FinVerdict
 
 /*
  * Judges by the tenant's enabled rules.  time_of_day: local time of the
- * tenant, in microseconds.  Texts of the hits live in the current context and
- * in the rule cache: use them before the next query scope ends.  Call inside
- * fin_query_begin/end.
+ * tenant, in microseconds.  Texts of the hits live in the current context.
+ * Call inside fin_query_begin/end.
  */
 extern void fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 						   TimeADT time_of_day, FinVerdict *verdict);

@@ -30,6 +30,7 @@ static FinQuery insert_rule =
 	.argtypes = {INT4OID, TEXTOID, TEXTOID, NUMERICOID, INT8OID, TEXTOID,
 	TIMEOID, TIMEOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery delete_rule =
@@ -38,6 +39,7 @@ static FinQuery delete_rule =
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_DELETE,
+	.fires_triggers = true,
 };
 
 static FinQuery update_enabled =
@@ -47,6 +49,7 @@ static FinQuery update_enabled =
 	.nargs = 3,
 	.argtypes = {INT4OID, TEXTOID, BOOLOID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinQuery insert_blocked =
@@ -57,6 +60,7 @@ static FinQuery insert_blocked =
 	.nargs = 3,
 	.argtypes = {INT4OID, INT8OID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery delete_blocked =
@@ -66,6 +70,7 @@ static FinQuery delete_blocked =
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
 	.expect = SPI_OK_DELETE,
+	.fires_triggers = true,
 };
 
 static FinQuery find_currency =
@@ -76,11 +81,18 @@ static FinQuery find_currency =
 	.expect = SPI_OK_SELECT,
 };
 
+/*
+ * Rules and lists keep the id, so a code remembered from an account whose
+ * creation rolled back must not be trusted here: it would watch an account
+ * that is not there, and miss the one that gets the code later.
+ */
 static int64
 find_account(const FinContext *context, const char *code)
 {
-	int64		id = fin_store_find_account(context->tenant_id, code);
+	int64		id;
 
+	fin_store_forget_account(context->tenant_id, code);
+	id = fin_store_find_account(context->tenant_id, code);
 	if (id == 0)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_UNKNOWN_ACCOUNT),
@@ -109,6 +121,14 @@ refuse_rule(const char *message, const char *hint)
 			errhint("%s", hint));
 }
 
+static bool
+is_negative(Numeric number)
+{
+	Datum		sign = DirectFunctionCall1(numeric_sign, NumericGetDatum(number));
+
+	return DatumGetInt32(DirectFunctionCall1(numeric_int4, sign)) < 0;
+}
+
 /* the constraints of finance.risk_rule, said in words */
 static void
 check_rule(FunctionCallInfo fcinfo, const char *kind, Numeric threshold)
@@ -117,8 +137,6 @@ check_rule(FunctionCallInfo fcinfo, const char *kind, Numeric threshold)
 		strcmp(kind, "daily_limit") == 0;
 	bool		is_window = strcmp(kind, "night_window") == 0;
 	bool		has_window = !PG_ARGISNULL(5) && !PG_ARGISNULL(6);
-	FinAmount	amount;
-	FinAmountFault fault;
 
 	if (!is_limit && !is_window && strcmp(kind, "blocklist") != 0)
 		refuse_rule(psprintf("kind \"%s\" of risk rule is not known", kind),
@@ -137,8 +155,8 @@ check_rule(FunctionCallInfo fcinfo, const char *kind, Numeric threshold)
 					"A window ends just before window_end.");
 	if (threshold == NULL)
 		return;
-	fault = fin_amount_decode(threshold, FIN_AMOUNT_MAX_SCALE, &amount);
-	if (fault == FIN_AMOUNT_NAN || fault == FIN_AMOUNT_INFINITE || amount < 0)
+	if (numeric_is_nan(threshold) || numeric_is_inf(threshold) ||
+		is_negative(threshold))
 		ereport(ERROR,
 				errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				errmsg("threshold must be a finite number, zero or above"),
@@ -148,8 +166,27 @@ check_rule(FunctionCallInfo fcinfo, const char *kind, Numeric threshold)
 }
 
 static char *
-rule_json(const char *name, const char *kind, Numeric threshold,
-		  const char *account, const char *currency)
+named_rule_json(const char *name)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_text(&json, "name", name);
+	return fin_json_end(&json);
+}
+
+static const char *
+window_text(FunctionCallInfo fcinfo, int argument)
+{
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	return DatumGetCString(DirectFunctionCall1(time_out,
+											   PG_GETARG_DATUM(argument)));
+}
+
+static char *
+rule_json(FunctionCallInfo fcinfo, const char *name, const char *kind,
+		  Numeric threshold, const char *account, const char *currency)
 {
 	StringInfoData json;
 
@@ -162,6 +199,8 @@ rule_json(const char *name, const char *kind, Numeric threshold,
 														  NumericGetDatum(threshold))));
 	fin_json_text(&json, "account", account);
 	fin_json_text(&json, "currency", currency);
+	fin_json_text(&json, "window_start", window_text(fcinfo, 5));
+	fin_json_text(&json, "window_end", window_text(fcinfo, 6));
 	return fin_json_end(&json);
 }
 
@@ -247,7 +286,7 @@ finance_add_rule(PG_FUNCTION_ARGS)
 		account_id = find_account(context, account);
 	write_rule(fcinfo, context, name, kind, account_id, currency);
 	audit_rule("add_rule",
-			   rule_json(name, kind, threshold, account, currency),
+			   rule_json(fcinfo, name, kind, threshold, account, currency),
 			   account_id);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
@@ -277,7 +316,7 @@ finance_remove_rule(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(name);
 	if (fin_query_run(&delete_rule, values, NULL, 0) == 0)
 		refuse_unknown_rule(name);
-	audit_rule("remove_rule", rule_json(name, NULL, NULL, NULL, NULL), 0);
+	audit_rule("remove_rule", named_rule_json(name), 0);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
 }
@@ -301,7 +340,7 @@ finance_enable_rule(PG_FUNCTION_ARGS)
 	if (fin_query_run(&update_enabled, values, NULL, 0) == 0)
 		refuse_unknown_rule(name);
 	audit_rule(enabled ? "enable_rule" : "disable_rule",
-			   rule_json(name, NULL, NULL, NULL, NULL), 0);
+			   named_rule_json(name), 0);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
 }

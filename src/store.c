@@ -1,7 +1,7 @@
 /*
  * store.c
- *		The hot tables: read and locked through SPI with kept plans, written
- *		directly (store_direct.c) or, where somebody attached a trigger, in SQL.
+ *		The hot tables: locked and written through the table access method
+ *		(store_direct.c), or by SPI with kept plans where that will not do.
  *
  * Owns: the plans, and a bounded cache of account codes to ids.  An account's
  * code never changes and accounts are never deleted, so an entry is wrong only
@@ -9,15 +9,17 @@
  * dropped; the caller compares the locked row's code and forgets the entry
  * when it differs.
  *
- * Lock order: accounts by ascending id, then idempotency keys.  A set of
- * accounts is locked in one statement whose LockRows stands above its sort.
+ * Lock order: accounts by ascending id, then idempotency keys.  Where a set of
+ * accounts is locked by a statement, its LockRows stands above its sort.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -131,11 +133,15 @@ fin_store_forget_account(int32 tenant_id, const char *code)
  * accounts: lock, write
  * ------------------------------------------------------------------------ */
 
+#define ACCOUNT_COLUMNS 19
+#define ACCOUNT_COLUMNS_READ 18 /* all but metadata, the last */
+
 static FinQuery lock_accounts =
 {
-	.sql = "SELECT ctid, account_id, minor_units, version, last_transfer_id, spent_on,"
-	" debits_posted, credits_posted, debits_pending, credits_pending,"
-	" spent, min_available, max_balance, status, currency, code, type"
+	.sql = "SELECT ctid, account_id, tenant_id, minor_units, version,"
+	" last_transfer_id, created_at, spent_on, debits_posted, credits_posted,"
+	" debits_pending, credits_pending, spent, min_available, max_balance,"
+	" status, currency, type, code"
 	" FROM finance._account"
 	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
 	" ORDER BY account_id FOR NO KEY UPDATE",
@@ -154,11 +160,12 @@ static FinQuery write_account =
 	.sql = "UPDATE finance._account SET version = $3, last_transfer_id = $4,"
 	" spent_on = $5, debits_posted = $6, credits_posted = $7,"
 	" debits_pending = $8, credits_pending = $9, spent = $10"
-	" WHERE tenant_id = $1 AND account_id = $2",
-	.nargs = 10,
+	" WHERE tenant_id = $1 AND account_id = $2 AND version = $11",
+	.nargs = 11,
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID},
+	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
 };
 
 static FinAccountStatus
@@ -196,55 +203,103 @@ text_in(MemoryContext memory, Datum value)
 	return string;
 }
 
+/* a row of finance._account, columns in the order of the table */
 static void
-read_account(uint64 row, FinAccount *account, MemoryContext memory)
+read_account(const Datum *values, const bool *nulls, FinAccount *account,
+			 MemoryContext memory)
 {
-	Datum		values[17];
-	bool		nulls[17];
-	char	   *currency;
+	int			scale = DatumGetInt16(values[2]);
+	char	   *currency = TextDatumGetCString(values[15]);
 
-	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-					  values, nulls);
-	account->tid = *(ItemPointer) DatumGetPointer(values[0]);
-	account->account_id = DatumGetInt64(values[1]);
-	account->scale = DatumGetInt16(values[2]);
+	account->account_id = DatumGetInt64(values[0]);
+	account->scale = scale;
 	account->version = DatumGetInt64(values[3]);
+	account->stored_version = account->version;
 	account->last_transfer_id = DatumGetInt64(values[4]);
-	account->spent_on = DatumGetDateADT(values[5]);
-	account->debits_posted = stored_amount(values[6], account->scale);
-	account->credits_posted = stored_amount(values[7], account->scale);
-	account->debits_pending = stored_amount(values[8], account->scale);
-	account->credits_pending = stored_amount(values[9], account->scale);
-	account->spent = stored_amount(values[10], account->scale);
-	account->has_min_available = !nulls[11];
-	account->min_available = nulls[11] ? 0 : stored_amount(values[11], account->scale);
-	account->has_max_balance = !nulls[12];
-	account->max_balance = nulls[12] ? 0 : stored_amount(values[12], account->scale);
-	account->status = parse_status(TextDatumGetCString(values[13]));
-	currency = TextDatumGetCString(values[14]);
+	account->spent_on = DatumGetDateADT(values[6]);
+	account->debits_posted = stored_amount(values[7], scale);
+	account->credits_posted = stored_amount(values[8], scale);
+	account->debits_pending = stored_amount(values[9], scale);
+	account->credits_pending = stored_amount(values[10], scale);
+	account->spent = stored_amount(values[11], scale);
+	account->has_min_available = !nulls[12];
+	account->min_available = nulls[12] ? 0 : stored_amount(values[12], scale);
+	account->has_max_balance = !nulls[13];
+	account->max_balance = nulls[13] ? 0 : stored_amount(values[13], scale);
+	account->status = parse_status(TextDatumGetCString(values[14]));
 	strlcpy(account->currency, currency, sizeof(account->currency));
-	account->code = text_in(memory, values[15]);
 	account->type = text_in(memory, values[16]);
+	account->code = text_in(memory, values[17]);
 	account->changed = false;
+}
+
+static int
+lock_accounts_sql(int32 tenant_id, const int64 *ids, int n,
+				  FinAccount *accounts, MemoryContext memory)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum		arguments[2];
+	int			found;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	arguments[0] = Int32GetDatum(tenant_id);
+	arguments[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
+												   sizeof(int64),
+												   FLOAT8PASSBYVAL,
+												   TYPALIGN_DOUBLE));
+	found = (int) fin_query_run(&lock_accounts, arguments, NULL, 0);
+	for (int i = 0; i < found; i++)
+	{
+		Datum		values[1 + ACCOUNT_COLUMNS_READ];
+		bool		nulls[1 + ACCOUNT_COLUMNS_READ];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, nulls);
+		read_account(values + 1, nulls + 1, &accounts[i], memory);
+		accounts[i].tid = *(ItemPointer) DatumGetPointer(values[0]);
+	}
+	return found;
+}
+
+static int
+lock_accounts_direct(FinDirect *direct, int32 tenant_id, const int64 *ids,
+					 int n, FinAccount *accounts, MemoryContext memory)
+{
+	ScanKeyData key[2];
+	int			found = 0;
+
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(tenant_id));
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *row;
+
+		ScanKeyInit(&key[1], 2, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(ids[i]));
+		row = fin_direct_lock(direct, key, ACCOUNT_COLUMNS_READ);
+		if (row == NULL)
+			continue;
+		read_account(row->tts_values, row->tts_isnull, &accounts[found],
+					 memory);
+		accounts[found].tid = row->tts_tid;
+		found++;
+	}
+	return found;
 }
 
 int
 fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 						FinAccount *accounts, MemoryContext memory)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		values[2];
+	FinDirect  *direct = fin_direct_begin_lock("_account", "account_pkey",
+											   ACCOUNT_COLUMNS, 2);
 	int			found;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	values[0] = Int32GetDatum(tenant_id);
-	values[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
-												sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-	found = (int) fin_query_run(&lock_accounts, values, NULL, 0);
-	for (int i = 0; i < found; i++)
-		read_account(i, &accounts[i], memory);
+	if (direct == NULL)
+		return lock_accounts_sql(tenant_id, ids, n, accounts, memory);
+	found = lock_accounts_direct(direct, tenant_id, ids, n, accounts, memory);
+	fin_direct_end(direct);
 	return found;
 }
 
@@ -252,8 +307,6 @@ fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 static const int totals_columns[] = {3, 4, 6, 7, 8, 9, 10, 11};
 
 #define TOTALS_COLUMNS lengthof(totals_columns)
-#define ACCOUNT_COLUMNS 19
-
 static void
 totals_of(const FinAccount *account, Datum *values)
 {
@@ -272,14 +325,19 @@ totals_of(const FinAccount *account, Datum *values)
 static void
 write_account_sql(int32 tenant_id, const FinAccount *account)
 {
-	Datum		values[2 + TOTALS_COLUMNS];
+	Datum		values[3 + TOTALS_COLUMNS];
 
 	values[0] = Int32GetDatum(tenant_id);
 	values[1] = Int64GetDatum(account->account_id);
 	totals_of(account, values + 2);
+	values[2 + TOTALS_COLUMNS] = Int64GetDatum(account->stored_version);
+	/* ours to write since it was locked, but for triggers in between */
 	if (fin_query_run(&write_account, values, NULL, 0) != 1)
-		elog(ERROR, "account " INT64_FORMAT " vanished while locked",
-			 account->account_id);
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("account \"%s\" cannot be written", account->code),
+				errdetail("A trigger changed it while its transfer was being written, or refused the new row."),
+				errhint("Transfer in a trigger on finance.transfer, not on finance._account."));
 }
 
 void
@@ -333,6 +391,7 @@ static FinQuery insert_transfer =
 		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
 	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_transfer =
@@ -401,7 +460,11 @@ write_transfer_sql(int64 id, Datum *values, const bool *nulls)
 	for (int i = 0; i < TRANSFER_COLUMNS; i++)
 		flags[i] = nulls[i] ? 'n' : ' ';
 	(void) fin_partition_ensure(FIN_PARTITIONED_TRANSFER, id);
-	fin_query_run(&insert_transfer, values, flags, 0);
+	if (fin_query_run(&insert_transfer, values, flags, 0) != 1)
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("transfer " INT64_FORMAT " cannot be written", id),
+				errdetail("A trigger or rule on finance.transfer suppressed its row."));
 }
 
 void
@@ -547,6 +610,7 @@ static FinQuery insert_decision =
 	.nargs = 7,
 	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
 };
 
 static FinQuery select_rejection =

@@ -17,7 +17,6 @@
 #include "store.h"
 
 /* columns of finance._account, by position from 0 */
-#define ACCOUNT_ID		0
 #define FIRST_TOTAL		7		/* debits_posted */
 #define LAST_TOTAL		11		/* spent */
 #define DEBITS_POSTED	7
@@ -26,6 +25,7 @@
 #define CREDITS_PENDING 10
 #define MIN_AVAILABLE	12
 #define MAX_BALANCE		13
+#define CODE			17
 #define COLUMNS			19
 
 static int
@@ -81,8 +81,8 @@ fin_store_check_totals(const Datum *values, const bool *nulls)
 	if (broken != NULL)
 		ereport(ERROR,
 				errcode(ERRCODE_CHECK_VIOLATION),
-				errmsg("account " INT64_FORMAT " violates its constraint",
-					   DatumGetInt64(values[ACCOUNT_ID])),
+				errmsg("account \"%s\" violates its constraint",
+					   TextDatumGetCString(values[CODE])),
 				errdetail("In the new row %s.", broken));
 }
 

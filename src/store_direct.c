@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -40,6 +41,9 @@ struct FinDirect
 	TupleTableSlot *slot;		/* the new row */
 	TupleTableSlot *old_slot;	/* the row it replaces */
 	bool		indexes_open;
+	Relation	lock_index;		/* when locking: the unique index, */
+	IndexScanDesc lock_scan;	/* a scan of it under an active snapshot, */
+	int			lock_keys;		/* and its columns */
 };
 
 /* triggers whose work is done here in another way */
@@ -243,6 +247,94 @@ fin_direct_insert(Oid relid, const Oid *types, int columns,
 	return true;
 }
 
+static bool
+is_usable_index(Relation index, Relation table)
+{
+	return index->rd_index->indrelid == RelationGetRelid(table) &&
+		index->rd_index->indisvalid && index->rd_index->indisunique &&
+		index->rd_index->indimmediate;
+}
+
+FinDirect *
+fin_direct_begin_lock(const char *name, const char *index_name, int columns,
+					  int key_columns)
+{
+	FinDirect  *direct;
+	Oid			index_oid;
+
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("SELECT FOR NO KEY UPDATE");
+	index_oid = fin_query_relation(index_name);
+	if (!OidIsValid(index_oid))
+		return NULL;
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table_open(fin_query_relation(name), RowShareLock);
+	direct->lock_index = index_open(index_oid, AccessShareLock);
+	if (!has_columns(direct->table, NULL, columns) ||
+		!is_usable_index(direct->lock_index, direct->table))
+	{
+		index_close(direct->lock_index, NoLock);
+		table_close(direct->table, NoLock);
+		return NULL;
+	}
+	direct->slot = table_slot_create(direct->table, NULL);
+	/* see what this transaction did before, as a new statement would */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	direct->lock_keys = key_columns;
+	direct->lock_scan = fin_compat_index_beginscan(direct->table,
+												   direct->lock_index,
+												   GetActiveSnapshot(),
+												   key_columns);
+	return direct;
+}
+
+static void
+refuse_lock(TM_Result result)
+{
+	if ((result == TM_Updated || result == TM_Deleted) &&
+		IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				errmsg("could not serialize access due to concurrent update"));
+	elog(ERROR, "unexpected result %d of locking a row", (int) result);
+}
+
+TupleTableSlot *
+fin_direct_lock(FinDirect *direct, ScanKey key, int needed)
+{
+	TupleTableSlot *slot = direct->slot;
+	int			flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+	ItemPointerData tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	if (!IsolationUsesXactSnapshot())
+		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	index_rescan(direct->lock_scan, key, direct->lock_keys, NULL, 0);
+	if (!index_getnext_slot(direct->lock_scan, ForwardScanDirection, slot))
+		return NULL;
+	tid = slot->tts_tid;
+	result = table_tuple_lock(direct->table, &tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(true),
+							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
+							  &failure);
+	if (result != TM_Ok)
+		refuse_lock(result);
+	slot_getsomeattrs(slot, needed);
+	return slot;
+}
+
+static void
+end_lock(FinDirect *direct)
+{
+	index_endscan(direct->lock_scan);
+	index_close(direct->lock_index, NoLock);
+	PopActiveSnapshot();
+	direct->lock_scan = NULL;
+}
+
 FinDirect *
 fin_direct_begin_update(const char *name, int columns)
 {
@@ -295,6 +387,9 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 void
 fin_direct_end(FinDirect *direct)
 {
+	if (direct->lock_scan != NULL)
+		end_lock(direct);
 	close_table(direct);
-	FreeExecutorState(direct->estate);
+	if (direct->estate != NULL)
+		FreeExecutorState(direct->estate);
 }

@@ -14,6 +14,8 @@
 #ifndef FIN_STORE_DIRECT_H
 #define FIN_STORE_DIRECT_H
 
+#include "access/skey.h"
+#include "executor/tuptable.h"
 #include "storage/itemptr.h"
 
 #include "partition.h"
@@ -37,6 +39,22 @@ extern bool fin_direct_append(FinDirect *direct, int64 id,
  */
 extern bool fin_direct_insert(Oid relid, const Oid *types, int columns,
 							  const Datum *values, const bool *nulls);
+
+/*
+ * Start locking rows of a plain table by a unique index, whose columns and
+ * which rows exist never change.  NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_lock(const char *table, const char *index,
+										int columns, int key_columns);
+
+/*
+ * Lock (FOR NO KEY UPDATE) the row of this key in its newest version, as the
+ * statement would: waiting for who changes it, and refusing with 40001 what the
+ * snapshot of REPEATABLE READ does not see.  The row, its columns 0 to
+ * 'needed' - 1 filled, or NULL when there is none; good until the next call.
+ */
+extern TupleTableSlot *fin_direct_lock(FinDirect *direct, ScanKey key,
+									   int needed);
 
 /*
  * Start updating a plain table.  NULL when it must be done in SQL.

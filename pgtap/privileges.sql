@@ -1,0 +1,158 @@
+-- Privileges: nobody may anything that was not granted, level by level; looked
+-- up in the catalogs, so that nothing new is forgotten.
+-- Run by pg_prove as a superuser; leaves nothing behind.
+\set ECHO none
+\set QUIET 1
+\pset format unaligned
+\pset tuples_only true
+\pset pager off
+\set ON_ERROR_STOP 1
+SET client_min_messages = warning;
+
+BEGIN;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS finance;
+SELECT no_plan();
+
+CREATE ROLE fin_test_nobody;
+CREATE ROLE fin_test_app;
+CREATE ROLE fin_test_operator;
+CREATE ROLE fin_test_auditor;
+-- partitions and queues as in use
+SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
+SELECT finance.create_queue('q') \g /dev/null
+SELECT finance.transfer('a', 'b', 1) \g /dev/null
+
+CREATE TEMP VIEW function AS
+	SELECT p.oid, p.proname, p.oid::regprocedure::text AS signature, p.prosecdef, p.proconfig
+	FROM pg_proc p WHERE p.pronamespace = 'finance'::regnamespace;
+CREATE TEMP VIEW relation AS
+	SELECT c.oid, c.relname, c.relkind, c.relispartition
+	FROM pg_class c WHERE c.relnamespace = 'finance'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f');
+
+-- it would be seen
+SELECT cmp_ok((SELECT count(*) FROM function), '>', 50::bigint, 'there are functions to look at');
+SELECT cmp_ok((SELECT count(*) FROM relation WHERE relispartition), '>=', 4::bigint, 'and partitions');
+CREATE FUNCTION finance.open() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+SELECT isnt_empty($$SELECT signature FROM function WHERE has_function_privilege('public', oid, 'EXECUTE')$$,
+	'a function made after the script would be open to PUBLIC, and be found');
+DROP FUNCTION finance.open();
+
+-- ------------------------------------------------------------------------
+-- without a grant
+-- ------------------------------------------------------------------------
+
+SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('public', oid, 'EXECUTE')$$,
+	'PUBLIC executes nothing');
+SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_nobody', oid, 'EXECUTE')$$,
+	'nor does a role of no level');
+SELECT is_empty($$SELECT relname, privilege FROM relation, unnest('{SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
+	WHERE relkind <> 'S' AND has_table_privilege('public', oid, privilege)$$, 'PUBLIC touches no table');
+SELECT is_empty($$SELECT c.relname, a.attname FROM relation c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+	WHERE a.attacl IS NOT NULL$$, 'no column has privileges of its own');
+SELECT is_empty($$SELECT relname FROM relation WHERE relkind = 'S'
+	AND (has_sequence_privilege('public', oid, 'USAGE') OR has_sequence_privilege('public', oid, 'SELECT') OR has_sequence_privilege('public', oid, 'UPDATE'))$$,
+	'PUBLIC draws no number');
+SELECT ok(NOT has_schema_privilege('public', 'finance', privilege), 'PUBLIC has no ' || privilege || ' on the schema')
+	FROM unnest('{USAGE, CREATE}'::text[]) AS privilege;
+SELECT is_empty($$SELECT t.typname FROM pg_type t WHERE t.typnamespace = 'finance'::regnamespace AND t.typtype NOT IN ('b', 'c', 'd', 'e', 'p')$$,
+	'no kinds of types that would need privileges of their own');
+
+-- ------------------------------------------------------------------------
+-- the levels, exactly
+-- ------------------------------------------------------------------------
+
+SELECT finance.grant_access('fin_test_app', 'app') \g /dev/null
+SELECT finance.grant_access('fin_test_operator', 'operator') \g /dev/null
+SELECT finance.grant_access('fin_test_auditor', 'auditor') \g /dev/null
+
+CREATE FUNCTION pg_temp.executable(role text) RETURNS SETOF text LANGUAGE sql AS
+$$ SELECT DISTINCT proname::text FROM function WHERE has_function_privilege(role, oid, 'EXECUTE') $$;
+CREATE FUNCTION pg_temp.readable(role text) RETURNS SETOF text LANGUAGE sql AS
+$$ SELECT relname::text FROM relation WHERE relkind <> 'S' AND has_table_privilege(role, oid, 'SELECT') $$;
+
+SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
+	'topic_matches', 'transfer', 'create_account', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
+	'set_vt', 'test_routing', 'list_queues', 'metrics'], 'app: these functions');
+SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
+	'set_account_status', 'set_account_limits', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
+	'create_queue', 'drop_queue', 'purge_queue', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
+	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker'], 'operator: these in addition');
+SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
+SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
+	'topic_matches', 'audit_trace', 'check_integrity'], 'auditor: these functions');
+SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
+	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
+	'left to the owner: tenants, currencies, audited tables, access');
+SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (proname) WHERE has_function_privilege('fin_test_app', p.oid, 'EXECUTE')
+	<> has_function_privilege('fin_test_app', o.oid, 'EXECUTE')$$, 'overloads go together');
+
+SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision'], 'app: reads these');
+SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
+	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'workers'], 'operator: reads these');
+SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
+	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant'], 'auditor: reads these');
+
+SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
+	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+SELECT is_empty(format($$SELECT relname FROM relation WHERE relkind = 'S' AND (has_sequence_privilege(%1$L, oid, 'USAGE')
+	OR has_sequence_privilege(%1$L, oid, 'SELECT') OR has_sequence_privilege(%1$L, oid, 'UPDATE'))$$, role), role || ' draws no number')
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+SELECT ok(NOT has_schema_privilege(role, 'finance', 'CREATE'), role || ' creates nothing in the schema')
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role
+	WHERE relispartition AND has_table_privilege(role, oid, 'SELECT')$$, 'nobody reads a partition around row security');
+-- an auditor changes nothing: what he may execute writes nothing
+SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
+	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity')$$,
+	'auditor: nothing that writes');
+CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
+GRANT ALL ON before TO PUBLIC;
+SET LOCAL ROLE fin_test_auditor;
+SELECT lives_ok($$SELECT finance.balance('a')$$, 'auditor: balance()');
+SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()');
+SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
+SELECT throws_ok($$SELECT finance.transfer('a', 'b', 1)$$, '42501', NULL, 'auditor: no transfer');
+RESET ROLE;
+SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
+
+-- ------------------------------------------------------------------------
+-- what runs as its owner
+-- ------------------------------------------------------------------------
+
+SELECT is_empty($$SELECT signature FROM function WHERE prosecdef
+	AND NOT coalesce(proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp', 'search_path="pg_catalog, pg_temp"']$$,
+	'security definer functions pin search_path');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE p.pronamespace = 'finance'::regnamespace AND l.lanname NOT IN ('c', 'sql')$$, 'functions are of C or SQL');
+SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.oid WHERE c.relkind = 'v'
+	AND NOT coalesce(k.reloptions, '{}') && '{security_invoker=true}' AND c.relname <> 'workers'$$, 'views read as who asks');
+
+-- row security on all that has a tenant
+SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+	JOIN pg_class k ON k.oid = c.oid WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT k.relrowsecurity$$,
+	'every table with a tenant has row security');
+SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.oid WHERE c.relispartition AND NOT k.relrowsecurity$$,
+	'and every partition, should somebody be granted one');
+SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.oid WHERE k.relrowsecurity AND NOT c.relispartition
+	AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
+		AND pg_get_expr(p.polqual, p.polrelid) = 'finance._is_tenant_visible(tenant_id)')$$, 'by the tenant''s role');
+SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
+	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname <> 'currency'$$,
+	'only currencies are everybody''s');
+
+-- settings: what a user may change of himself, and no more
+SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'user'$$,
+	ARRAY['finance.tenant', 'finance.actor', 'finance.trace_id', 'finance.user_agent'], 'users set who they are');
+SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'superuser'$$,
+	ARRAY['finance.max_payload', 'finance.test_clock'], 'superusers set limits and the clock of tests');
+SET LOCAL ROLE fin_test_operator;
+SELECT throws_ok($$SET finance.test_clock = '2000-01-01'$$, '42501', NULL, 'the clock is not the operator''s');
+SELECT throws_ok($$SET finance.max_payload = '64MB'$$, '42501', NULL, 'nor is the cap on payloads');
+SELECT throws_ok($$SELECT set_config('finance.test_clock', '2000-01-01', true)$$, '42501', NULL, 'by no way');
+RESET ROLE;
+SELECT throws_ok($$SET finance.no_such_thing = 1$$, '42602', NULL, 'and there are no others');
+
+SELECT * FROM finish();
+ROLLBACK;

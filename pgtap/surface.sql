@@ -1,0 +1,122 @@
+-- The SQL surface: names, arguments, defaults, types and comments that callers
+-- count on.
+-- Run by pg_prove as a superuser; leaves nothing behind.
+\set ECHO none
+\set QUIET 1
+\pset format unaligned
+\pset tuples_only true
+\pset pager off
+\set ON_ERROR_STOP 1
+SET client_min_messages = warning;
+
+BEGIN;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS finance;
+SELECT no_plan();
+
+CREATE TEMP VIEW function AS
+	SELECT p.*, p.oid::regprocedure::text AS signature FROM pg_proc p WHERE p.pronamespace = 'finance'::regnamespace;
+
+-- ------------------------------------------------------------------------
+-- functions: arguments by name, with their defaults, and what comes back
+-- ------------------------------------------------------------------------
+
+SELECT is(pg_get_function_arguments(oid) || ' -> ' || pg_get_function_result(oid), expected, proname || '()')
+FROM (VALUES
+	('finance.create_tenant(text, text, regrole)', 'name text, time_zone text DEFAULT ''UTC''::text, member_role regrole DEFAULT NULL::regrole -> integer'),
+	('finance.set_tenant_time_zone(integer, text)', 'tenant_id integer, time_zone text -> void'),
+	('finance.create_currency(text, integer, text)', 'code text, minor_units integer, name text DEFAULT NULL::text -> void'),
+	('finance.create_account(text, text, text, numeric, numeric, jsonb)', 'code text, currency text, type text DEFAULT ''liability''::text, min_available numeric DEFAULT 0, max_balance numeric DEFAULT NULL::numeric, metadata jsonb DEFAULT NULL::jsonb -> bigint'),
+	('finance.set_account_status(text, text, text)', 'code text, status text, reason text DEFAULT NULL::text -> bigint'),
+	('finance.set_account_limits(text, numeric, numeric, text)', 'code text, min_available numeric, max_balance numeric, reason text DEFAULT NULL::text -> bigint'),
+	('finance.balance(text)', 'code text -> numeric'),
+	('finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean)', 'from_account text, to_account text, amount numeric, currency text DEFAULT NULL::text, idempotency_key text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, expected_from_version bigint DEFAULT NULL::bigint, expected_to_version bigint DEFAULT NULL::bigint, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, strict boolean DEFAULT false -> finance.transfer_result'),
+	('finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean)', 'from_account bigint, to_account bigint, amount numeric, currency text DEFAULT NULL::text, idempotency_key text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, expected_from_version bigint DEFAULT NULL::bigint, expected_to_version bigint DEFAULT NULL::bigint, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, strict boolean DEFAULT false -> finance.transfer_result'),
+	('finance.add_rule(text, text, numeric, text, text, time, time)', 'name text, kind text, threshold numeric DEFAULT NULL::numeric, account text DEFAULT NULL::text, currency text DEFAULT NULL::text, window_start time without time zone DEFAULT NULL::time without time zone, window_end time without time zone DEFAULT NULL::time without time zone -> void'),
+	('finance.remove_rule(text)', 'name text -> void'),
+	('finance.enable_rule(text, boolean)', 'name text, enabled boolean DEFAULT true -> void'),
+	('finance.block_account(text, text)', 'code text, reason text -> boolean'),
+	('finance.unblock_account(text, text)', 'code text, reason text -> boolean'),
+	('finance.check_integrity()', ' -> TABLE(invariant text, tenant_id integer, object text, expected text, found text)'),
+	('finance.grant_access(regrole, text)', 'role regrole, level text -> void'),
+	('finance.id_time(bigint)', 'id bigint -> timestamp with time zone'),
+	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
+) AS v (name, expected) LEFT JOIN pg_proc p ON p.oid = to_regprocedure(v.name) ORDER BY v.name;
+
+SELECT is_empty($$SELECT signature FROM function WHERE proname NOT LIKE '\_%' AND prorettype <> 'trigger'::regtype AND pronargs > 0
+	AND (proargnames IS NULL OR '' = ANY (proargnames[1:pronargs]))$$, 'public functions can be called with named arguments');
+SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function b USING (proname)
+	WHERE a.oid < b.oid AND a.proname NOT IN ('transfer', 'delete', 'archive')$$, 'only these are overloaded');
+SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
+	'parallel safe only where nothing is read');
+SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
+	'list_queues', 'list_bindings', 'test_routing', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root')$$,
+	'what writes is volatile');
+
+-- ids and their time
+SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
+SELECT is(finance.id_time(finance.id_floor('2026-11-21 12:00:00.1239+00')), '2026-11-21 12:00:00.123+00'::timestamptz, 'to the millisecond');
+SELECT is(finance.id_floor('1999-01-01+00'), 0::bigint, 'the lowest id is 0');
+SELECT cmp_ok(finance.id_floor('infinity'), '>', finance.id_floor('2089-01-01+00'), 'and infinity is above all');
+SELECT is(finance.id_floor('-infinity'), 0::bigint, 'before all time is 0');
+
+-- ------------------------------------------------------------------------
+-- types, tables and views
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION pg_temp.columns(relation regclass) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN '!' ELSE '' END, ', ' ORDER BY a.attnum)
+	FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped $$;
+SELECT is(pg_temp.columns('finance.transfer_result'), 'id bigint, status text, amount numeric, currency text, from_account text, from_version bigint, from_balance numeric, from_available numeric, to_account text, to_version bigint, to_balance numeric, to_available numeric, recorded_at timestamp with time zone, trace_id uuid, rule text, replayed boolean', 'transfer_result');
+SELECT is(pg_temp.columns('finance.account'), 'tenant_id integer, account_id bigint, code text, currency text, type text, status text, balance numeric, held numeric, available numeric, min_available numeric, max_balance numeric, debits_posted numeric, credits_posted numeric, debits_pending numeric, credits_pending numeric, version bigint, created_at timestamp with time zone, metadata jsonb', 'account');
+SELECT is(pg_temp.columns('finance.entry'), 'tenant_id integer, account_id bigint, transfer_id bigint, side text, version bigint, amount numeric, change numeric, balance numeric, held numeric, currency text, counterparty_id bigint, type text, recorded_at timestamp with time zone, effective_at timestamp with time zone, reference text, metadata jsonb', 'entry');
+SELECT is(pg_temp.columns('finance.transfer'), 'id bigint!, from_account_id bigint!, to_account_id bigint!, from_version bigint, to_version bigint, recorded_at timestamp with time zone!, effective_at timestamp with time zone, tenant_id integer!, trace_id uuid!, amount finance.amount!, from_balance numeric!, to_balance numeric!, from_held numeric, to_held numeric, status text!, type text!, currency text!, reference text, metadata jsonb', 'transfer');
+SELECT is(pg_temp.columns('finance.risk_decision'), 'tenant_id integer!, transfer_id bigint!, ordinal integer!, rule text!, kind text!, verdict text!, observed text!, threshold text', 'risk_decision');
+SELECT is(pg_temp.columns('finance.account_change'), 'tenant_id integer!, account_id bigint!, version bigint!, change text!, old_value jsonb, new_value jsonb, reason text, actor text!, changed_at timestamp with time zone!', 'account_change');
+SELECT is(pg_temp.columns('finance.currency'), 'code text!, minor_units smallint!, name text!, iso boolean!', 'currency');
+
+-- what is of a tenant has it first in its key
+SELECT is_empty($$SELECT c.conrelid::regclass FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid
+	WHERE c.contype = 'p' AND c.connamespace = 'finance'::regnamespace AND NOT r.relispartition
+		AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attname = 'tenant_id')
+		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum = c.conkey[1]) <> 'tenant_id'
+		AND r.relname <> 'subscription'$$, 'tenant_id is first in every key');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'finance'::regnamespace AND c.relkind IN ('r', 'p')
+	AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)$$, 'every table has a primary key');
+-- no account is indexed by what a transfer changes, or updates would not be HOT
+SELECT is_empty($$SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+	WHERE i.indrelid = 'finance._account'::regclass AND a.attname NOT IN ('tenant_id', 'account_id', 'code')$$, 'accounts are indexed by what never changes');
+
+-- the domain of amounts
+SELECT throws_ok(format('SELECT %L::finance.amount', value), '23514', NULL, 'no amount: ' || value)
+	FROM unnest('{0, -1, NaN, Infinity, -Infinity}'::text[]) AS value;
+SELECT lives_ok('SELECT 0.000000000000000001::finance.amount, 99999999999999999999999999999999999999::finance.amount', 'amounts');
+
+-- ------------------------------------------------------------------------
+-- comments and names
+-- ------------------------------------------------------------------------
+
+SELECT is_empty($$SELECT signature FROM function WHERE obj_description(oid, 'pg_proc') IS NULL$$, 'every function has a comment');
+SELECT is_empty($$SELECT relname FROM pg_class c WHERE relnamespace = 'finance'::regnamespace AND relkind IN ('r', 'p', 'v', 'S') AND NOT relispartition
+	AND obj_description(oid, 'pg_class') IS NULL$$, 'every table, view and sequence');
+SELECT is_empty($$SELECT typname FROM pg_type t WHERE typnamespace = 'finance'::regnamespace AND (typtype = 'd' OR typtype = 'c' AND
+	(SELECT relkind = 'c' FROM pg_class WHERE oid = typrelid)) AND obj_description(oid, 'pg_type') IS NULL AND obj_description(typrelid, 'pg_class') IS NULL$$, 'every type and domain');
+SELECT isnt_empty($$SELECT FROM pg_namespace WHERE nspname = 'finance' AND obj_description(oid, 'pg_namespace') IS NOT NULL$$, 'the schema');
+SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND coalesce(short_desc, '') = ''$$, 'every setting');
+SELECT is_empty($$SELECT obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND length(obj_description(oid, 'pg_proc')) < 10$$, 'that says something');
+SELECT is_empty($$SELECT conrelid::regclass, conname FROM pg_constraint WHERE connamespace = 'finance'::regnamespace AND conname ~ '(_check[0-9]*|_excl[0-9]*)$'$$,
+	'constraints have names of their own');
+SELECT is_empty($$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+	WHERE c.relnamespace = 'finance'::regnamespace AND NOT tgisinternal AND tgenabled <> 'A' AND tgname <> 'restored'$$,
+	'triggers fire whatever session_replication_role is');
+SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
+	AND t.tgname = 'guard' AND NOT c.relispartition$$,
+	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record'], 'tables whose rows stay are guarded');
+SELECT is_empty($$SELECT p.oid::regclass FROM pg_class p JOIN pg_inherits i ON i.inhrelid = p.oid WHERE i.inhparent IN ('finance.transfer'::regclass, 'finance.audit_record'::regclass)
+	AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = p.oid AND t.tgname = 'guard' AND t.tgenabled = 'A')$$, 'and so are their partitions');
+
+-- SQLSTATEs of ours stay in class LG
+SELECT throws_ok('SELECT finance.balance(''nobody'')', 'LG002', 'account "nobody" does not exist', 'an unknown account');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -86,7 +86,6 @@ foreach my $month (0 .. 4)
 	$node->safe_psql(
 		'book', qq(
 UPDATE finance._account SET last_transfer_id = finance.id_floor(now() + interval '$month months') WHERE $month > 0;
-SET finance.test_clock = '2030-01-10 06:00+00';
 SELECT count(finance.transfer('alice', 'bob', n, idempotency_key => 'k$month-' || n, reference => 'r', metadata => '{"n": 1}'))
 	FROM generate_series(1, 20) n;
 SELECT finance.transfer('alice', 'bob', 501, idempotency_key => 'too much $month');
@@ -213,7 +212,7 @@ is( $node->safe_psql('copy',
 	'messages are read and acknowledged');
 poll_ok($node,
 	"SELECT count(*) = 1 FROM finance.workers WHERE state = 'running' AND database = 'copy'",
-	'the restored database has its worker');
+	'the restored database has its worker', 'copy');
 
 foreach my $table ('transfer',
 	$node->safe_psql('copy', "SELECT min(relname) FROM pg_class WHERE relname ~ '^transfer_[0-9_]*\$'"))

@@ -57,28 +57,35 @@
 #define FIN_DATCONNLIMIT_INVALID (-2)
 #endif
 
-/* new index entries of the row in a slot; 16 added an argument */
+/*
+ * New index entries of the row in a slot.  16 added only_summarizing, for a HOT
+ * update that changed a column of a BRIN index: the others get none then.
+ */
 #if PG_VERSION_NUM >= 160000
-#define fin_compat_insert_index_tuples(info, slot, estate) \
-	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false))
+#define fin_compat_insert_index_tuples(info, slot, estate, only_summarizing) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, \
+								  only_summarizing))
 #else
-#define fin_compat_insert_index_tuples(info, slot, estate) \
-	((void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL))
+#define fin_compat_insert_index_tuples(info, slot, estate, only_summarizing) \
+	((void) (only_summarizing), \
+	 (void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL))
 #endif
 
 /* replace the row at tid; true when index entries are needed, that is not HOT */
 #if PG_VERSION_NUM >= 160000
-#define fin_compat_update_tuple(table, tid, slot) \
+#define fin_compat_update_tuple(table, tid, slot, only_summarizing) \
 	__extension__ ({ \
 		TU_UpdateIndexes needed_; \
 		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		*(only_summarizing) = needed_ == TU_Summarizing; \
 		needed_ != TU_None; \
 	})
 #else
-#define fin_compat_update_tuple(table, tid, slot) \
+#define fin_compat_update_tuple(table, tid, slot, only_summarizing) \
 	__extension__ ({ \
 		bool		needed_; \
 		simple_table_tuple_update(table, tid, slot, InvalidSnapshot, &needed_); \
+		*(only_summarizing) = false; \
 		needed_; \
 	})
 #endif

@@ -22,7 +22,9 @@
 #include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -50,6 +52,8 @@ static Tenant tenants[FIN_TENANT_CACHE_MAX];
 static int	ntenants = 0;
 
 static FinContext context;		/* its texts are these, never others' memory */
+static Oid	named_session_user = InvalidOid;	/* whose names are known */
+static Oid	named_outer_user = InvalidOid;
 static char session_text[NAMEDATALEN];
 static char actor_text[FIN_ACTOR_LENGTH_MAX + 1];
 static char user_agent_text[FIN_USER_AGENT_LENGTH_MAX + 1];
@@ -222,31 +226,46 @@ set_texts(const char *session_user, const char *actor, const char *user_agent)
 }
 
 /*
- * Names of the users, looked up again only when the user changes.  The actor
+ * The name of a role, which is common to all databases: one made in a database
+ * of another encoding may not be valid in ours, and a dump of what is not
+ * cannot be restored.
+ */
+static void
+copy_role_name(char *name, Oid role)
+{
+	strlcpy(name, GetUserNameFromId(role, false), NAMEDATALEN);
+	if (pg_verifymbstr(name, strlen(name), true))
+		return;
+	for (char *c = name; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
+	}
+}
+
+/*
+ * Names of the users, looked up again only when the user changes or, of
+ * whatever role, pg_authid.  The actor
  * is the outer user, that of SET ROLE or the session: within SECURITY DEFINER
  * functions the current user is their owner, who did not ask for anything.
  */
 static void
 fill_texts(void)
 {
-	static Oid	session_user = InvalidOid;
-	static Oid	outer_user = InvalidOid;
 	static char session_name[NAMEDATALEN];
 	static char outer_name[NAMEDATALEN];
 	const char *actor = checked_text(fin_actor, "finance.actor",
 									 FIN_ACTOR_LENGTH_MAX);
 
-	if (session_user != GetSessionUserId())
+	if (named_session_user != GetSessionUserId())
 	{
-		session_user = GetSessionUserId();
-		strlcpy(session_name, GetUserNameFromId(session_user, false),
-				NAMEDATALEN);
+		copy_role_name(session_name, GetSessionUserId());
+		named_session_user = GetSessionUserId();
 	}
-	if (outer_user != GetOuterUserId())
+	if (named_outer_user != GetOuterUserId())
 	{
-		outer_user = GetOuterUserId();
-		strlcpy(outer_name, GetUserNameFromId(outer_user, false),
-				NAMEDATALEN);
+		copy_role_name(outer_name, GetOuterUserId());
+		named_outer_user = GetOuterUserId();
 	}
 	set_texts(session_name,
 			  actor != NULL ? actor : outer_name,
@@ -321,10 +340,19 @@ fin_context_local(int32 tenant_id, TimestampTz when,
 					* USECS_PER_SEC) + fsec;
 }
 
+/* a role was renamed, perhaps */
+static void
+forget_names(Datum arg, int cache, uint32 hash)
+{
+	named_session_user = InvalidOid;
+	named_outer_user = InvalidOid;
+}
+
 void
 fin_context_init(void)
 {
 	fin_cache_register(&tenant_cache);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_names, (Datum) 0);
 }
 
 PG_FUNCTION_INFO_V1(finance_is_tenant_visible);

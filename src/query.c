@@ -49,6 +49,17 @@ static const struct
 	{"jit", "off"},				/* a disabled path's cost would trigger it */
 };
 
+/* settings in force while a table is made */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			storage_settings[] =
+{
+	{"default_tablespace", ""},	/* the database's */
+	{"default_table_access_method", "heap"},
+};
+
 static HeapTuple
 finance_namespace(void)
 {
@@ -272,8 +283,15 @@ void
 fin_query_utility(const char *command)
 {
 	int			nest = pin_path_as_setting();	/* for event triggers */
-	int			code = SPI_execute(command, false, 0);
+	int			code;
 
+	/* where our tables lie is not for the caller's session to say */
+	for (int i = 0; i < (int) lengthof(storage_settings); i++)
+		(void) set_config_option(storage_settings[i].name,
+								 storage_settings[i].value,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	code = SPI_execute(command, false, 0);
 	unpin_path_as_setting(nest);
 
 	if (code < 0)

@@ -25,8 +25,12 @@ typedef struct FinMessage
  */
 extern int	fin_queue_route_count(int32 tenant_id, const char *topic);
 
-/* one copy to each bound queue; returns how many.  Call inside
- * fin_query_begin/end. */
+/*
+ * One copy to each bound queue; returns how many.  Payload and headers are
+ * checked by whoever takes them from a user: what was allowed as metadata of a
+ * transfer must not fail it for being told to a queue.  Call inside
+ * fin_query_begin/end.
+ */
 extern int	fin_queue_publish(const FinMessage *message);
 
 /* what waits in a queue */

@@ -124,9 +124,6 @@ fin_queue_publish(const FinMessage *message)
 
 	if (n == 0)
 		return 0;
-	fin_queue_check_payload(message->payload);
-	fin_queue_check_headers(message->headers);
-
 	/* the routing cache may be rebuilt while rows are written */
 	queue_ids = palloc(n * sizeof(int64));
 	memcpy(queue_ids, routed, n * sizeof(int64));

@@ -292,8 +292,10 @@ int
 fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 						FinAccount *accounts, MemoryContext memory)
 {
+	static const AttrNumber key[] = {2, 1};	/* tenant_id, account_id */
 	FinDirect  *direct = fin_direct_begin_lock("_account", "account_pkey",
-											   ACCOUNT_COLUMNS, 2);
+											   ACCOUNT_COLUMNS, key,
+											   lengthof(key));
 	int			found;
 
 	if (direct == NULL)

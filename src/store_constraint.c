@@ -26,7 +26,7 @@
 #define MIN_AVAILABLE	12
 #define MAX_BALANCE		13
 #define CODE			17
-#define COLUMNS			19
+#define COLUMNS			19		/* others may have added some behind */
 
 static int
 compare(Datum a, Datum b)
@@ -95,18 +95,20 @@ finance_check_totals(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	tupdesc;
 	HeapTuple	row;
-	Datum		values[COLUMNS];
-	bool		nulls[COLUMNS];
+	Datum	   *values;
+	bool	   *nulls;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_check_totals() can only be called as a trigger"));
 	tupdesc = RelationGetDescr(trigger->tg_relation);
-	if (tupdesc->natts != COLUMNS)
+	if (tupdesc->natts < COLUMNS)
 		elog(ERROR, "finance._account is not as this library expects");
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 		trigger->tg_newtuple : trigger->tg_trigtuple;
+	values = palloc(sizeof(Datum) * tupdesc->natts);
+	nulls = palloc(sizeof(bool) * tupdesc->natts);
 	heap_deform_tuple(row, tupdesc, values, nulls);
 	fin_store_check_totals(values, nulls);
 	return PointerGetDatum(row);

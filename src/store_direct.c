@@ -13,14 +13,18 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -60,12 +64,14 @@ is_own_trigger(const Trigger *trigger)
 	return false;
 }
 
-/* is there a trigger of somebody else for the event? */
+/* is there a trigger of somebody else for the event, or a rule? */
 static bool
 has_other_triggers(Relation table, int16 event)
 {
 	TriggerDesc *triggers = table->trigdesc;
 
+	if (table->rd_rules != NULL)
+		return true;
 	if (triggers == NULL)
 		return false;
 	for (int i = 0; i < triggers->numtriggers; i++)
@@ -92,6 +98,24 @@ has_columns(Relation table, const Oid *types, int columns)
 		if (column->attisdropped || column->attgenerated != '\0' ||
 			(types != NULL && OidIsValid(types[i]) &&
 			 column->atttypid != types[i]))
+			return false;
+	}
+	return true;
+}
+
+/* a partition may have its columns in another order than its parent */
+static bool
+has_layout_of(Relation table, Relation parent)
+{
+	TupleDesc	desc = RelationGetDescr(table);
+	TupleDesc	wanted = RelationGetDescr(parent);
+
+	if (desc->natts != wanted->natts)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname),
+				   NameStr(TupleDescAttr(wanted, i)->attname)) != 0)
 			return false;
 	}
 	return true;
@@ -131,14 +155,14 @@ close_table(FinDirect *direct)
 }
 
 static void
-insert_index_entries(FinDirect *direct)
+insert_index_entries(FinDirect *direct, bool only_summarizing)
 {
 	if (!direct->indexes_open)
 		ExecOpenIndices(direct->info, false);
 	direct->indexes_open = true;
 	if (direct->info->ri_NumIndices > 0)
 		fin_compat_insert_index_tuples(direct->info, direct->slot,
-									   direct->estate);
+									   direct->estate, only_summarizing);
 	ResetPerTupleExprContext(direct->estate);
 }
 
@@ -184,19 +208,17 @@ open_partition(FinDirect *direct, int64 id)
 		return true;
 	close_table(direct);
 	parent = table_open(direct->parent, NoLock);
-	ours = is_ours_to_append(direct, parent);
-	table_close(parent, NoLock);
-	if (!ours)
-		return false;
 	table = table_open(child, RowExclusiveLock);
-	if (table->rd_rel->relkind != RELKIND_RELATION ||
-		!table->rd_rel->relispartition || !is_ours_to_append(direct, table))
-	{
+	ours = is_ours_to_append(direct, parent) &&
+		table->rd_rel->relkind == RELKIND_RELATION &&
+		table->rd_rel->relispartition &&
+		is_ours_to_append(direct, table) && has_layout_of(table, parent);
+	table_close(parent, NoLock);
+	if (ours)
+		open_table(direct, table);
+	else
 		table_close(table, NoLock);
-		return false;
-	}
-	open_table(direct, table);
-	return true;
+	return ours;
 }
 
 static void
@@ -210,7 +232,7 @@ insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
 	ExecStoreVirtualTuple(slot);
 	ExecConstraints(direct->info, slot, direct->estate);
 	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(direct);
+	insert_index_entries(direct, false);
 }
 
 bool
@@ -247,37 +269,49 @@ fin_direct_insert(Oid relid, const Oid *types, int columns,
 	return true;
 }
 
+/* is it, under its well-known name, the index we mean? */
 static bool
-is_usable_index(Relation index, Relation table)
+is_usable_index(Relation index, Relation table, const AttrNumber *columns,
+				int n)
 {
-	return index->rd_index->indrelid == RelationGetRelid(table) &&
-		index->rd_index->indisvalid && index->rd_index->indisunique &&
-		index->rd_index->indimmediate;
+	Form_pg_index form = index->rd_index;
+
+	if (form->indrelid != RelationGetRelid(table) || !form->indisvalid ||
+		!form->indisunique || !form->indimmediate || form->indnkeyatts != n ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		return false;
+	return memcmp(form->indkey.values, columns, sizeof(AttrNumber) * n) == 0;
 }
 
 FinDirect *
 fin_direct_begin_lock(const char *name, const char *index_name, int columns,
-					  int key_columns)
+					  const AttrNumber *key, int key_columns)
 {
 	FinDirect  *direct;
+	Relation	table;
+	Relation	index;
 	Oid			index_oid;
 
 	if (!fin_direct_writes)
 		return NULL;
 	check_may_write("SELECT FOR NO KEY UPDATE");
+	table = table_open(fin_query_relation(name), RowShareLock);
+	/* under the table's lock the name stays with the index */
 	index_oid = fin_query_relation(index_name);
-	if (!OidIsValid(index_oid))
-		return NULL;
-	direct = palloc0(sizeof(FinDirect));
-	direct->table = table_open(fin_query_relation(name), RowShareLock);
-	direct->lock_index = index_open(index_oid, AccessShareLock);
-	if (!has_columns(direct->table, NULL, columns) ||
-		!is_usable_index(direct->lock_index, direct->table))
+	index = OidIsValid(index_oid) &&
+		get_rel_relkind(index_oid) == RELKIND_INDEX ?
+		index_open(index_oid, AccessShareLock) : NULL;
+	if (index == NULL || !has_columns(table, NULL, columns) ||
+		!is_usable_index(index, table, key, key_columns))
 	{
-		index_close(direct->lock_index, NoLock);
-		table_close(direct->table, NoLock);
+		if (index != NULL)
+			index_close(index, NoLock);
+		table_close(table, NoLock);
 		return NULL;
 	}
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table;
+	direct->lock_index = index;
 	direct->slot = table_slot_create(direct->table, NULL);
 	/* see what this transaction did before, as a new statement would */
 	CommandCounterIncrement();
@@ -345,6 +379,7 @@ fin_direct_begin_update(const char *name, int columns)
 		return NULL;
 	check_may_write("UPDATE");
 	table = table_open(fin_query_relation(name), RowExclusiveLock);
+	CheckCmdReplicaIdentity(table, CMD_UPDATE);
 	if (has_other_triggers(table, TRIGGER_TYPE_UPDATE) ||
 		!has_columns(table, NULL, columns))
 	{
@@ -366,6 +401,7 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 {
 	TupleTableSlot *old = direct->old_slot;
 	TupleTableSlot *slot = direct->slot;
+	bool		only_summarizing;
 
 	/* locked by us, so the version at tid is the live one */
 	if (!table_tuple_fetch_row_version(direct->table, tid, SnapshotAny, old))
@@ -379,8 +415,8 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	ExecStoreVirtualTuple(slot);
 	check(slot->tts_values, slot->tts_isnull);
 	ExecConstraints(direct->info, slot, direct->estate);
-	if (fin_compat_update_tuple(direct->table, tid, slot))
-		insert_index_entries(direct);
+	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
+		insert_index_entries(direct, only_summarizing);
 	ExecClearTuple(old);
 }
 

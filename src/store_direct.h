@@ -41,11 +41,12 @@ extern bool fin_direct_insert(Oid relid, const Oid *types, int columns,
 							  const Datum *values, const bool *nulls);
 
 /*
- * Start locking rows of a plain table by a unique index, whose columns and
- * which rows exist never change.  NULL when it must be done in SQL.
+ * Start locking rows of a plain table by a unique index of these columns, which
+ * never change in a row.  NULL when it must be done in SQL.
  */
 extern FinDirect *fin_direct_begin_lock(const char *table, const char *index,
-										int columns, int key_columns);
+										int columns, const AttrNumber *key,
+										int key_columns);
 
 /*
  * Lock (FOR NO KEY UPDATE) the row of this key in its newest version, as the

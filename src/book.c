@@ -46,9 +46,9 @@ static FinQuery update_zone =
 static FinQuery replace_tenant =
 {
 	.sql = "UPDATE finance.tenant SET name = $2, time_zone = $3,"
-	" member_role = $4::pg_catalog.regrole WHERE tenant_id = $1",
-	.nargs = 4,
-	.argtypes = {INT4OID, TEXTOID, TEXTOID, OIDOID},
+	" member_role = $4::pg_catalog.regrole, created_at = $5 WHERE tenant_id = $1",
+	.nargs = 5,
+	.argtypes = {INT4OID, TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID},
 	.expect = SPI_OK_UPDATE,
 };
 
@@ -138,8 +138,8 @@ finance_tenant_restored(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	HeapTuple	row;
 	FinQueryScope scope;
-	Datum		values[4];
-	char		nulls[4] = {' ', ' ', ' ', ' '};
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
 	uint64		replaced;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
@@ -148,7 +148,7 @@ finance_tenant_restored(PG_FUNCTION_ARGS)
 				errmsg("_tenant_restored() can only be called as a trigger"));
 	row = trigger->tg_trigtuple;
 	tupdesc = RelationGetDescr(trigger->tg_relation);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 	{
 		bool		isnull;
 

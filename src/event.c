@@ -95,27 +95,6 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
-/* names of a side's members */
-typedef struct SideKeys
-{
-	const char *account;
-	const char *version;
-	const char *balance;
-} SideKeys;
-
-static const SideKeys from_keys = {"from_account", "from_version", "from_balance"};
-static const SideKeys to_keys = {"to_account", "to_version", "to_balance"};
-
-static void
-push_side(JsonbParseState **state, const SideKeys *keys, const char *code,
-		  const FinSide *side, const FinTransferRow *row)
-{
-	push_text(state, keys->account, code);
-	if (row->completed)
-		push_id(state, keys->version, side->version);
-	push_amount(state, keys->balance, side->balance_after, row->scale);
-}
-
 static void
 push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
 {
@@ -133,24 +112,36 @@ push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
+/*
+ * Members are pushed as jsonb sorts them, by length and then by bytes: an
+ * object that comes in order costs a fifth to put together.
+ */
 static void
 push_payload(JsonbParseState **state, const FinOutcome *outcome,
 			 const FinDecisionRow *decisions, int ndecisions)
 {
 	const FinTransferRow *row = &outcome->row;
+	const FinSide *from = &row->moved.from;
+	const FinSide *to = &row->moved.to;
 
 	push_key(state, "payload");
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	push_id(state, "transfer_id", row->id);
-	push_text(state, "status", row->status);
 	push_amount(state, "amount", row->amount, row->scale);
+	push_text(state, "status", row->status);
 	push_text(state, "currency", row->currency);
-	push_side(state, &from_keys, outcome->from_code, &row->moved.from, row);
-	push_side(state, &to_keys, outcome->to_code, &row->moved.to, row);
-	push_text(state, "transfer_type", row->type);
-	push_text(state, "reference", row->reference);
 	if (ndecisions > 0)
 		push_decisions(state, decisions, ndecisions);
+	push_text(state, "reference", row->reference);
+	push_text(state, "to_account", outcome->to_code);
+	push_amount(state, "to_balance", to->balance_after, row->scale);
+	if (row->completed)
+		push_id(state, "to_version", to->version);
+	push_id(state, "transfer_id", row->id);
+	push_text(state, "from_account", outcome->from_code);
+	push_amount(state, "from_balance", from->balance_after, row->scale);
+	if (row->completed)
+		push_id(state, "from_version", from->version);
+	push_text(state, "transfer_type", row->type);
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
@@ -162,12 +153,12 @@ message_body(const FinContext *context, int64 message_id, const char *topic,
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_id(&state, "message_id", message_id);
+	push_text(&state, "type", topic);
+	push_payload(&state, outcome, decisions, ndecisions);
+	push_metadata(&state, outcome->row.metadata);
 	push_text(&state, "trace_id", uuid_text(&context->trace_id));
 	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
-	push_text(&state, "type", topic);
-	push_metadata(&state, outcome->row.metadata);
-	push_payload(&state, outcome, decisions, ndecisions);
+	push_id(&state, "message_id", message_id);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

@@ -3,8 +3,8 @@
  *		Monthly partitions of the tables ranged by time-ordered id.
  *
  * A month's partition is made by the worker ahead of time, or, when that did
- * not happen, by the transaction that first needs it: nothing ever fails for
- * want of a partition.  Partitions are not members of the extension, so
+ * not happen, by the transaction that first needs it, together with those that
+ * follow: nothing ever fails for want of a partition.  Partitions are not members of the extension, so
  * pg_dump writes them like ordinary tables; they go with their parent.
  *
  * The parents have no indexes: each partition gets its own, primary key
@@ -143,23 +143,46 @@ lock_out_other_makers(void)
 						ShareUpdateExclusiveLock);
 }
 
+static char *
+partition_name(const Partitioned *table, int month)
+{
+	return psprintf("%s_%04d_%02d", table->cache.table,
+					month / 12, month % 12 + 1);
+}
+
+/*
+ * All that will be needed soon: until this transaction ends, everybody who
+ * needs one of them waits for it, and that had better be a short one that
+ * opens the first account than the first transfer of each month.
+ */
+static void
+make_months(int first)
+{
+	lock_out_other_makers();
+	for (int i = 0; i < (int) lengthof(partitioned); i++)
+	{
+		for (int month = first; month <= first + FIN_PARTITIONS_AHEAD; month++)
+		{
+			char	   *name = partition_name(&partitioned[i], month);
+
+			if (!OidIsValid(fin_query_relation(name)))
+				make_partition(&partitioned[i], name, month);
+			pfree(name);
+		}
+	}
+}
+
 /* OID of the month's partition, made if it is not there */
 static Oid
 ensure_month(Partitioned *table, int month)
 {
-	char	   *name = psprintf("%s_%04d_%02d", table->cache.table,
-								month / 12, month % 12 + 1);
+	char	   *name = partition_name(table, month);
 	Oid			child = fin_query_relation(name);
 
 	if (!OidIsValid(child))
 	{
-		lock_out_other_makers();
+		make_months(month);
 		child = fin_query_relation(name);
-		if (!OidIsValid(child))
-		{
-			make_partition(table, name, month);
-			child = fin_query_relation(name);
-		}
 	}
 	if (!get_rel_relispartition(child) || PartitionHasPendingDetach(child))
 		ereport(ERROR,

@@ -60,6 +60,15 @@ foreach my $mode ('simple', 'extended', 'prepared')
 }
 is_query($node, $completed, $count, 'each was made');
 
+# rows written directly and by statements, side by side
+bench_ok(
+	$node,
+	'both ways of writing',
+	"SELECT set_config('finance.direct_writes', (:client_id % 2 = 0)::text, false);\n$pay",
+	'-c', 16, '-t', $each);
+$count += 16 * $each;
+is_query($node, $completed, $count, 'each was made once');
+
 # several in one transaction, always from the lower account first, and parts
 # of it undone
 my $many = q(

@@ -4,10 +4,19 @@
  *
  * Owns one word of shared memory: the last millisecond and sequence drawn on
  * this server, which only grows, so that ids are unique and ordered even when
- * the clock steps back.  Without shared_preload_libraries the sequence bits
+ * the clock steps back.
+ *
+ * An account may have seen an id far ahead of the clock: the clock was wrong for
+ * a while, or the book came from a server whose was.  Its next ids are above
+ * that one, but nobody else's, in no database, need follow: they are drawn from
+ * a range of their own, and when the clock gets there, the word leaps over it.
+ *
+ * Without shared_preload_libraries the sequence bits
  * come from the SQL sequence finance._id_seq instead: unique as long as fewer
  * than 2^14 ids are drawn within a millisecond and the clock does not step
- * back; the primary keys refuse what would be a duplicate.  Takes no locks.
+ * back; the primary keys refuse what would be a duplicate.
+ *
+ * Locks: a spinlock around the range ahead, which hardly anybody needs.
  */
 #include "postgres.h"
 
@@ -18,6 +27,7 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -33,12 +43,22 @@
 #define SEQUENCE_MASK		((INT64CONST(1) << FIN_ID_SEQUENCE_BITS) - 1)
 #define ID_MS_MAX			((INT64CONST(1) << 41) - 1)
 
+/*
+ * Milliseconds, with room for a sequence, by which an id may pull the word
+ * forward.  Half of it without the lock: who reads clock and word in that time
+ * and who holds the lock then never mean the same ids.
+ */
+#define LEAD_MAX			(INT64CONST(60000) << FIN_ID_SEQUENCE_BITS)
+
 StaticAssertDecl(FIN_NODE_MAX == (1 << FIN_ID_NODE_BITS) - 1,
 				 "finance.node has the range of an id's node bits");
 
 typedef struct IdentShared
 {
 	pg_atomic_uint64 last;		/* ms << FIN_ID_SEQUENCE_BITS | sequence */
+	pg_atomic_uint64 ahead_first;	/* of the range ahead; PG_INT64_MAX: none */
+	uint64		ahead_last;
+	slock_t		mutex;			/* of the range */
 } IdentShared;
 
 static IdentShared *shared = NULL;
@@ -57,7 +77,12 @@ fin_ident_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("finance ident", sizeof(IdentShared), &found);
 	if (!found)
+	{
 		pg_atomic_init_u64(&shared->last, 0);
+		pg_atomic_init_u64(&shared->ahead_first, PG_INT64_MAX);
+		shared->ahead_last = 0;
+		SpinLockInit(&shared->mutex);
+	}
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -106,16 +131,50 @@ successor(int64 after)
 	return next;
 }
 
+/* from the range ahead if 'least' lies there, else past it; mutex held */
+static int64
+draw_guarded(int64 now, int64 least)
+{
+	uint64		last = pg_atomic_read_u64(&shared->last);
+	int64		first = (int64) pg_atomic_read_u64(&shared->ahead_first);
+	int64		next;
+
+	if (least > Max(now, (int64) last) + LEAD_MAX)
+	{
+		next = Max(least, (int64) shared->ahead_last + 1);
+		shared->ahead_last = (uint64) next;
+		pg_atomic_write_u64(&shared->ahead_first, (uint64) Min(first, next));
+		return next;
+	}
+	do
+	{
+		next = Max(least, (int64) last + 1);
+		if (next >= first)
+			next = Max(next, (int64) shared->ahead_last + 1);
+	} while (!pg_atomic_compare_exchange_u64(&shared->last, &last,
+											 (uint64) next));
+	return next;
+}
+
 static int64
 next_shared(int64 after)
 {
-	int64		least = Max(ms_now() << FIN_ID_SEQUENCE_BITS, successor(after));
+	int64		now = ms_now() << FIN_ID_SEQUENCE_BITS;
+	int64		least = Max(now, successor(after));
 	uint64		last = pg_atomic_read_u64(&shared->last);
 	int64		next;
 
 	do
 	{
 		next = Max(least, (int64) last + 1);
+		if (least > Max(now, (int64) last) + LEAD_MAX / 2 ||
+			next >= (int64) pg_atomic_read_u64(&shared->ahead_first))
+		{
+			SpinLockAcquire(&shared->mutex);
+			next = draw_guarded(now, least);
+			SpinLockRelease(&shared->mutex);
+			break;
+		}
 	} while (!pg_atomic_compare_exchange_u64(&shared->last, &last,
 											 (uint64) next));
 	return compose(next);

@@ -48,7 +48,7 @@ SELECT count(finance.transfer(CASE n % 4 WHEN 0 THEN 'alice' WHEN 1 THEN 'bob' E
 	$node->safe_psql('postgres', 'VACUUM ANALYZE');
 }
 
-sub explain
+sub plan_of
 {
 	my ($query, $settings) = @_;
 	my $prefix = ($settings // '') . "\n";
@@ -96,7 +96,7 @@ sub history
 sub check_page
 {
 	my ($name, $query, $direction, $settings) = @_;
-	my $plan = explain($query, $settings);
+	my $plan = plan_of($query, $settings);
 	my @scans = grep { $_->{'Relation Name'} =~ /^transfer_/ } scans($plan);
 	my @sides = map { $_->{'Index Name'} // '' } @scans;
 	my $rows = 0;
@@ -196,7 +196,7 @@ is( $node->safe_psql('postgres', 'SET ROLE teller; ' . history('alice', 'DESC LI
 	'by code',
 	"SELECT * FROM finance.entry WHERE account_id = (SELECT account_id FROM finance.account WHERE tenant_id = 0 AND code = 'alice') ORDER BY transfer_id DESC LIMIT 20",
 	'Backward');
-my $joined = explain(
+my $joined = plan_of(
 	"SELECT e.* FROM finance.account a JOIN finance.entry e USING (account_id) WHERE a.tenant_id = 0 AND a.code = 'quiet'"
 );
 cmp_ok(buffers($joined), '<=', 10 * $long_scans,

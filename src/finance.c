@@ -14,6 +14,7 @@
 
 #include "compat.h"
 #include "context.h"
+#include "expansion.h"
 #include "ident.h"
 #include "partition.h"
 #include "queue.h"
@@ -58,6 +59,7 @@ _PG_init(void)
 	fin_partition_init();
 	fin_queue_init();
 	fin_risk_init();
+	fin_expansion_init();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -157,10 +157,9 @@ poll_ok($node, "SELECT ($workers) = 1", 'and the new launcher knows them');
 # a crash of the worker takes the server through a restart
 $pid = worker_pid($node);
 kill 'KILL', $pid;
-ok( $node->poll_query_until(
-		'postgres',
-		"SELECT count(*) = 1 FROM finance.workers WHERE database = 'postgres' AND state = 'running' AND pid <> $pid"
-	),
+poll_ok(
+	$node,
+	"SELECT count(*) = 1 FROM finance.workers WHERE database = 'postgres' AND state = 'running' AND pid <> $pid",
 	'the worker returns after a crash');
 
 # death of the postmaster

@@ -97,20 +97,6 @@ sub acknowledged
 	return @keys;
 }
 
-sub wait_for_server
-{
-	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
-
-	while ($patience-- > 0)
-	{
-		my ($code) = $node->psql('postgres', 'SELECT 1');
-
-		return if defined $code && $code == 0;
-		usleep(100_000);
-	}
-	die "the server did not come back";
-}
-
 # The processes of a killed postmaster go when they next wait for something;
 # until then no new one can start.
 sub kill_postmaster
@@ -211,7 +197,7 @@ foreach my $round (1 .. 2 * $soak)
 	);
 	kill 'KILL', $pid;
 	my @keys = acknowledged(@started);
-	wait_for_server();
+	wait_for_server($node);
 	check_round("kill -9 of a backend $round", @keys);
 }
 
@@ -248,7 +234,7 @@ foreach my $round (1 .. $soak)
 		'the worker runs');
 	kill 'KILL', worker_pid($node);
 	my @keys = acknowledged(@started);
-	wait_for_server();
+	wait_for_server($node);
 	check_round("kill -9 of the worker $round", @keys);
 }
 

@@ -5,13 +5,15 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Spec;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw(finance_node subscriber wait_for_notifies worker_pid
-  poll_ok settle send_message insert_messages make_queue count_sum);
+  answer poll_ok wait_for_server settle send_message insert_messages make_queue count_sum);
 
 # A cluster with the library preloaded.  Sweeps do not come by themselves, so
 # that what is announced was rung for.
@@ -33,11 +35,51 @@ restart_after_crash = on
 	return $node;
 }
 
+# What a query answers, or undef when the server cannot be asked.  The query is
+# an argument and not sent through a pipe: psql may be gone before it reads one.
+sub answer
+{
+	my ($node, $query, $database) = @_;
+	my ($out, $err);
+	my $asked = IPC::Run::run(
+		[
+			'psql', '-XqAt', '-d', $node->connstr($database // 'postgres'),
+			'-c', $query
+		],
+		'<', File::Spec->devnull, '>', \$out, '2>', \$err);
+
+	return undef unless $asked;
+	chomp $out;
+	return $out;
+}
+
+# ask until the answer is true, also of a server that is not up yet
 sub poll_ok
 {
 	my ($node, $query, $name, $database) = @_;
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+	my $last;
 
-	ok($node->poll_query_until($database // 'postgres', $query), $name);
+	while ($patience-- > 0)
+	{
+		$last = answer($node, $query, $database);
+		last if defined $last && $last eq 't';
+		usleep(100_000);
+	}
+	is($last, 't', $name);
+}
+
+sub wait_for_server
+{
+	my ($node) = @_;
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+
+	while ($patience-- > 0)
+	{
+		return if defined answer($node, 'SELECT 1');
+		usleep(100_000);
+	}
+	die "the server did not come back";
 }
 
 # pid of the running worker of a database, or ''

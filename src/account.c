@@ -20,7 +20,6 @@
 #include "ident.h"
 #include "json.h"
 #include "query.h"
-#include "settings.h"
 #include "store.h"
 
 static FinQuery select_currency =
@@ -273,8 +272,8 @@ write_new_account(const FinContext *context, const FinAccount *account,
 	values[1] = Int32GetDatum(context->tenant_id);
 	values[2] = Int16GetDatum(account->scale);
 	values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[4] = NumericGetDatum(fin_amount_encode(account->min_available, account->scale));
-	values[5] = NumericGetDatum(fin_amount_encode(account->max_balance, account->scale));
+	values[4] = fin_amount_datum(account->min_available, account->scale);
+	values[5] = fin_amount_datum(account->max_balance, account->scale);
 	if (!account->has_min_available)
 		nulls[4] = 'n';
 	if (!account->has_max_balance)
@@ -322,7 +321,7 @@ finance_create_account(PG_FUNCTION_ARGS)
 {
 	FinAccount	account = {0};
 	char	   *currency;
-	Jsonb	   *metadata = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
+	Jsonb	   *metadata;
 	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 
@@ -330,12 +329,7 @@ finance_create_account(PG_FUNCTION_ARGS)
 	currency = fin_argument_text(fcinfo, 1, "currency", FIN_CURRENCY_LENGTH_MAX);
 	account.type = fin_argument_text(fcinfo, 2, "type", FIN_TYPE_LENGTH_MAX);
 	strlcpy(account.currency, currency, sizeof(account.currency));
-	if (metadata != NULL && VARSIZE(metadata) > (Size) fin_max_payload)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg("metadata is too large"),
-				errdetail("It has %u bytes, the most is %d.",
-						  (unsigned) VARSIZE(metadata), fin_max_payload));
+	metadata = fin_argument_metadata(fcinfo, 5);
 
 	fin_query_begin(&scope);
 	account.scale = currency_scale(currency);

@@ -37,6 +37,13 @@ extern Numeric fin_amount_encode(FinAmount amount, int scale);
 	((FinAmount) INT64CONST(1000000000000000000) * \
 	 INT64CONST(1000000000000000000) * 100 - 1)
 
+/* the same as a Datum */
+static inline Datum
+fin_amount_datum(FinAmount amount, int scale)
+{
+	return NumericGetDatum(fin_amount_encode(amount, scale));
+}
+
 /* a + b, or false when the sum has more than 38 digits */
 static inline bool
 fin_amount_add(FinAmount a, FinAmount b, FinAmount *sum)

@@ -9,6 +9,9 @@
 #include "utils/builtins.h"
 
 #include "argument.h"
+#include "compat.h"
+#include "errors.h"
+#include "settings.h"
 
 static void
 refuse_null(const char *name)
@@ -76,4 +79,22 @@ fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 	if (required)
 		refuse_null(name);
 	return NULL;
+}
+
+Jsonb *
+fin_argument_metadata(FunctionCallInfo fcinfo, int argument)
+{
+	Jsonb	   *metadata;
+
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	metadata = PG_GETARG_JSONB_P(argument);
+	if (VARSIZE(metadata) > (Size) fin_max_payload)
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
+				errmsg("metadata is too large"),
+				errdetail("It has %u bytes, the most is %d.",
+						  (unsigned) VARSIZE(metadata), fin_max_payload),
+				errhint("Keep large documents elsewhere, or raise finance.max_payload."));
+	return metadata;
 }

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "utils/jsonb.h"
 #include "utils/numeric.h"
 
 /* lengths in bytes */
@@ -32,5 +33,11 @@ extern char *fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
 /* a numeric argument; NULL for null where not required, else 22004 */
 extern Numeric fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 									const char *name, bool required);
+
+/*
+ * a jsonb argument named metadata; NULL for null.  Error: LG303 larger than
+ * finance.max_payload
+ */
+extern Jsonb *fin_argument_metadata(FunctionCallInfo fcinfo, int argument);
 
 #endif							/* FIN_ARGUMENT_H */

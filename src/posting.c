@@ -33,7 +33,6 @@
 #include "posting.h"
 #include "query.h"
 #include "risk.h"
-#include "settings.h"
 
 typedef struct Posting
 {
@@ -556,12 +555,6 @@ decide(Posting *posting, int i, FinMovement *movement)
  * write
  * ------------------------------------------------------------------------ */
 
-static Datum
-numeric_of(FinAmount amount, int scale)
-{
-	return NumericGetDatum(fin_amount_encode(amount, scale));
-}
-
 static void
 write_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id)
 {
@@ -575,11 +568,11 @@ write_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id)
 	record.account_id = row->from_account_id;
 	record.counterparty_id = row->to_account_id;
 	record.currency = row->currency;
-	record.amount = numeric_of(row->amount, row->scale);
-	record.balance_before = numeric_of(row->moved.from.balance_before, row->scale);
-	record.balance_after = numeric_of(row->moved.from.balance_after, row->scale);
-	record.counterparty_before = numeric_of(row->moved.to.balance_before, row->scale);
-	record.counterparty_after = numeric_of(row->moved.to.balance_after, row->scale);
+	record.amount = fin_amount_datum(row->amount, row->scale);
+	record.balance_before = fin_amount_datum(row->moved.from.balance_before, row->scale);
+	record.balance_after = fin_amount_datum(row->moved.from.balance_after, row->scale);
+	record.counterparty_before = fin_amount_datum(row->moved.to.balance_before, row->scale);
+	record.counterparty_after = fin_amount_datum(row->moved.to.balance_after, row->scale);
 	record.request = fin_event_request_json(order, outcome);
 	record.response = fin_event_response_json(outcome);
 	fin_audit_append(&record, 1);

@@ -317,11 +317,11 @@ totals_of(const FinAccount *account, Datum *values)
 	values[0] = Int64GetDatum(account->version);
 	values[1] = Int64GetDatum(account->last_transfer_id);
 	values[2] = DateADTGetDatum(account->spent_on);
-	values[3] = NumericGetDatum(fin_amount_encode(account->debits_posted, scale));
-	values[4] = NumericGetDatum(fin_amount_encode(account->credits_posted, scale));
-	values[5] = NumericGetDatum(fin_amount_encode(account->debits_pending, scale));
-	values[6] = NumericGetDatum(fin_amount_encode(account->credits_pending, scale));
-	values[7] = NumericGetDatum(fin_amount_encode(account->spent, scale));
+	values[3] = fin_amount_datum(account->debits_posted, scale);
+	values[4] = fin_amount_datum(account->credits_posted, scale);
+	values[5] = fin_amount_datum(account->debits_pending, scale);
+	values[6] = fin_amount_datum(account->credits_pending, scale);
+	values[7] = fin_amount_datum(account->spent, scale);
 }
 
 static void
@@ -438,12 +438,12 @@ transfer_columns(const FinTransferRow *row, Datum *values, bool *nulls)
 	nulls[6] = !row->has_effective_at;
 	values[7] = Int32GetDatum(row->tenant_id);
 	values[8] = UUIDPGetDatum(&row->trace_id);
-	values[9] = NumericGetDatum(fin_amount_encode(row->amount, scale));
-	values[10] = NumericGetDatum(fin_amount_encode(from->balance_after, scale));
-	values[11] = NumericGetDatum(fin_amount_encode(to->balance_after, scale));
+	values[9] = fin_amount_datum(row->amount, scale);
+	values[10] = fin_amount_datum(from->balance_after, scale);
+	values[11] = fin_amount_datum(to->balance_after, scale);
 	/* nothing held, as nearly always, takes one bit */
-	values[12] = NumericGetDatum(fin_amount_encode(from->held_after, scale));
-	values[13] = NumericGetDatum(fin_amount_encode(to->held_after, scale));
+	values[12] = fin_amount_datum(from->held_after, scale);
+	values[13] = fin_amount_datum(to->held_after, scale);
 	nulls[12] = from->held_after == 0;
 	nulls[13] = to->held_after == 0;
 	values[14] = CStringGetTextDatum(row->status);

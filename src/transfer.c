@@ -11,9 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "argument.h"
-#include "errors.h"
 #include "posting.h"
-#include "settings.h"
 
 /* positions of the arguments after the two accounts, from 0 */
 enum
@@ -62,22 +60,6 @@ read_effective_at(FunctionCallInfo fcinfo, FinOrder *order)
 }
 
 static void
-read_metadata(FunctionCallInfo fcinfo, FinOrder *order)
-{
-	order->metadata = NULL;
-	if (PG_ARGISNULL(ARG_METADATA))
-		return;
-	order->metadata = PG_GETARG_JSONB_P(ARG_METADATA);
-	if (VARSIZE(order->metadata) > (Size) fin_max_payload)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg("metadata is too large"),
-				errdetail("It has %u bytes, the most is %d.",
-						  (unsigned) VARSIZE(order->metadata), fin_max_payload),
-				errhint("Keep large documents elsewhere, or raise finance.max_payload."));
-}
-
-static void
 read_order(FunctionCallInfo fcinfo, FinOrder *order)
 {
 	order->amount = fin_argument_numeric(fcinfo, ARG_AMOUNT, "amount", true);
@@ -96,14 +78,8 @@ read_order(FunctionCallInfo fcinfo, FinOrder *order)
 	order->reference = fin_argument_text_or_null(fcinfo, ARG_REFERENCE,
 												 "reference",
 												 FIN_REFERENCE_LENGTH_MAX);
-	read_metadata(fcinfo, order);
+	order->metadata = fin_argument_metadata(fcinfo, ARG_METADATA);
 	order->strict = !PG_ARGISNULL(ARG_STRICT) && PG_GETARG_BOOL(ARG_STRICT);
-}
-
-static Datum
-numeric_of(FinAmount amount, int scale)
-{
-	return NumericGetDatum(fin_amount_encode(amount, scale));
 }
 
 static Datum
@@ -122,16 +98,16 @@ result_datum(FunctionCallInfo fcinfo, const FinOutcome *outcome)
 
 	values[0] = Int64GetDatum(row->id);
 	values[1] = CStringGetTextDatum(row->status);
-	values[2] = numeric_of(row->amount, row->scale);
+	values[2] = fin_amount_datum(row->amount, row->scale);
 	values[3] = CStringGetTextDatum(row->currency);
 	values[4] = CStringGetTextDatum(outcome->from_code);
 	values[5] = Int64GetDatum(from->version);
-	values[6] = numeric_of(from->balance_after, row->scale);
-	values[7] = numeric_of(from->balance_after - from->held_after, row->scale);
+	values[6] = fin_amount_datum(from->balance_after, row->scale);
+	values[7] = fin_amount_datum(from->balance_after - from->held_after, row->scale);
 	values[8] = CStringGetTextDatum(outcome->to_code);
 	values[9] = Int64GetDatum(to->version);
-	values[10] = numeric_of(to->balance_after, row->scale);
-	values[11] = numeric_of(to->balance_after - to->held_after, row->scale);
+	values[10] = fin_amount_datum(to->balance_after, row->scale);
+	values[11] = fin_amount_datum(to->balance_after - to->held_after, row->scale);
 	nulls[5] = nulls[9] = !row->completed;
 	values[12] = TimestampTzGetDatum(row->recorded_at);
 	values[13] = UUIDPGetDatum(&row->trace_id);

@@ -84,6 +84,19 @@ COMMENT ON SEQUENCE finance._id_seq IS
 'low bits of ids while finance is not in shared_preload_libraries';
 
 -- ------------------------------------------------------------------------
+-- functions: ids
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
+COMMENT ON FUNCTION finance.id_time(bigint) IS
+'the millisecond in which an id was drawn; not for msg_id, which begins with the priority';
+CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
+COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
+'the lowest id of a moment: WHERE id >= finance.id_floor(...) uses the key and skips partitions';
+
+-- ------------------------------------------------------------------------
 -- currency
 -- ------------------------------------------------------------------------
 
@@ -299,6 +312,7 @@ CREATE TABLE finance._account (
 	currency		text NOT NULL,
 	type			text NOT NULL,
 	code			text NOT NULL,
+	parent_id		bigint,
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code)
@@ -312,6 +326,7 @@ COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
 COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+COMMENT ON COLUMN finance._account.parent_id IS 'account it is summed up under; null: none';
 
 -- a constraint trigger in C and not a CHECK: the server parses a CHECK anew in
 -- each statement, which costs more than the update itself
@@ -378,6 +393,9 @@ CREATE TABLE finance.transfer (
 	to_version		bigint,
 	recorded_at		timestamptz NOT NULL,
 	effective_at	timestamptz,
+	hold_id			bigint,
+	journal_id		bigint,
+	reverses_id		bigint,
 	tenant_id		integer NOT NULL,
 	trace_id		uuid NOT NULL,
 	amount			finance.amount NOT NULL,
@@ -385,6 +403,7 @@ CREATE TABLE finance.transfer (
 	to_balance		numeric NOT NULL,
 	from_held		numeric,
 	to_held			numeric,
+	released		numeric,
 	status			text NOT NULL,
 	type			text NOT NULL,
 	currency		text NOT NULL,
@@ -393,7 +412,17 @@ CREATE TABLE finance.transfer (
 	CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id)
 ) PARTITION BY RANGE (id);
 COMMENT ON TABLE finance.transfer IS
-'amounts moved, or refused by risk; one row for both sides, never changed';
+'amounts moved, held, given back, or refused by risk; one row for both sides, never changed';
+COMMENT ON COLUMN finance.transfer.status IS
+'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved';
+COMMENT ON COLUMN finance.transfer.hold_id IS
+'the hold it captures, releases or expires';
+COMMENT ON COLUMN finance.transfer.journal_id IS
+'first transfer of the journal it is a member of';
+COMMENT ON COLUMN finance.transfer.reverses_id IS
+'the transfer it gives back, whole or in part';
+COMMENT ON COLUMN finance.transfer.released IS
+'what a final capture left of its hold and gave back besides; null: nothing';
 COMMENT ON COLUMN finance.transfer.from_version IS
 'version of the debited account after this transfer; null when rejected';
 COMMENT ON COLUMN finance.transfer.from_balance IS
@@ -442,10 +471,102 @@ CREATE TABLE finance.idempotency_key (
 	transfer_id	bigint NOT NULL,
 	expected_from_version bigint,
 	expected_to_version bigint,
+	request		jsonb,
 	CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, key)
 );
 COMMENT ON TABLE finance.idempotency_key IS
 'keys by which callers made their transfers repeatable, and the transfer each stands for';
+COMMENT ON COLUMN finance.idempotency_key.request IS
+'what the transfer''s row does not tell of the request; null for a plain transfer';
+
+-- ------------------------------------------------------------------------
+-- hold: what is reserved and not yet captured, released or expired.  Changed
+-- only under the locks of both its accounts; status changes once, so that a
+-- partial capture stays on its page (HOT).
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance._hold (
+	hold_id			bigint NOT NULL,
+	from_account_id	bigint NOT NULL,
+	to_account_id	bigint NOT NULL,
+	expires_at		timestamptz,
+	tenant_id		integer NOT NULL,
+	held_on			date NOT NULL,
+	status			text NOT NULL DEFAULT 'open',
+	amount			finance.amount NOT NULL,
+	captured		numeric NOT NULL DEFAULT 0,
+	released		numeric NOT NULL DEFAULT 0,
+	type			text NOT NULL,
+	hold_group		text,
+	CONSTRAINT hold_pkey PRIMARY KEY (tenant_id, hold_id),
+	CONSTRAINT hold_status CHECK (status IN ('open', 'captured', 'released', 'expired')),
+	CONSTRAINT hold_parts CHECK (captured >= 0 AND released >= 0
+		AND captured + released <= amount),
+	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
+) WITH (fillfactor = 80);
+CREATE INDEX hold_expiry ON finance._hold (expires_at)
+	WHERE status = 'open' AND expires_at IS NOT NULL;
+CREATE INDEX hold_group_open ON finance._hold (tenant_id, hold_group)
+	WHERE status = 'open' AND hold_group IS NOT NULL;
+CREATE INDEX hold_account_open ON finance._hold (tenant_id, from_account_id)
+	WHERE status = 'open';
+COMMENT ON TABLE finance._hold IS
+'holds as posting keeps them; read them through the view finance.hold';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._hold
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance._hold ENABLE ALWAYS TRIGGER guard;
+
+-- ------------------------------------------------------------------------
+-- journal, reversal: rows that tie transfers together, never changed
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.journal (
+	tenant_id		integer NOT NULL,
+	journal_id		bigint NOT NULL,
+	type			text NOT NULL,
+	transfer_ids	bigint[] NOT NULL,
+	request			jsonb,
+	CONSTRAINT journal_pkey PRIMARY KEY (tenant_id, journal_id),
+	CONSTRAINT journal_named_by_first CHECK (journal_id = transfer_ids[1])
+);
+COMMENT ON TABLE finance.journal IS
+'transfers that were made together: the request as it was given, and the transfers it became, the first of which names the journal';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.journal
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.journal ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance.reversal (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	reversal_id		bigint NOT NULL,
+	amount			finance.amount NOT NULL,
+	CONSTRAINT reversal_pkey PRIMARY KEY (tenant_id, transfer_id, reversal_id)
+);
+COMMENT ON TABLE finance.reversal IS
+'which transfers gave back what a transfer moved, and how much of it';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.reversal
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.reversal ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance._now() RETURNS timestamptz
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'finance_now';
+COMMENT ON FUNCTION finance._now() IS
+'the clock of finance: the wall clock, or finance.test_clock';
+
+CREATE VIEW finance.hold WITH (security_invoker = true) AS
+SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+		THEN 'expired' ELSE h.status END AS status,
+	h.amount::numeric AS amount, h.captured, h.released,
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now() THEN 0
+		ELSE h.amount - h.captured - h.released END AS remaining,
+	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
+FROM finance._hold h;
+COMMENT ON VIEW finance.hold IS
+'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not';
 
 -- ------------------------------------------------------------------------
 -- risk
@@ -518,19 +639,6 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decisio
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
 
 -- ------------------------------------------------------------------------
--- functions: ids
--- ------------------------------------------------------------------------
-
-CREATE FUNCTION finance.id_time(id bigint) RETURNS timestamptz
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_time';
-COMMENT ON FUNCTION finance.id_time(bigint) IS
-'the millisecond in which an id was drawn; not for msg_id, which begins with the priority';
-CREATE FUNCTION finance.id_floor("when" timestamptz) RETURNS bigint
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_id_floor';
-COMMENT ON FUNCTION finance.id_floor(timestamptz) IS
-'the lowest id of a moment: WHERE id >= finance.id_floor(...) uses the key and skips partitions';
-
--- ------------------------------------------------------------------------
 -- functions: tenants, currencies, accounts
 -- ------------------------------------------------------------------------
 
@@ -591,33 +699,144 @@ CREATE TYPE finance.transfer_result AS (
 	recorded_at		timestamptz,
 	trace_id		uuid,
 	rule			text,
-	replayed		boolean
+	replayed		boolean,
+	hold_id			bigint,
+	hold_remaining	numeric,
+	journal_id		bigint
 );
 COMMENT ON TYPE finance.transfer_result IS
-'a transfer as made: status completed or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+'a transfer as made: status completed, held, released or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+
+CREATE TYPE finance.transfer_request AS (
+	from_account	text,
+	to_account		text,
+	amount			numeric,
+	currency		text,
+	idempotency_key	text,
+	type			text,
+	expected_from_version bigint,
+	expected_to_version bigint,
+	amount_mode		text,
+	effective_at	timestamptz,
+	reference		text,
+	metadata		jsonb,
+	linked			boolean,
+	action			text,
+	hold_id			bigint,
+	final			boolean,
+	expires_in		interval,
+	hold_group		text,
+	recorded_at		timestamptz
+);
+COMMENT ON TYPE finance.transfer_request IS
+'one request of a batch: action transfer (the default), hold, capture or release, and its arguments; null: their default; linked: stands or falls with the next';
+
+CREATE FUNCTION finance.request(from_account text DEFAULT NULL,
+	to_account text DEFAULT NULL, amount numeric DEFAULT NULL,
+	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+	type text DEFAULT NULL, expected_from_version bigint DEFAULT NULL,
+	expected_to_version bigint DEFAULT NULL, amount_mode text DEFAULT NULL,
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL, linked boolean DEFAULT NULL,
+	action text DEFAULT NULL, hold_id bigint DEFAULT NULL,
+	final boolean DEFAULT NULL, expires_in interval DEFAULT NULL,
+	hold_group text DEFAULT NULL, recorded_at timestamptz DEFAULT NULL)
+	RETURNS finance.transfer_request
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS 'SELECT ROW($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)::finance.transfer_request';
+COMMENT ON FUNCTION finance.request(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean, text, bigint, boolean, interval, text, timestamptz) IS
+'one request of a batch, from arguments of which none is required';
+
+CREATE TYPE finance.batch_result AS (
+	position		integer,
+	error			text,
+	message			text,
+	detail			text,
+	id				bigint,
+	status			text,
+	amount			numeric,
+	currency		text,
+	from_account	text,
+	from_version	bigint,
+	from_balance	numeric,
+	from_available	numeric,
+	to_account		text,
+	to_version		bigint,
+	to_balance		numeric,
+	to_available	numeric,
+	recorded_at		timestamptz,
+	trace_id		uuid,
+	rule			text,
+	replayed		boolean,
+	hold_id			bigint,
+	hold_remaining	numeric,
+	journal_id		bigint
+);
+COMMENT ON TYPE finance.batch_result IS
+'what became of one request of a batch: its position from 1, the SQLSTATE and words of its error (null: none; status is failed when there is one), then as transfer_result';
+
+CREATE FUNCTION finance.transfer_batch(requests finance.transfer_request[],
+	atomic boolean DEFAULT false) RETURNS SETOF finance.batch_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_batch';
+COMMENT ON FUNCTION finance.transfer_batch(finance.transfer_request[], boolean) IS
+'carries out up to 10,000 requests in turn and answers each, in order, with what it did or its error; linked requests, or with atomic all, stand or fall together';
 
 CREATE FUNCTION finance.transfer(from_account text, to_account text, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
 	type text DEFAULT 'transfer',
 	expected_from_version bigint DEFAULT NULL,
 	expected_to_version bigint DEFAULT NULL,
+	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
 	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
-COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
 'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
 	type text DEFAULT 'transfer',
 	expected_from_version bigint DEFAULT NULL,
 	expected_to_version bigint DEFAULT NULL,
+	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
 	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
-COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
 'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
+
+-- ------------------------------------------------------------------------
+-- functions: holds
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.hold(from_account text, to_account text, amount numeric,
+	expires_in interval DEFAULT NULL, currency text DEFAULT NULL,
+	idempotency_key text DEFAULT NULL, type text DEFAULT 'transfer',
+	expected_from_version bigint DEFAULT NULL,
+	expected_to_version bigint DEFAULT NULL,
+	amount_mode text DEFAULT 'exact', hold_group text DEFAULT NULL,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	strict boolean DEFAULT false)
+	RETURNS finance.transfer_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_hold';
+COMMENT ON FUNCTION finance.hold(text, text, numeric, interval, text, text, text, bigint, bigint, text, text, text, jsonb, boolean) IS
+'reserves an amount of one account for another, until it is captured, released, or expires_in is over; its id is the hold''s';
+CREATE FUNCTION finance.capture(hold_id bigint, amount numeric DEFAULT NULL,
+	final boolean DEFAULT false, idempotency_key text DEFAULT NULL,
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL)
+	RETURNS finance.transfer_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_capture';
+COMMENT ON FUNCTION finance.capture(bigint, numeric, boolean, text, timestamptz, text, jsonb) IS
+'posts held money, all that remains or a part; final gives the rest back';
+CREATE FUNCTION finance.release(hold_id bigint, amount numeric DEFAULT NULL,
+	idempotency_key text DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL)
+	RETURNS finance.transfer_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_release';
+COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
+'gives held money back, all that remains or a part';
 
 -- ------------------------------------------------------------------------
 -- functions: risk
@@ -1164,13 +1383,22 @@ CREATE FUNCTION finance.check_integrity()
 AS $$
 WITH side AS (
 	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.from_version AS version,
-		t.amount::numeric AS debit, 0::numeric AS credit, t.from_balance AS balance,
-		t.currency
-	FROM finance.transfer t WHERE t.status = 'completed'
+		CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END AS debit,
+		0::numeric AS credit,
+		CASE WHEN t.status = 'held' THEN t.amount::numeric
+			WHEN t.hold_id IS NULL THEN 0
+			ELSE -t.amount::numeric - coalesce(t.released, 0) END AS debit_pending,
+		0::numeric AS credit_pending,
+		t.from_balance AS balance, t.currency
+	FROM finance.transfer t WHERE t.from_version IS NOT NULL
 	UNION ALL
 	SELECT t.tenant_id, t.to_account_id, t.id, t.to_version,
-		0, t.amount::numeric, t.to_balance, t.currency
-	FROM finance.transfer t WHERE t.status = 'completed'
+		0, CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END,
+		0, CASE WHEN t.status = 'held' THEN t.amount::numeric
+			WHEN t.hold_id IS NULL THEN 0
+			ELSE -t.amount::numeric - coalesce(t.released, 0) END,
+		t.to_balance, t.currency
+	FROM finance.transfer t WHERE t.to_version IS NOT NULL
 ), history AS (
 	SELECT s.*, count(*) OVER w AS position,
 		sum(s.credit - s.debit) OVER w AS running,
@@ -1178,7 +1406,8 @@ WITH side AS (
 	FROM side s
 	WINDOW w AS (PARTITION BY s.tenant_id, s.account_id ORDER BY s.version, s.id)
 ), moved AS (
-	SELECT s.tenant_id, s.account_id, sum(s.debit) AS debits, sum(s.credit) AS credits
+	SELECT s.tenant_id, s.account_id, sum(s.debit) AS debits, sum(s.credit) AS credits,
+		sum(s.debit_pending) AS debits_pending, sum(s.credit_pending) AS credits_pending
 	FROM side s GROUP BY 1, 2
 ), versions AS (
 	SELECT v.tenant_id, v.account_id, count(*) AS n, count(DISTINCT v.version) AS different,
@@ -1186,6 +1415,24 @@ WITH side AS (
 	FROM (SELECT s.tenant_id, s.account_id, s.version FROM side s
 		UNION ALL
 		SELECT c.tenant_id, c.account_id, c.version FROM finance.account_change c) v
+	GROUP BY 1, 2
+), reserved AS (
+	SELECT r.tenant_id, r.account_id, sum(r.debit) AS debits, sum(r.credit) AS credits
+	FROM (SELECT h.tenant_id, h.from_account_id AS account_id,
+			h.amount - h.captured - h.released AS debit, 0::numeric AS credit
+		FROM finance._hold h WHERE h.status = 'open'
+		UNION ALL
+		SELECT h.tenant_id, h.to_account_id, 0, h.amount - h.captured - h.released
+		FROM finance._hold h WHERE h.status = 'open') r
+	GROUP BY 1, 2
+), used AS (
+	SELECT t.tenant_id, t.hold_id,
+		sum(t.amount) FILTER (WHERE t.status = 'held') AS held,
+		coalesce(sum(t.amount) FILTER (WHERE t.status = 'completed'), 0) AS captured,
+		coalesce(sum(t.amount) FILTER (WHERE t.status IN ('released', 'expired')), 0)
+			+ coalesce(sum(t.released), 0) AS released
+	FROM finance.transfer t
+	WHERE t.hold_id IS NOT NULL AND t.from_version IS NOT NULL
 	GROUP BY 1, 2
 ), breach (invariant, tenant_id, object, expected, found) AS MATERIALIZED (
 -- I1 the book balances, per tenant and currency
@@ -1204,6 +1451,14 @@ SELECT 'I2 totals = transfers', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 LEFT JOIN moved m ON m.tenant_id = a.tenant_id AND m.account_id = a.account_id
 WHERE a.debits_posted <> coalesce(m.debits, 0) OR a.credits_posted <> coalesce(m.credits, 0)
+UNION ALL
+SELECT 'I2 pending = holds of transfers', a.tenant_id, 'account ' || a.code,
+	'debits ' || coalesce(m.debits_pending, 0) || ', credits ' || coalesce(m.credits_pending, 0),
+	'debits ' || a.debits_pending || ', credits ' || a.credits_pending
+FROM finance._account a
+LEFT JOIN moved m ON m.tenant_id = a.tenant_id AND m.account_id = a.account_id
+WHERE a.debits_pending <> coalesce(m.debits_pending, 0)
+	OR a.credits_pending <> coalesce(m.credits_pending, 0)
 UNION ALL
 SELECT 'I2 transfers have accounts', m.tenant_id, 'account ' || m.account_id, 'an account', 'none'
 FROM moved m
@@ -1252,9 +1507,54 @@ FROM finance.idempotency_key k
 GROUP BY k.tenant_id, k.transfer_id HAVING count(*) > 1
 UNION ALL
 -- I5 what is held and available
-SELECT 'I5 held = open holds', a.tenant_id, 'account ' || a.code, '0',
+SELECT 'I5 held = open holds', a.tenant_id, 'account ' || a.code,
+	'debits ' || coalesce(r.debits, 0) || ', credits ' || coalesce(r.credits, 0),
 	'debits ' || a.debits_pending || ', credits ' || a.credits_pending
-FROM finance._account a WHERE a.debits_pending <> 0 OR a.credits_pending <> 0
+FROM finance._account a
+LEFT JOIN reserved r ON r.tenant_id = a.tenant_id AND r.account_id = a.account_id
+WHERE a.debits_pending <> coalesce(r.debits, 0) OR a.credits_pending <> coalesce(r.credits, 0)
+UNION ALL
+SELECT 'I5 hold = its transfers', coalesce(h.tenant_id, u.tenant_id),
+	'hold ' || coalesce(h.hold_id, u.hold_id),
+	'held ' || coalesce(u.held, 0) || ', captured ' || coalesce(u.captured, 0)
+		|| ', released ' || coalesce(u.released, 0),
+	'held ' || coalesce(h.amount, 0) || ', captured ' || coalesce(h.captured, 0)
+		|| ', released ' || coalesce(h.released, 0)
+FROM finance._hold h
+FULL JOIN used u ON u.tenant_id = h.tenant_id AND u.hold_id = h.hold_id
+WHERE (h.amount, h.captured, h.released) IS DISTINCT FROM (u.held, u.captured, u.released)
+UNION ALL
+SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothing',
+	'balance ' || a.credits_posted - a.debits_posted || ', pending '
+		|| a.debits_pending || ' and ' || a.credits_pending
+FROM finance._account a
+WHERE a.status = 'closed' AND (a.credits_posted <> a.debits_posted
+	OR a.debits_pending <> 0 OR a.credits_pending <> 0)
+UNION ALL
+-- links
+SELECT 'I2 reversed at most once', t.tenant_id, 'transfer ' || t.id, 'at most ' || t.amount,
+	sum(r.amount)::text
+FROM finance.reversal r
+JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
+GROUP BY t.tenant_id, t.id, t.amount HAVING sum(r.amount) > t.amount::numeric
+UNION ALL
+SELECT 'I2 reversal has its transfers', coalesce(r.tenant_id, t.tenant_id),
+	'transfer ' || coalesce(r.reversal_id, t.id), coalesce(t.amount::text, 'a transfer'),
+	coalesce(r.amount::text, 'none')
+FROM finance.reversal r
+FULL JOIN (SELECT t.tenant_id, t.id, t.reverses_id, t.amount::numeric AS amount
+	FROM finance.transfer t WHERE t.reverses_id IS NOT NULL AND t.status = 'completed') t
+	ON t.tenant_id = r.tenant_id AND t.id = r.reversal_id AND t.reverses_id = r.transfer_id
+WHERE r.amount IS DISTINCT FROM t.amount
+UNION ALL
+SELECT 'I2 journal has its transfers', coalesce(j.tenant_id, t.tenant_id),
+	'journal ' || coalesce(j.journal_id, t.journal_id),
+	coalesce(j.transfer_ids::text, 'none'), coalesce(t.ids::text, 'none')
+FROM finance.journal j
+FULL JOIN (SELECT t.tenant_id, t.journal_id, array_agg(t.id ORDER BY t.id) AS ids
+	FROM finance.transfer t WHERE t.journal_id IS NOT NULL GROUP BY 1, 2) t
+	ON t.tenant_id = j.tenant_id AND t.journal_id = j.journal_id
+WHERE j.transfer_ids IS DISTINCT FROM t.ids
 UNION ALL
 SELECT 'I5 available above the floor', a.tenant_id, 'account ' || a.code,
 	'at least ' || a.min_available,
@@ -1317,6 +1617,12 @@ ALTER TABLE finance.account_change ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.account_change USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.transfer ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._hold ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._hold USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.journal ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.journal USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.reversal ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.reversal USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
@@ -1340,6 +1646,9 @@ SELECT pg_catalog.pg_extension_config_dump('finance.currency', 'WHERE NOT iso');
 SELECT pg_catalog.pg_extension_config_dump('finance._account', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.account_change', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._hold', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.journal', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.reversal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

@@ -179,6 +179,10 @@ status_name(FinAccountStatus status)
 	{
 		case FIN_ACCOUNT_ACTIVE:
 			return "active";
+		case FIN_ACCOUNT_DEBITS_FROZEN:
+			return "debits_frozen";
+		case FIN_ACCOUNT_CREDITS_FROZEN:
+			return "credits_frozen";
 		case FIN_ACCOUNT_FROZEN:
 			return "frozen";
 		case FIN_ACCOUNT_CLOSED:
@@ -354,6 +358,10 @@ status_argument(const char *status)
 {
 	if (strcmp(status, "active") == 0)
 		return FIN_ACCOUNT_ACTIVE;
+	if (strcmp(status, "debits_frozen") == 0)
+		return FIN_ACCOUNT_DEBITS_FROZEN;
+	if (strcmp(status, "credits_frozen") == 0)
+		return FIN_ACCOUNT_CREDITS_FROZEN;
 	if (strcmp(status, "frozen") == 0)
 		return FIN_ACCOUNT_FROZEN;
 	if (strcmp(status, "closed") == 0)
@@ -361,7 +369,7 @@ status_argument(const char *status)
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			errmsg("status \"%s\" is not known", status),
-			errhint("It is active, frozen or closed."));
+			errhint("It is active, debits_frozen, credits_frozen, frozen or closed."));
 }
 
 static void

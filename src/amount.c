@@ -223,9 +223,10 @@ fin_amount_text(FinAmount amount, int scale)
 	return pstrdup(first);
 }
 
-static void
-refuse(FinAmountFault fault, Numeric number, int scale, const char *currency,
-	   const char *what)
+/* FIN_AMOUNT_OK: it fits, but is not above zero */
+static FinFault *
+describe(FinAmountFault fault, Numeric number, int scale, const char *currency,
+		 const char *what)
 {
 	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out,
 														   NumericGetDatum(number)));
@@ -233,46 +234,50 @@ refuse(FinAmountFault fault, Numeric number, int scale, const char *currency,
 	switch (fault)
 	{
 		case FIN_AMOUNT_OK:
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("%s must be above zero", what),
-					errdetail("It is %s.", text));
-			break;
+			return fin_fault_detail(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+											  "%s must be above zero", what),
+									"It is %s.", text);
 		case FIN_AMOUNT_NAN:
 		case FIN_AMOUNT_INFINITE:
-			ereport(ERROR,
-					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					errmsg("%s must be a finite number", what),
-					errdetail("It is %s.", text));
-			break;
+			return fin_fault_detail(fin_fault(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+											  "%s must be a finite number", what),
+									"It is %s.", text);
 		case FIN_AMOUNT_SCALE:
-			ereport(ERROR,
-					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					errmsg("%s has more decimals than %s allows", what,
-						   currency),
-					errdetail("It is %.100s, %s has %d decimals.", text,
-							  currency, scale),
-					errhint("Round it before the call; finance never rounds silently."));
-			break;
+			return fin_fault_hint(fin_fault_detail(fin_fault(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+															 "%s has more decimals than %s allows",
+															 what, currency),
+												   "It is %.100s, %s has %d decimals.",
+												   text, currency, scale),
+								  "Round it before the call; finance never rounds silently.");
 		case FIN_AMOUNT_RANGE:
-			ereport(ERROR,
-					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					errmsg("%s is out of range", what),
-					errdetail("It is %.100s; an amount of %s has at most %d digits, %d of them decimals.",
-							  text, currency, FIN_AMOUNT_MAX_DIGITS, scale));
-			break;
+			return fin_fault_detail(fin_fault(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+											  "%s is out of range", what),
+									"It is %.100s; an amount of %s has at most %d digits, %d of them decimals.",
+									text, currency, FIN_AMOUNT_MAX_DIGITS, scale);
 	}
+	elog(ERROR, "unknown fault %d of an amount", (int) fault);
+}
+
+FinFault *
+fin_amount_fault(Numeric number, int scale, const char *currency,
+				 const char *what, FinAmount *amount)
+{
+	FinAmountFault fault = fin_amount_decode(number, scale, amount);
+
+	if (fault != FIN_AMOUNT_OK || *amount <= 0)
+		return describe(fault, number, scale, currency, what);
+	return NULL;
 }
 
 FinAmount
 fin_amount_from_caller(Numeric number, int scale, const char *currency,
 					   const char *what)
 {
-	FinAmount	amount = fin_amount_limit_from_caller(number, scale, currency,
-													  what);
+	FinAmount	amount;
+	FinFault   *fault = fin_amount_fault(number, scale, currency, what, &amount);
 
-	if (amount <= 0)
-		refuse(FIN_AMOUNT_OK, number, scale, currency, what);
+	if (fault != NULL)
+		fin_fault_raise(fault);
 	return amount;
 }
 
@@ -284,7 +289,7 @@ fin_amount_limit_from_caller(Numeric number, int scale, const char *currency,
 	FinAmountFault fault = fin_amount_decode(number, scale, &amount);
 
 	if (fault != FIN_AMOUNT_OK)
-		refuse(fault, number, scale, currency, what);
+		fin_fault_raise(describe(fault, number, scale, currency, what));
 	return amount;
 }
 

@@ -10,6 +10,8 @@
 
 #include "utils/numeric.h"
 
+#include "fault.h"
+
 /* the server's int128: aligned as palloc aligns, which plain __int128 is not */
 typedef int128 FinAmount;
 
@@ -63,7 +65,12 @@ extern FinAmount fin_amount_from_caller(Numeric number, int scale,
 										const char *currency,
 										const char *what);
 
-/* the same for a limit, which may be zero or negative */
+/* the same, but the fault as a value; NULL when there is none */
+extern FinFault *fin_amount_fault(Numeric number, int scale,
+								  const char *currency, const char *what,
+								  FinAmount *amount);
+
+/* as from_caller for a limit, which may be zero or negative */
 extern FinAmount fin_amount_limit_from_caller(Numeric number, int scale,
 											  const char *currency,
 											  const char *what);

@@ -22,30 +22,38 @@ refuse_null(const char *name)
 }
 
 /* a name with a newline in it would forge lines in logs and reports */
-static void
-check_text(const char *text, const char *name, int length_max)
+FinFault *
+fin_argument_text_fault(const char *text, const char *name, int length_max)
 {
 	int			length = strlen(text);
 
 	if (length == 0)
-		ereport(ERROR,
-				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("%s must not be empty", name));
+		return fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+						 "%s must not be empty", name);
 	if (length > length_max)
-		ereport(ERROR,
-				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("%s is too long", name),
-				errdetail("It has %d bytes, the most is %d.",
-						  length, length_max));
+		return fin_fault_detail(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+										  "%s is too long", name),
+								"It has %d bytes, the most is %d.",
+								length, length_max);
 	for (const char *c = text; *c != '\0'; c++)
 	{
 		if ((unsigned char) *c < ' ' || *c == 0x7f)
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("%s must not contain control characters", name),
-					errdetail("Byte %d is 0x%02x.", (int) (c - text) + 1,
-							  (unsigned char) *c));
+			return fin_fault_detail(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+											  "%s must not contain control characters",
+											  name),
+									"Byte %d is 0x%02x.", (int) (c - text) + 1,
+									(unsigned char) *c);
 	}
+	return NULL;
+}
+
+static void
+check_text(const char *text, const char *name, int length_max)
+{
+	FinFault   *fault = fin_argument_text_fault(text, name, length_max);
+
+	if (fault != NULL)
+		fin_fault_raise(fault);
 }
 
 char *
@@ -81,20 +89,32 @@ fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 	return NULL;
 }
 
+FinFault *
+fin_argument_metadata_fault(const Jsonb *metadata)
+{
+	FinFault   *fault;
+
+	if (VARSIZE(metadata) <= (Size) fin_max_payload)
+		return NULL;
+	fault = fin_fault_detail(fin_fault(ERRCODE_FIN_PAYLOAD_TOO_LARGE,
+									   "metadata is too large"),
+							 "It has %u bytes, the most is %d.",
+							 (unsigned) VARSIZE(metadata), fin_max_payload);
+	return fin_fault_hint(fault,
+						  "Keep large documents elsewhere, or raise finance.max_payload.");
+}
+
 Jsonb *
 fin_argument_metadata(FunctionCallInfo fcinfo, int argument)
 {
 	Jsonb	   *metadata;
+	FinFault   *fault;
 
 	if (PG_ARGISNULL(argument))
 		return NULL;
 	metadata = PG_GETARG_JSONB_P(argument);
-	if (VARSIZE(metadata) > (Size) fin_max_payload)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg("metadata is too large"),
-				errdetail("It has %u bytes, the most is %d.",
-						  (unsigned) VARSIZE(metadata), fin_max_payload),
-				errhint("Keep large documents elsewhere, or raise finance.max_payload."));
+	fault = fin_argument_metadata_fault(metadata);
+	if (fault != NULL)
+		fin_fault_raise(fault);
 	return metadata;
 }

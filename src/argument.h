@@ -11,6 +11,8 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "fault.h"
+
 /* lengths in bytes */
 #define FIN_CODE_LENGTH_MAX			128
 #define FIN_KEY_LENGTH_MAX			255
@@ -26,7 +28,14 @@
 extern char *fin_argument_text(FunctionCallInfo fcinfo, int argument,
 							   const char *name, int length_max);
 
-/* the same, but NULL for a null argument */
+/* what is wrong with such a text, or NULL */
+extern FinFault *fin_argument_text_fault(const char *text, const char *name,
+										 int length_max);
+
+/* what is wrong with metadata, or NULL: LG303 */
+extern FinFault *fin_argument_metadata_fault(const Jsonb *metadata);
+
+/* as fin_argument_text(), but NULL for a null argument */
 extern char *fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
 									   const char *name, int length_max);
 

@@ -71,6 +71,27 @@
 	 (void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL))
 #endif
 
+/* the same for a speculative insert; *conflict is set when a key is taken */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_insert_index_tuples_if_free(info, slot, estate, conflict) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, true, conflict, \
+								  NIL, false))
+#else
+#define fin_compat_insert_index_tuples_if_free(info, slot, estate, conflict) \
+	((void) ExecInsertIndexTuples(info, slot, estate, false, true, conflict, \
+								  NIL))
+#endif
+
+/* 18 added the row not to conflict with */
+#if PG_VERSION_NUM >= 180000
+#define fin_compat_check_index_constraints(info, slot, estate, conflict) \
+	ExecCheckIndexConstraints(info, slot, estate, conflict, \
+							  &(ItemPointerData) {{0, 0}, InvalidOffsetNumber}, NIL)
+#else
+#define fin_compat_check_index_constraints(info, slot, estate, conflict) \
+	ExecCheckIndexConstraints(info, slot, estate, conflict, NIL)
+#endif
+
 /* replace the row at tid; true when index entries are needed, that is not HOT */
 #if PG_VERSION_NUM >= 160000
 #define fin_compat_update_tuple(table, tid, slot, only_summarizing) \

@@ -20,9 +20,29 @@
 typedef enum FinAccountStatus
 {
 	FIN_ACCOUNT_ACTIVE,
-	FIN_ACCOUNT_FROZEN,			/* no new debits or credits */
-	FIN_ACCOUNT_CLOSED			/* the same, for ever */
+	FIN_ACCOUNT_DEBITS_FROZEN,	/* no new debits */
+	FIN_ACCOUNT_CREDITS_FROZEN, /* no new credits */
+	FIN_ACCOUNT_FROZEN,			/* neither */
+	FIN_ACCOUNT_CLOSED			/* neither, for ever */
 } FinAccountStatus;
+
+typedef enum FinHoldStatus
+{
+	FIN_HOLD_OPEN,
+	FIN_HOLD_CAPTURED,			/* used up, or captured finally */
+	FIN_HOLD_RELEASED,
+	FIN_HOLD_EXPIRED
+} FinHoldStatus;
+
+/* what a movement does */
+typedef enum FinAction
+{
+	FIN_TRANSFER,				/* post an amount */
+	FIN_HOLD,					/* reserve it on both sides */
+	FIN_CAPTURE,				/* post what is held */
+	FIN_RELEASE,				/* give back what is held */
+	FIN_EXPIRE					/* the same, because its time is over */
+} FinAction;
 
 /* an account as locked; the engine changes totals, version and counters */
 typedef struct FinAccount
@@ -50,26 +70,57 @@ typedef struct FinAccount
 	const char *type;
 } FinAccount;
 
+/* money reserved; amount = captured + released + what remains */
+typedef struct FinHold
+{
+	int64		hold_id;
+	int64		from_account_id;
+	int64		to_account_id;
+	int32		scale;			/* of its accounts' currency */
+	FinHoldStatus status;
+	bool		expires;
+	TimestampTz expires_at;
+	DateADT		held_on;		/* business date it counts for */
+	FinAmount	amount;
+	FinAmount	captured;
+	FinAmount	released;
+	bool		changed;		/* since it was read */
+	bool		is_new;			/* not stored yet */
+	const char *type;			/* of its transfer */
+	const char *hold_group;		/* or NULL */
+} FinHold;
+
 /* one movement asked for */
 typedef struct FinMovement
 {
+	FinAction	action;
 	FinAccount *from;
 	FinAccount *to;
+	FinHold    *hold;			/* of a capture, release or expiry */
 	FinAmount	amount;			/* above zero, in the accounts' scale */
+	bool		everything;		/* no amount: all there is, or is left */
+	bool		up_to;			/* amount is the most */
+	bool		final;			/* capture: give back the rest */
+	FinAmount	released;		/* out: that rest */
+	const FinAccount *closing;	/* being emptied: may be frozen; or NULL */
 	const char *currency;		/* as stated by the caller, or NULL */
 	int64		expected_from_version;	/* or FIN_NO_VERSION */
 	int64		expected_to_version;
 	DateADT		business_date;	/* of the tenant */
+	TimestampTz now;
 } FinMovement;
 
 typedef enum FinFinding
 {
 	FIN_OK,
 	FIN_SAME_ACCOUNT,
-	FIN_FROM_NOT_ACTIVE,
-	FIN_TO_NOT_ACTIVE,
 	FIN_CURRENCY_DIFFERS,		/* between the accounts */
 	FIN_CURRENCY_NOT_STATED,	/* the stated one is not the accounts' */
+	FIN_HOLD_NOT_OPEN,
+	FIN_HOLD_TIME_OVER,
+	FIN_EXCEEDS_HOLD,
+	FIN_FROM_NOT_ACTIVE,
+	FIN_TO_NOT_ACTIVE,
 	FIN_FROM_VERSION_DIFFERS,
 	FIN_TO_VERSION_DIFFERS,
 	FIN_TOTAL_OVERFLOW,
@@ -104,16 +155,31 @@ fin_engine_available(const FinAccount *account)
 	return fin_engine_balance(account) - account->debits_pending;
 }
 
-/* debited on the business date so far */
+/* debited or held on the business date so far */
 extern FinAmount fin_engine_spent(const FinAccount *account, DateADT date);
 
-/* may it be posted? changes nothing */
-extern FinFinding fin_engine_check(const FinMovement *movement);
+static inline FinAmount
+fin_engine_remaining(const FinHold *hold)
+{
+	return hold->amount - hold->captured - hold->released;
+}
 
-/* post a movement for which fin_engine_check() said FIN_OK */
+static inline bool
+fin_engine_time_over(const FinHold *hold, TimestampTz now)
+{
+	return hold->expires && hold->expires_at <= now;
+}
+
+/*
+ * May it be done?  Changes no account and no hold; settles movement->amount,
+ * where the caller left it open, and movement->released.
+ */
+extern FinFinding fin_engine_check(FinMovement *movement);
+
+/* do a movement for which fin_engine_check() said FIN_OK */
 extern void fin_engine_post(const FinMovement *movement, FinMoved *moved);
 
-/* both sides as they stand, for a movement that is not posted */
+/* both sides as they stand, for a movement that is not done */
 extern void fin_engine_leave(const FinMovement *movement, FinMoved *moved);
 
 /* do the account's totals respect its limits? */

@@ -17,8 +17,14 @@
 #include "json.h"
 #include "queue.h"
 
-#define TOPIC_COMPLETED	"transfer.completed"
-#define TOPIC_REJECTED	"risk.alert"
+/* topic of each status */
+static const char *const topics[][2] = {
+	{"completed", "transfer.completed"},
+	{"held", "transfer.held"},
+	{"released", "transfer.released"},
+	{"expired", "transfer.expired"},
+	{"rejected", "risk.alert"},
+};
 
 /* ------------------------------------------------------------------------
  * messages: jsonb
@@ -128,18 +134,24 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	push_amount(state, "amount", row->amount, row->scale);
 	push_text(state, "status", row->status);
+	if (row->hold_id != 0)
+		push_id(state, "hold_id", row->hold_id);
 	push_text(state, "currency", row->currency);
 	if (ndecisions > 0)
 		push_decisions(state, decisions, ndecisions);
 	push_text(state, "reference", row->reference);
+	if (row->journal_id != 0)
+		push_id(state, "journal_id", row->journal_id);
 	push_text(state, "to_account", outcome->to_code);
 	push_amount(state, "to_balance", to->balance_after, row->scale);
-	if (row->completed)
+	if (!row->rejected)
 		push_id(state, "to_version", to->version);
 	push_id(state, "transfer_id", row->id);
+	if (row->reverses_id != 0)
+		push_id(state, "reverses_id", row->reverses_id);
 	push_text(state, "from_account", outcome->from_code);
 	push_amount(state, "from_balance", from->balance_after, row->scale);
-	if (row->completed)
+	if (!row->rejected)
 		push_id(state, "from_version", from->version);
 	push_text(state, "transfer_type", row->type);
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
@@ -162,12 +174,23 @@ message_body(const FinContext *context, int64 message_id, const char *topic,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+static const char *
+topic_of(const char *status)
+{
+	for (int i = 0; i < (int) lengthof(topics); i++)
+	{
+		if (strcmp(topics[i][0], status) == 0)
+			return topics[i][1];
+	}
+	elog(ERROR, "no topic for status \"%s\"", status);
+}
+
 void
 fin_event_publish(const FinContext *context, int64 message_id,
 				  const FinOutcome *outcome, const FinDecisionRow *decisions,
 				  int ndecisions)
 {
-	const char *topic = outcome->row.completed ? TOPIC_COMPLETED : TOPIC_REJECTED;
+	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
 
 	if (fin_queue_route_count(context->tenant_id, topic) == 0)
@@ -191,6 +214,27 @@ json_version(StringInfo json, const char *key, int64 version)
 		fin_json_int64(json, key, version);
 }
 
+const char *
+fin_event_operation(const FinOrder *order)
+{
+	if (order->has_recorded_at)
+		return "import";
+	switch (order->action)
+	{
+		case FIN_TRANSFER:
+			return order->reverses_id != 0 ? "reverse" : "transfer";
+		case FIN_HOLD:
+			return "hold";
+		case FIN_CAPTURE:
+			return "capture";
+		case FIN_RELEASE:
+			return "release";
+		case FIN_EXPIRE:
+			return "expire";
+	}
+	elog(ERROR, "unknown action %d", (int) order->action);
+}
+
 char *
 fin_event_request_json(const FinOrder *order, const FinOutcome *outcome)
 {
@@ -211,7 +255,15 @@ fin_event_request_json(const FinOrder *order, const FinOutcome *outcome)
 					  timestamp_text(order->effective_at));
 	fin_json_text(&json, "reference", order->reference);
 	fin_json_jsonb(&json, "metadata", order->metadata);
+	fin_json_jsonb(&json, "request", order->request);
 	return fin_json_end(&json);
+}
+
+static void
+json_id(StringInfo json, const char *key, int64 id)
+{
+	if (id != 0)
+		fin_json_int64(json, key, id);
 }
 
 char *
@@ -223,11 +275,14 @@ fin_event_response_json(const FinOutcome *outcome)
 	initStringInfo(&json);
 	fin_json_int64(&json, "transfer_id", row->id);
 	fin_json_text(&json, "status", row->status);
-	if (row->completed)
+	if (!row->rejected)
 	{
 		fin_json_int64(&json, "from_version", row->moved.from.version);
 		fin_json_int64(&json, "to_version", row->moved.to.version);
 	}
 	fin_json_text(&json, "rule", outcome->rule);
+	json_id(&json, "hold_id", row->hold_id);
+	json_id(&json, "journal_id", row->journal_id);
+	json_id(&json, "reverses_id", row->reverses_id);
 	return fin_json_end(&json);
 }

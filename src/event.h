@@ -9,12 +9,15 @@
 #include "posting.h"
 
 /*
- * Publishes transfer.completed or risk.alert for an outcome that was just
- * posted, if any queue is bound to it.  Call inside fin_query_begin/end.
+ * Publishes transfer.completed, transfer.held, transfer.released,
+ * transfer.expired or risk.alert for an outcome that was just posted, if any queue is bound to it.  Call inside fin_query_begin/end.
  */
 extern void fin_event_publish(const FinContext *context, int64 message_id,
 							  const FinOutcome *outcome,
 							  const FinDecisionRow *decisions, int ndecisions);
+
+/* what the audit log calls the order */
+extern const char *fin_event_operation(const FinOrder *order);
 
 /* JSON texts of the request and the response, for the audit record */
 extern char *fin_event_request_json(const FinOrder *order,

@@ -250,3 +250,12 @@ finance_id_floor(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(fin_ident_floor(PG_GETARG_TIMESTAMPTZ(0)));
 }
+
+PG_FUNCTION_INFO_V1(finance_now);
+
+/* finance._now() returns timestamptz: the clock of finance */
+Datum
+finance_now(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TIMESTAMPTZ(fin_ident_now());
+}

@@ -1,94 +1,83 @@
 /*
  * posting.c
- *		The way of a set of transfers: find, lock, judge, compute, write.
+ *		The way of a set of orders: find, lock, judge, compute, write.
  *
- * Owns nothing between calls; one call's state is a Posting on the stack, and
- * its memory the query scope's, but for the outcomes.
+ * Owns nothing between calls; one call's state is a FinPosting on the stack,
+ * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: accounts by ascending id over the whole set, then idempotency
- * keys in the order of the set.  Everything that is decided is decided under
- * the accounts' locks: versions, funds, risk facts, and the transfer's id,
- * which is above the last id of both accounts, so that an account's id order
- * is its version order whatever the clock does.
+ * keys in ascending order.  Everything that is decided is decided under the
+ * accounts' locks: versions, funds, holds, risk facts, and the transfers' ids,
+ * which are above the last id of all the accounts, so that an account's id
+ * order is its version order whatever the clock does.
+ *
+ * Orders are settled one after another in memory, each seeing what those
+ * before it did; an order that fails, and a chain one member of which fails,
+ * is undone there.  Only then is anything written: keys first, since they
+ * alone can still turn out to be taken, whereupon all is settled anew.
  *
  * A racing duplicate of a key waits for the first on the accounts' locks, then
  * finds the key taken and answers with the first's transfer.
- *
- * Totals are written before the rows that tell of them: a trigger somebody
- * attached to finance.transfer, or to a queue, may transfer in its turn and
- * must find the accounts as this posting leaves them.
  */
 #include "postgres.h"
 
 #include "lib/qunique.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "audit.h"
 #include "engine.h"
 #include "errors.h"
-#include "event.h"
 #include "ident.h"
-#include "posting.h"
+#include "posting_parts.h"
 #include "query.h"
-#include "risk.h"
-
-typedef struct Posting
-{
-	const FinContext *context;
-	MemoryContext memory;		/* the caller's: for outcomes */
-	const FinOrder *orders;
-	FinOutcome *outcomes;
-	int			norders;
-	int64	   *from_ids;		/* per order */
-	int64	   *to_ids;
-	FinAccount *accounts;		/* locked, ascending by id */
-	int			naccounts;
-	FinVerdict **rejections;	/* per order; NULL: not rejected */
-	TimestampTz recorded_at;
-	DateADT		business_date;
-	TimeADT		time_of_day;
-} Posting;
 
 /* ------------------------------------------------------------------------
  * find and lock
  * ------------------------------------------------------------------------ */
 
-static void
-refuse_unknown_account(const char *code, int64 id)
+static bool
+is_of_hold(const FinOrder *order)
 {
-	if (code != NULL)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_UNKNOWN_ACCOUNT),
-				errmsg("account \"%s\" does not exist", code),
-				errhint("Open it with finance.create_account()."));
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_UNKNOWN_ACCOUNT),
-			errmsg("account " INT64_FORMAT " does not exist", id));
+	return order->action != FIN_TRANSFER && order->action != FIN_HOLD;
 }
 
-static int64
-resolve(const Posting *posting, const char *code, int64 id)
-{
-	if (code == NULL)
-		return id;
-	id = fin_store_find_account(posting->context->tenant_id, code);
-	if (id == 0)
-		refuse_unknown_account(code, 0);
-	return id;
-}
-
+/* the accounts of the orders that name a hold */
 static void
-resolve_accounts(Posting *posting)
+resolve_holds(FinPosting *posting)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
 		const FinOrder *order = &posting->orders[i];
 
-		posting->from_ids[i] = resolve(posting, order->from_code, order->from_id);
-		posting->to_ids[i] = resolve(posting, order->to_code, order->to_id);
+		if (order->fault == NULL && is_of_hold(order))
+			(void) fin_store_find_hold(posting->context->tenant_id,
+									   order->hold_id, &posting->from_ids[i],
+									   &posting->to_ids[i]);
 	}
+}
+
+static void
+resolve_accounts(FinPosting *posting)
+{
+	int			n = posting->norders;
+	const char **codes = palloc(sizeof(char *) * n);
+
+	for (int i = 0; i < n; i++)
+	{
+		codes[i] = posting->orders[i].from_code;
+		posting->from_ids[i] = posting->orders[i].from_id;
+	}
+	fin_store_find_accounts(posting->context->tenant_id, codes, n,
+							posting->from_ids);
+	for (int i = 0; i < n; i++)
+	{
+		codes[i] = posting->orders[i].to_code;
+		posting->to_ids[i] = posting->orders[i].to_id;
+	}
+	fin_store_find_accounts(posting->context->tenant_id, codes, n,
+							posting->to_ids);
+	resolve_holds(posting);
 }
 
 static int
@@ -100,30 +89,42 @@ compare_ids(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
+/* the ids that are not 0, each once, ascending; returns how many */
+static int
+distinct_ids(int64 *ids, int n)
+{
+	int			nonzero = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] != 0)
+			ids[nonzero++] = ids[i];
+	}
+	qsort(ids, nonzero, sizeof(int64), compare_ids);
+	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
+}
+
 /* all accounts of all orders, each once, in ascending order of id */
 static void
-lock_accounts(Posting *posting)
+lock_accounts(FinPosting *posting)
 {
-	int64	   *ids = palloc(sizeof(int64) * 2 * posting->norders);
-	int			nids = 0;
+	int			n = posting->norders;
+	int64	   *ids = palloc(sizeof(int64) * 2 * n);
+	int			nids;
 
-	for (int i = 0; i < posting->norders; i++)
-	{
-		ids[nids++] = posting->from_ids[i];
-		ids[nids++] = posting->to_ids[i];
-	}
-	qsort(ids, nids, sizeof(int64), compare_ids);
-	nids = qunique(ids, nids, sizeof(int64), compare_ids);
-	/* outcomes point into it */
-	posting->accounts = MemoryContextAlloc(posting->memory,
-										   sizeof(FinAccount) * nids);
+	memcpy(ids, posting->from_ids, sizeof(int64) * n);
+	memcpy(ids + n, posting->to_ids, sizeof(int64) * n);
+	nids = distinct_ids(ids, 2 * n);
+	/* outcomes point into what they name */
+	posting->accounts = MemoryContextAllocHuge(posting->memory,
+											   sizeof(FinAccount) * Max(nids, 1));
 	posting->naccounts = fin_store_lock_accounts(posting->context->tenant_id,
 												 ids, nids, posting->accounts,
 												 posting->memory);
 }
 
 static FinAccount *
-find_locked(const Posting *posting, int64 id)
+find_locked(const FinPosting *posting, int64 id)
 {
 	int			low = 0;
 	int			high = posting->naccounts;
@@ -144,25 +145,26 @@ find_locked(const Posting *posting, int64 id)
 
 /* was the code cache right about this account? */
 static bool
-is_as_named(const Posting *posting, const char *code, int64 id)
+is_as_named(const FinPosting *posting, const char *code, int64 *id)
 {
-	FinAccount *account = find_locked(posting, id);
+	FinAccount *account;
 
-	if (account == NULL)
-	{
-		if (code == NULL)
-			refuse_unknown_account(NULL, id);
-		fin_store_forget_account(posting->context->tenant_id, code);
-		return false;
-	}
-	if (code == NULL || strcmp(account->code, code) == 0)
+	if (*id == 0)
+		return true;			/* there is none: a fault of its order */
+	account = find_locked(posting, *id);
+	if (account != NULL && (code == NULL || strcmp(account->code, code) == 0))
 		return true;
+	if (code == NULL)
+	{
+		*id = 0;
+		return true;
+	}
 	fin_store_forget_account(posting->context->tenant_id, code);
 	return false;
 }
 
 static bool
-all_as_named(const Posting *posting)
+all_as_named(FinPosting *posting)
 {
 	bool		all = true;
 
@@ -170,16 +172,16 @@ all_as_named(const Posting *posting)
 	{
 		const FinOrder *order = &posting->orders[i];
 
-		if (!is_as_named(posting, order->from_code, posting->from_ids[i]))
+		if (!is_as_named(posting, order->from_code, &posting->from_ids[i]))
 			all = false;
-		if (!is_as_named(posting, order->to_code, posting->to_ids[i]))
+		if (!is_as_named(posting, order->to_code, &posting->to_ids[i]))
 			all = false;
 	}
 	return all;
 }
 
 static void
-find_and_lock(Posting *posting)
+find_and_lock(FinPosting *posting)
 {
 	resolve_accounts(posting);
 	lock_accounts(posting);
@@ -196,326 +198,302 @@ find_and_lock(Posting *posting)
 				errhint("Try again."));
 }
 
-/* ------------------------------------------------------------------------
- * idempotency: the first answer again
- * ------------------------------------------------------------------------ */
-
+/* the holds that orders name; now that their accounts are locked they stand */
 static void
-refuse_reused_key(const FinOrder *order, int64 transfer_id, const char *field)
+read_holds(FinPosting *posting)
 {
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_KEY_REUSED),
-			errmsg("idempotency key \"%s\" was used for another request",
-				   order->key),
-			errdetail("It stands for transfer " INT64_FORMAT ", whose %s differs.",
-					  transfer_id, field),
-			errhint("Repeat a request unchanged, or use a new key for a new one."));
+	int			n = posting->norders;
+	int64	   *ids = palloc0(sizeof(int64) * n);
+	int			nids;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (is_of_hold(&posting->orders[i]) && posting->from_ids[i] != 0)
+			ids[i] = posting->orders[i].hold_id;
+	}
+	nids = distinct_ids(ids, n);
+	posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(FinHold) * (nids + n));
+	for (int i = 0; i < nids; i++)
+	{
+		FinHold    *hold = &posting->holds[posting->nholds];
+		int64		from_id;
+		int64		to_id;
+
+		if (!fin_store_find_hold(posting->context->tenant_id, ids[i], &from_id,
+								 &to_id))
+			continue;
+		if (fin_store_read_hold(posting->context->tenant_id, ids[i],
+								find_locked(posting, from_id)->scale, hold,
+								CurrentMemoryContext))
+			posting->nholds++;
+	}
+	posting->nholds_found = posting->nholds;
 }
 
-static bool
-same_text(const char *a, const char *b)
+static FinHold *
+find_hold(const FinPosting *posting, int64 hold_id)
 {
-	if (a == NULL || b == NULL)
-		return a == b;
-	return strcmp(a, b) == 0;
-}
+	int			low = 0;
+	int			high = posting->nholds_found;
 
-static bool
-same_metadata(Jsonb *a, Jsonb *b)
-{
-	if (a == NULL || b == NULL)
-		return a == b;
-	return compareJsonbContainers(&a->root, &b->root) == 0;
-}
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
 
-static bool
-same_amount(const FinOrder *order, const FinTransferRow *row)
-{
-	FinAmount	amount;
-
-	return fin_amount_decode(order->amount, row->scale, &amount) == FIN_AMOUNT_OK &&
-		amount == row->amount;
-}
-
-/* name of the first field of the request that differs, or NULL */
-static const char *
-first_difference(const FinOrder *order, int64 from_id, int64 to_id,
-				 const FinTransferRow *row, const FinKeyRow *key)
-{
-	if (from_id != row->from_account_id)
-		return "from_account";
-	if (to_id != row->to_account_id)
-		return "to_account";
-	if (!same_amount(order, row))
-		return "amount";
-	if (order->currency != NULL && !same_text(order->currency, row->currency))
-		return "currency";
-	if (!same_text(order->type, row->type))
-		return "type";
-	if (order->expected_from_version != key->expected_from_version)
-		return "expected_from_version";
-	if (order->expected_to_version != key->expected_to_version)
-		return "expected_to_version";
-	if (order->has_effective_at != row->has_effective_at ||
-		(order->has_effective_at && order->effective_at != row->effective_at))
-		return "effective_at";
-	if (!same_text(order->reference, row->reference))
-		return "reference";
-	if (!same_metadata(order->metadata, row->metadata))
-		return "metadata";
+		if (posting->holds[middle].hold_id == hold_id)
+			return &posting->holds[middle];
+		if (posting->holds[middle].hold_id < hold_id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
 	return NULL;
 }
 
-/* a strict caller takes an answer for money moved */
+/* one for each order, in their order, above every id the accounts have seen */
 static void
-refuse_replayed_rejection(const FinOrder *order, const char *rule)
+draw_ids(FinPosting *posting)
 {
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_RISK_REJECTED),
-			errmsg("transfer rejected by risk rule \"%s\"", rule),
-			errdetail("It was rejected when idempotency key \"%s\" was first used.",
-					  order->key));
-}
+	int64		last = 0;
 
-/*
- * The outcome of an earlier order of this set, whose row is not written yet;
- * false when it is not of this set.
- */
-static bool
-copy_outcome(Posting *posting, int i, int64 transfer_id)
-{
-	for (int earlier = 0; earlier < i; earlier++)
+	for (int i = 0; i < posting->naccounts; i++)
+		last = Max(last, posting->accounts[i].last_transfer_id);
+	for (int i = 0; i < posting->norders; i++)
 	{
-		if (posting->outcomes[earlier].row.id != transfer_id)
-			continue;
-		posting->outcomes[i] = posting->outcomes[earlier];
-		return true;
+		last = fin_ident_next(last);
+		posting->ids[i] = last;
 	}
-	return false;
-}
-
-static void
-read_outcome(Posting *posting, int i, int64 transfer_id)
-{
-	FinOutcome *outcome = &posting->outcomes[i];
-	int32		tenant_id = posting->context->tenant_id;
-
-	if (!fin_store_read_transfer(tenant_id, transfer_id, &outcome->row,
-								 posting->memory))
-		ereport(ERROR,
-				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				errmsg("transfer of idempotency key \"%s\" is no longer kept",
-					   posting->orders[i].key),
-				errdetail("It was transfer " INT64_FORMAT ".", transfer_id),
-				errhint("Attach the partition of its month again, or use a new key for a new request."));
-	if (!outcome->row.completed)
-		outcome->rule = fin_store_read_rejection(tenant_id, transfer_id,
-												 posting->memory);
-}
-
-static void
-replay(Posting *posting, int i)
-{
-	const FinOrder *order = &posting->orders[i];
-	FinOutcome *outcome = &posting->outcomes[i];
-	int32		tenant_id = posting->context->tenant_id;
-	FinKeyRow	key;
-	const char *field;
-
-	/* taken, but invisible: its transaction is later than our snapshot */
-	if (!fin_store_read_key(tenant_id, order->key, &key))
-		ereport(ERROR,
-				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				errmsg("could not read the transfer of idempotency key \"%s\"",
-					   order->key),
-				errhint("Try again in a new transaction."));
-
-	if (!copy_outcome(posting, i, key.transfer_id))
-		read_outcome(posting, i, key.transfer_id);
-	field = first_difference(order, posting->from_ids[i], posting->to_ids[i],
-							 &outcome->row, &key);
-	if (field != NULL)
-		refuse_reused_key(order, key.transfer_id, field);
-	if (!outcome->row.completed && order->strict)
-		refuse_replayed_rejection(order, outcome->rule);
-	outcome->replayed = true;
 }
 
 /* ------------------------------------------------------------------------
- * judge and compute
+ * undo: chains, and the whole set
  * ------------------------------------------------------------------------ */
 
-static void
-refuse_not_active(const FinAccount *account)
+static FinUndo *
+next_undo(FinPosting *posting)
 {
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_ACCOUNT_NOT_ACTIVE),
-			errmsg("account \"%s\" is %s", account->code,
-				   account->status == FIN_ACCOUNT_FROZEN ? "frozen" : "closed"),
-			account->status == FIN_ACCOUNT_FROZEN ?
-			errhint("Set it active again with finance.set_account_status().") : 0);
-}
-
-static void
-refuse_currency(const FinMovement *movement, FinFinding finding)
-{
-	if (finding == FIN_CURRENCY_DIFFERS)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_CURRENCY_MISMATCH),
-				errmsg("accounts \"%s\" and \"%s\" have different currencies",
-					   movement->from->code, movement->to->code),
-				errdetail("\"%s\" holds %s, \"%s\" holds %s.",
-						  movement->from->code, movement->from->currency,
-						  movement->to->code, movement->to->currency));
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_CURRENCY_MISMATCH),
-			errmsg("the transfer's currency is not that of its accounts"),
-			errdetail("The request says %s, the accounts hold %s.",
-					  movement->currency, movement->from->currency));
-}
-
-static void
-refuse_version(const FinAccount *account, int64 expected)
-{
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_VERSION_CONFLICT),
-			errmsg("version conflict on account \"%s\"", account->code),
-			errdetail("Its version is " INT64_FORMAT ", expected was " INT64_FORMAT ".",
-					  account->version, expected),
-			errhint("Read the account and decide again with its current version."));
-}
-
-static void
-refuse_funds(const FinMovement *movement)
-{
-	const FinAccount *from = movement->from;
-
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_INSUFFICIENT_FUNDS),
-			errmsg("insufficient funds in account \"%s\"", from->code),
-			errdetail("Available is %s, required is %s, and %s must remain.",
-					  fin_amount_text(fin_engine_available(from), from->scale),
-					  fin_amount_text(movement->amount, from->scale),
-					  fin_amount_text(from->min_available, from->scale)));
-}
-
-static void
-refuse_balance_limit(const FinMovement *movement)
-{
-	const FinAccount *to = movement->to;
-
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_BALANCE_LIMIT),
-			errmsg("balance limit of account \"%s\" exceeded", to->code),
-			errdetail("Its balance is %s, the amount %s, the limit %s.",
-					  fin_amount_text(fin_engine_balance(to), to->scale),
-					  fin_amount_text(movement->amount, to->scale),
-					  fin_amount_text(to->max_balance, to->scale)));
-}
-
-static void
-refuse(const FinMovement *movement, FinFinding finding)
-{
-	switch (finding)
+	if (posting->nundo == posting->undo_size)
 	{
-		case FIN_OK:
-			break;
-		case FIN_SAME_ACCOUNT:
-			ereport(ERROR,
-					errcode(ERRCODE_FIN_SAME_ACCOUNT),
-					errmsg("a transfer needs two different accounts"),
-					errdetail("Both are \"%s\".", movement->from->code));
-			break;
-		case FIN_FROM_NOT_ACTIVE:
-			refuse_not_active(movement->from);
-			break;
-		case FIN_TO_NOT_ACTIVE:
-			refuse_not_active(movement->to);
-			break;
-		case FIN_CURRENCY_DIFFERS:
-		case FIN_CURRENCY_NOT_STATED:
-			refuse_currency(movement, finding);
-			break;
-		case FIN_FROM_VERSION_DIFFERS:
-			refuse_version(movement->from, movement->expected_from_version);
-			break;
-		case FIN_TO_VERSION_DIFFERS:
-			refuse_version(movement->to, movement->expected_to_version);
-			break;
-		case FIN_TOTAL_OVERFLOW:
-			ereport(ERROR,
-					errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					errmsg("totals of account \"%s\" or \"%s\" would overflow",
-						   movement->from->code, movement->to->code),
-					errdetail("A total has at most %d digits.",
-							  FIN_AMOUNT_MAX_DIGITS));
-			break;
-		case FIN_INSUFFICIENT_FUNDS:
-			refuse_funds(movement);
-			break;
-		case FIN_BALANCE_LIMIT:
-			refuse_balance_limit(movement);
-			break;
+		int			size = Max(posting->undo_size * 2, 16);
+
+		posting->undo = posting->undo == NULL ?
+			palloc(sizeof(FinUndo) * size) :
+			repalloc_huge(posting->undo, sizeof(FinUndo) * size);
+		posting->undo_size = size;
+	}
+	return &posting->undo[posting->nundo++];
+}
+
+/* what a movement will change, for the chain it is a member of */
+static void
+save_for_undo(FinPosting *posting, const FinMovement *movement)
+{
+	FinAccount *accounts[] = {movement->from, movement->to};
+
+	for (int side = 0; side < 2; side++)
+	{
+		FinUndo    *undo = next_undo(posting);
+
+		undo->account = accounts[side];
+		undo->saved_account = *accounts[side];
+		undo->hold = NULL;
+	}
+	if (movement->hold != NULL)
+	{
+		FinUndo    *undo = next_undo(posting);
+
+		undo->account = NULL;
+		undo->hold = movement->hold;
+		undo->saved_hold = *movement->hold;
 	}
 }
 
 static void
-refuse_by_risk(const FinVerdict *verdict)
+undo_chain(FinPosting *posting)
 {
-	const FinDecisionRow *hit = &verdict->hits[0];
+	while (posting->nundo > 0)
+	{
+		FinUndo    *undo = &posting->undo[--posting->nundo];
 
-	ereport(ERROR,
-			errcode(ERRCODE_FIN_RISK_REJECTED),
-			errmsg("transfer rejected by risk rule \"%s\"", hit->rule),
-			errdetail("The rule is a %s; observed was %s, the threshold is %s.",
-					  hit->kind, hit->observed, hit->threshold));
+		if (undo->account != NULL)
+			*undo->account = undo->saved_account;
+		else
+			*undo->hold = undo->saved_hold;
+	}
 }
 
 static void
-start_movement(const Posting *posting, int i, FinMovement *movement)
+keep_found(FinPosting *posting)
+{
+	Size		accounts = sizeof(FinAccount) * posting->naccounts;
+	Size		holds = sizeof(FinHold) * posting->nholds_found;
+
+	posting->accounts_found = MemoryContextAllocHuge(CurrentMemoryContext,
+													 accounts + 1);
+	memcpy(posting->accounts_found, posting->accounts, accounts);
+	posting->holds_found = MemoryContextAllocHuge(CurrentMemoryContext,
+												  holds + 1);
+	memcpy(posting->holds_found, posting->holds, holds);
+}
+
+static void
+restore_found(FinPosting *posting)
+{
+	memcpy(posting->accounts, posting->accounts_found,
+		   sizeof(FinAccount) * posting->naccounts);
+	memcpy(posting->holds, posting->holds_found,
+		   sizeof(FinHold) * posting->nholds_found);
+	posting->nholds = posting->nholds_found;
+	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
+	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	for (int i = 0; i < posting->ngroups; i++)
+		posting->groups[i].owner = -1;
+}
+
+/* ------------------------------------------------------------------------
+ * judge and compute one order
+ * ------------------------------------------------------------------------ */
+
+void
+fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
+{
+	FinOutcome *outcome = &posting->outcomes[i];
+	MemoryContext old = MemoryContextSwitchTo(posting->memory);
+
+	outcome->row.id = 0;
+	outcome->fault = fin_fault_copy(fault);
+	outcome->rule = NULL;
+	MemoryContextSwitchTo(old);
+}
+
+/* accounts, amount and hold of the order; a fault when one will not do */
+static const FinFault *
+start_movement(FinPosting *posting, int i, FinMovement *movement)
 {
 	const FinOrder *order = &posting->orders[i];
 
+	memset(movement, 0, sizeof(FinMovement));
+	movement->action = order->action;
 	movement->from = find_locked(posting, posting->from_ids[i]);
 	movement->to = find_locked(posting, posting->to_ids[i]);
+	if (is_of_hold(order))
+	{
+		movement->hold = find_hold(posting, order->hold_id);
+		if (movement->hold == NULL)
+			return fin_posting_fault_unknown_hold(order->hold_id);
+	}
+	if (movement->from == NULL)
+		return fin_posting_fault_unknown(order->from_code, order->from_id);
+	if (movement->to == NULL)
+		return fin_posting_fault_unknown(order->to_code, order->to_id);
+	if (movement->from == movement->to)
+		return fin_posting_fault_finding(movement, FIN_SAME_ACCOUNT);
 	movement->currency = order->currency;
 	movement->expected_from_version = order->expected_from_version;
 	movement->expected_to_version = order->expected_to_version;
 	movement->business_date = posting->business_date;
-	movement->amount = fin_amount_from_caller(order->amount,
-											  movement->from->scale,
-											  movement->from->currency,
-											  "amount");
+	movement->now = posting->now;
+	movement->up_to = order->up_to;
+	movement->final = order->final;
+	if (order->closing_id != 0)
+		movement->closing = find_locked(posting, order->closing_id);
+	movement->everything = order->amount == NULL;
+	if (movement->everything)
+		return NULL;
+	return fin_amount_fault(order->amount, movement->from->scale,
+							movement->from->currency, "amount",
+							&movement->amount);
+}
+
+static const char *
+status_of(const FinMovement *movement)
+{
+	switch (movement->action)
+	{
+		case FIN_TRANSFER:
+		case FIN_CAPTURE:
+			return "completed";
+		case FIN_HOLD:
+			return "held";
+		case FIN_RELEASE:
+			return "released";
+		case FIN_EXPIRE:
+			return "expired";
+	}
+	elog(ERROR, "unknown action %d", (int) movement->action);
 }
 
 static void
-fill_row(const Posting *posting, int i, const FinMovement *movement,
+fill_row(const FinPosting *posting, int i, const FinMovement *movement,
 		 FinTransferRow *row)
 {
 	const FinOrder *order = &posting->orders[i];
 
+	row->id = posting->ids[i];
 	row->tenant_id = posting->context->tenant_id;
 	row->from_account_id = movement->from->account_id;
 	row->to_account_id = movement->to->account_id;
+	if (is_of_hold(order))
+		row->hold_id = order->hold_id;
+	else if (order->action == FIN_HOLD)
+		row->hold_id = row->id;
+	row->reverses_id = order->reverses_id;
 	row->scale = movement->from->scale;
 	row->amount = movement->amount;
-	row->recorded_at = posting->recorded_at;
+	row->released = movement->released;
+	row->recorded_at = order->has_recorded_at ? order->recorded_at :
+		posting->recorded_at;
 	row->effective_at = order->effective_at;
 	row->has_effective_at = order->has_effective_at;
 	row->trace_id = posting->context->trace_id;
-	row->type = order->type;
+	row->type = order->type != NULL ? order->type : movement->hold->type;
 	row->currency = movement->from->currency;
 	row->reference = order->reference;
 	row->metadata = order->metadata;
+	row->status = status_of(movement);
+}
+
+/* a new hold, as the movement will make it */
+static FinHold *
+make_hold(FinPosting *posting, int i, const FinMovement *movement)
+{
+	const FinOrder *order = &posting->orders[i];
+	FinHold    *hold = &posting->holds[posting->nholds++];
+
+	memset(hold, 0, sizeof(FinHold));
+	hold->hold_id = posting->ids[i];
+	hold->from_account_id = movement->from->account_id;
+	hold->to_account_id = movement->to->account_id;
+	hold->scale = movement->from->scale;
+	hold->expires = order->expires_at != 0;
+	hold->expires_at = order->expires_at;
+	hold->type = order->type;
+	hold->held_on = posting->business_date;
+	hold->amount = movement->amount;
+	hold->is_new = true;
+	hold->hold_group = order->hold_group;
+	return hold;
+}
+
+static void
+note_remaining(FinOutcome *outcome, const FinHold *hold)
+{
+	outcome->has_remaining = true;
+	outcome->remaining = fin_engine_remaining(hold);
 }
 
 /* risk said no: remember why, for the rows written later */
 static void
-reject(Posting *posting, int i, const FinVerdict *verdict)
+reject(FinPosting *posting, int i, const FinMovement *movement,
+	   const FinVerdict *verdict)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinVerdict *kept = palloc(sizeof(FinVerdict));
 
+	outcome->row.rejected = true;
+	outcome->row.status = "rejected";
+	fin_engine_leave(movement, &outcome->row.moved);
 	*kept = *verdict;
 	for (int hit = 0; hit < kept->nhits; hit++)
 		kept->hits[hit].transfer_id = outcome->row.id;
@@ -523,125 +501,228 @@ reject(Posting *posting, int i, const FinVerdict *verdict)
 	outcome->rule = MemoryContextStrdup(posting->memory, kept->hits[0].rule);
 }
 
-static void
-decide(Posting *posting, int i, FinMovement *movement)
+/* what is taken from a hold was judged when it was held; history is history */
+static bool
+needs_judgement(const FinOrder *order)
 {
-	FinTransferRow *row = &posting->outcomes[i].row;
-	FinFinding	finding = fin_engine_check(movement);
-	FinVerdict	verdict;
-
-	if (finding != FIN_OK)
-		refuse(movement, finding);
-	fin_risk_judge(posting->context->tenant_id, movement,
-				   posting->time_of_day, &verdict);
-	if (verdict.nhits > 0 && posting->orders[i].strict)
-		refuse_by_risk(&verdict);
-
-	fill_row(posting, i, movement, row);
-	row->completed = verdict.nhits == 0;
-	row->status = row->completed ? "completed" : "rejected";
-	if (row->completed)
-	{
-		fin_engine_post(movement, &row->moved);
-		movement->from->last_transfer_id = row->id;
-		movement->to->last_transfer_id = row->id;
-		return;
-	}
-	fin_engine_leave(movement, &row->moved);
-	reject(posting, i, &verdict);
-}
-
-/* ------------------------------------------------------------------------
- * write
- * ------------------------------------------------------------------------ */
-
-static void
-write_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id)
-{
-	const FinTransferRow *row = &outcome->row;
-	FinAuditRecord record = {0};
-
-	record.operation = "transfer";
-	record.status = row->status;
-	record.message_id = message_id;
-	record.transfer_id = row->id;
-	record.account_id = row->from_account_id;
-	record.counterparty_id = row->to_account_id;
-	record.currency = row->currency;
-	record.amount = fin_amount_datum(row->amount, row->scale);
-	record.balance_before = fin_amount_datum(row->moved.from.balance_before, row->scale);
-	record.balance_after = fin_amount_datum(row->moved.from.balance_after, row->scale);
-	record.counterparty_before = fin_amount_datum(row->moved.to.balance_before, row->scale);
-	record.counterparty_after = fin_amount_datum(row->moved.to.balance_after, row->scale);
-	record.request = fin_event_request_json(order, outcome);
-	record.response = fin_event_response_json(outcome);
-	fin_audit_append(&record, 1);
+	return !is_of_hold(order) && !order->has_recorded_at;
 }
 
 static void
-write_outcome(Posting *posting, int i)
+carry_out(FinPosting *posting, int i, FinMovement *movement)
 {
-	const FinContext *context = posting->context;
 	FinOutcome *outcome = &posting->outcomes[i];
-	FinVerdict *rejection = posting->rejections[i];
-	const FinDecisionRow *decisions = rejection != NULL ? rejection->hits : NULL;
-	int			ndecisions = rejection != NULL ? rejection->nhits : 0;
-	int64		message_id = fin_ident_next(0);
 
-	fin_store_write_transfers(&outcome->row, 1);
-	fin_store_write_decisions(context->tenant_id, decisions, ndecisions);
-	fin_context_resume(context);
-	write_audit(&posting->orders[i], outcome, message_id);
-	fin_event_publish(context, message_id, outcome, decisions, ndecisions);
+	fin_engine_post(movement, &outcome->row.moved);
+	movement->from->last_transfer_id = outcome->row.id;
+	movement->to->last_transfer_id = outcome->row.id;
+	if (movement->action == FIN_HOLD)
+		movement->hold = make_hold(posting, i, movement);
+	if (movement->hold != NULL)
+		note_remaining(outcome, movement->hold);
 }
 
-/* what becomes of the order, computed; nothing but its key is written yet */
-static void
-settle_order(Posting *posting, int i)
+/* NULL: done, or rejected by risk */
+static const FinFault *
+decide(FinPosting *posting, int i, bool in_chain)
 {
 	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinMovement movement;
+	FinFinding	finding;
+	FinVerdict	verdict = {0};
+	const FinFault *fault = start_movement(posting, i, &movement);
 
-	start_movement(posting, i, &movement);
-	outcome->from_code = movement.from->code;
-	outcome->to_code = movement.to->code;
-	outcome->row.id = fin_ident_next(Max(movement.from->last_transfer_id,
-										 movement.to->last_transfer_id));
-	if (order->key != NULL)
+	if (movement.from != NULL)
+		outcome->from_code = movement.from->code;
+	if (movement.to != NULL)
+		outcome->to_code = movement.to->code;
+	if (fault != NULL)
+		return fault;
+	/* whoever gives back what is over anyway has seen it expire */
+	if (movement.action == FIN_RELEASE &&
+		fin_engine_time_over(movement.hold, movement.now))
+		movement.action = FIN_EXPIRE;
+	finding = fin_engine_check(&movement);
+	if (finding != FIN_OK)
+		return fin_posting_fault_finding(&movement, finding);
+	if (needs_judgement(order))
+		fin_risk_judge(posting->context->tenant_id, &movement,
+					   posting->time_of_day, &verdict);
+	if (verdict.nhits > 0 && order->strict)
+		return fin_posting_fault_rejected(&verdict);
+
+	fill_row(posting, i, &movement, &outcome->row);
+	if (verdict.nhits > 0)
 	{
-		FinKeyRow	key = {order->key, outcome->row.id,
-			order->expected_from_version,
-		order->expected_to_version};
-
-		if (!fin_store_take_key(posting->context->tenant_id, &key))
-		{
-			replay(posting, i);
-			return;
-		}
+		reject(posting, i, &movement, &verdict);
+		return NULL;
 	}
-	decide(posting, i, &movement);
+	if (in_chain)
+		save_for_undo(posting, &movement);
+	carry_out(posting, i, &movement);
+	return NULL;
 }
 
-void
-fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
+/* what becomes of the order, computed; false when it did not come off */
+static bool
+settle_order(FinPosting *posting, int i, bool in_chain)
 {
-	Posting		posting = {0};
-	FinQueryScope scope;
-	TimestampTz now;
+	const FinFault *fault = posting->orders[i].fault;
 
-	posting.context = fin_context_hold();
-	posting.orders = orders;
-	posting.outcomes = outcomes;
-	posting.norders = n;
-	memset(outcomes, 0, sizeof(FinOutcome) * n);
+	if (fault == NULL && fin_posting_replay(posting, i, false))
+		return posting->outcomes[i].fault == NULL;
+	if (fault == NULL)
+		fault = decide(posting, i, in_chain);
+	if (fault != NULL)
+	{
+		if (posting->orders[i].fault != NULL ||
+			!fin_posting_replay(posting, i, true))
+			fin_posting_fail(posting, i, fault);
+		return posting->outcomes[i].fault == NULL;
+	}
+	if (posting->group_of[i] >= 0)
+		posting->groups[posting->group_of[i]].owner = i;
+	return !posting->outcomes[i].row.rejected;
+}
 
-	fin_query_begin(&scope);
-	posting.memory = scope.caller;
-	posting.from_ids = palloc(sizeof(int64) * n);
-	posting.to_ids = palloc(sizeof(int64) * n);
-	posting.rejections = palloc0(sizeof(FinVerdict *) * n);
-	find_and_lock(&posting);
+/* ------------------------------------------------------------------------
+ * chains
+ * ------------------------------------------------------------------------ */
+
+int
+fin_posting_chain_end(const FinPosting *posting, int start)
+{
+	int			end = start;
+
+	while (end < posting->norders - 1 && posting->orders[end].linked)
+		end++;
+	return end;
+}
+
+/* the members but the culprit, whose own fault or rejection stays */
+static void
+fail_others(FinPosting *posting, int start, int end, int culprit)
+{
+	FinFault   *fault = fin_fault(ERRCODE_FIN_LINKED_FAILED,
+								  "another request of the chain failed");
+
+	fin_fault_detail(fault, "It is request %d.", culprit + 1);
+	for (int i = start; i <= end; i++)
+	{
+		int			group = posting->group_of[i];
+
+		/* what an earlier call did stays done */
+		if (i == culprit || posting->outcomes[i].replayed)
+			continue;
+		if (group >= 0 && posting->groups[group].owner == i)
+			posting->groups[group].owner = -1;
+		fin_posting_fail(posting, i, fault);
+	}
+}
+
+/* what a rejected transfer tells of its accounts is how its chain left them */
+static void
+look_again(FinPosting *posting, int i)
+{
+	FinMovement movement = {0};
+
+	if (posting->rejections[i] == NULL)
+		return;
+	movement.from = find_locked(posting, posting->from_ids[i]);
+	movement.to = find_locked(posting, posting->to_ids[i]);
+	fin_engine_leave(&movement, &posting->outcomes[i].row.moved);
+}
+
+static void
+name_journal(FinPosting *posting, int start, int end)
+{
+	int64		journal_id = 0;
+
+	for (int i = start; i <= end; i++)
+	{
+		FinTransferRow *row = &posting->outcomes[i].row;
+
+		if (row->id == 0 || posting->outcomes[i].replayed)
+			continue;
+		if (journal_id == 0)
+			journal_id = row->id;
+		row->journal_id = journal_id;
+	}
+}
+
+/* orders start to end stand or fall together */
+static void
+settle_chain(FinPosting *posting, int start, int end)
+{
+	int			nholds = posting->nholds;
+	bool		in_chain = end > start || posting->orders[end].linked;
+
+	posting->nundo = 0;
+	for (int i = start; i <= end; i++)
+	{
+		bool		done = settle_order(posting, i, in_chain);
+
+		/* its answer is that of the whole journal */
+		if (i == start && posting->outcomes[i].replayed &&
+			posting->orders[i].in_journal)
+			return;
+		if (done && i == posting->norders - 1 && posting->orders[i].linked)
+		{
+			fin_posting_fail(posting, i,
+							 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
+									   "the last request is linked to a next one"));
+			done = false;
+		}
+		if (done)
+			continue;
+		undo_chain(posting);
+		posting->nholds = nholds;
+		look_again(posting, i);
+		fail_others(posting, start, end, i);
+		break;
+	}
+	if (posting->orders[start].in_journal)
+		name_journal(posting, start, end);
+}
+
+static void
+settle_all(FinPosting *posting)
+{
+	int			start = 0;
+
+	while (start < posting->norders)
+	{
+		int			end = fin_posting_chain_end(posting, start);
+
+		settle_chain(posting, start, end);
+		start = end + 1;
+	}
+}
+
+static void
+raise_first_fault(const FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinFault *fault = posting->outcomes[i].fault;
+
+		/* the culprit says more than those it took along */
+		if (fault != NULL && fault->sqlstate != ERRCODE_FIN_LINKED_FAILED)
+			fin_fault_raise(fault);
+	}
+}
+
+static void
+prepare(FinPosting *posting)
+{
+	int			n = posting->norders;
+
+	posting->ids = palloc(sizeof(int64) * n);
+	posting->from_ids = palloc0(sizeof(int64) * n);
+	posting->to_ids = palloc0(sizeof(int64) * n);
+	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	find_and_lock(posting);
 
 	/*
 	 * The server reads invalidations when it first locks a table, so in a
@@ -650,18 +731,40 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes)
 	 */
 	AcceptInvalidationMessages();
 
-	now = fin_ident_now();
-	posting.recorded_at = GetCurrentTimestamp();
-	fin_context_local(posting.context->tenant_id, now,
-					  &posting.business_date, &posting.time_of_day);
-	for (int i = 0; i < n; i++)
-		settle_order(&posting, i);
-	fin_store_write_accounts(posting.context->tenant_id, posting.accounts,
-							 posting.naccounts);
-	for (int i = 0; i < n; i++)
+	posting->now = fin_ident_now();
+	posting->recorded_at = GetCurrentTimestamp();
+	fin_context_local(posting->context->tenant_id, posting->now,
+					  &posting->business_date, &posting->time_of_day);
+	read_holds(posting);
+	draw_ids(posting);
+	fin_posting_group_keys(posting);
+	keep_found(posting);
+}
+
+void
+fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+					FinPostingMode mode)
+{
+	FinPosting	posting = {0};
+	FinQueryScope scope;
+
+	Assert(n > 0 && n <= FIN_ORDERS_MAX);
+	posting.context = fin_context_hold();
+	posting.orders = orders;
+	posting.outcomes = outcomes;
+	posting.norders = n;
+	posting.mode = mode;
+
+	fin_query_begin(&scope);
+	posting.memory = scope.caller;
+	prepare(&posting);
+	do
 	{
-		if (!outcomes[i].replayed)
-			write_outcome(&posting, i);
-	}
+		restore_found(&posting);
+		settle_all(&posting);
+		if (mode == FIN_POSTING_RAISE)
+			raise_first_fault(&posting);
+	} while (!fin_posting_take_keys(&posting));
+	fin_posting_write(&posting);
 	fin_query_end(&scope);
 }

@@ -2,57 +2,95 @@
  * posting.h
  *		The only caller of the engine and of the store's write: lock, judge,
  *		compute, write.
+ *
+ * Whatever moves or reserves money is a list of orders given to it: a transfer
+ * is a list of one; a journal, a batch, a group of holds are lists of many.
  */
 #ifndef FIN_POSTING_H
 #define FIN_POSTING_H
 
 #include "context.h"
+#include "fault.h"
 #include "store.h"
 
-/* one transfer as a caller orders it; texts checked by argument.c */
+#define FIN_ORDERS_MAX	10000	/* of one call */
+
+/* one request; texts checked by argument.c */
 typedef struct FinOrder
 {
+	FinAction	action;
 	const char *from_code;		/* or NULL: from_id */
 	const char *to_code;
 	int64		from_id;
 	int64		to_id;
-	Numeric		amount;
+	Numeric		amount;			/* NULL: up to everything, or all that is left */
+	bool		up_to;			/* as much of it as possible */
+	bool		linked;			/* stands or falls with the next order */
+	bool		in_journal;		/* of one journal with its neighbours */
+	bool		strict;			/* a risk reject is an error */
+	bool		final;			/* capture: give back the rest */
+	bool		has_effective_at;
+	bool		has_recorded_at;	/* history, imported */
 	const char *currency;		/* stated, or NULL */
 	const char *key;			/* idempotency key, or NULL */
-	const char *type;
+	const char *type;			/* NULL: that of its hold */
 	int64		expected_from_version;	/* or FIN_NO_VERSION */
 	int64		expected_to_version;
 	TimestampTz effective_at;
-	bool		has_effective_at;
+	TimestampTz recorded_at;
+	int64		hold_id;		/* capture, release: of which hold */
+	int64		reverses_id;	/* or 0 */
+	int64		closing_id;		/* account this empties, frozen or not; or 0 */
+	TimestampTz expires_at;		/* hold: 0: never */
+	const char *hold_group;		/* or NULL */
 	const char *reference;		/* or NULL */
 	Jsonb	   *metadata;		/* or NULL */
-	bool		strict;			/* a risk reject is an error */
+
+	/*
+	 * The request as an object, for its key: what the transfer's row does not
+	 * tell, in the order in which differences are looked for.  NULL: nothing.
+	 */
+	Jsonb	   *request;
+	const FinFault *fault;		/* found wrong before it came here, or NULL */
 } FinOrder;
 
 /* what became of it */
 typedef struct FinOutcome
 {
-	FinTransferRow row;
+	FinTransferRow row;			/* id 0: it failed */
+	const FinFault *fault;		/* why, or NULL */
 	const char *from_code;
 	const char *to_code;
 	const char *rule;			/* that rejected it, or NULL */
 	bool		replayed;		/* the first answer of its key */
+	bool		has_remaining;
+	FinAmount	remaining;		/* of its hold, afterwards */
 } FinOutcome;
 
+typedef enum FinPostingMode
+{
+	FIN_POSTING_RAISE,			/* the first fault is an error */
+	FIN_POSTING_COLLECT			/* outcomes tell the faults */
+} FinPostingMode;
+
 /*
- * Executes the orders in turn, all or none; outcomes[i] answers orders[i], in
- * memory of the caller's context.
+ * Executes the orders in turn; outcomes[i] answers orders[i], in memory of the
+ * caller's context.  An order that fails leaves nothing behind, and fails the
+ * others of its chain.  One that risk rejects fails its chain too, but its own
+ * row stays as evidence.
  *
- * Errors: 22003 and 22023 for bad amounts; LG001 insufficient funds, LG002
+ * Faults: 22003 and 22023 for bad amounts; LG001 insufficient funds, LG002
  * unknown account, LG003 currency mismatch, LG004 account not active, LG005
  * version conflict, LG006 balance limit, LG007 key reused for another request,
- * LG008 same account, LG101 rejected by risk when strict; 40001 when another
- * transaction changed an account since this one's snapshot.
+ * LG008 same account, LG012 unknown hold, LG013 hold not open, LG014 another
+ * of the chain failed, LG015 chain open at the end, LG016 more than is left,
+ * LG017 type not allowed, LG019 import out of order, LG101 rejected by risk
+ * when strict.  40001 is always raised.
  *
  * Locks: all accounts of all orders FOR NO KEY UPDATE in ascending order of
- * id, then the keys, until the end of the transaction.
+ * id, then the keys in ascending order, until the end of the transaction.
  */
 extern void fin_posting_execute(const FinOrder *orders, int n,
-								FinOutcome *outcomes);
+								FinOutcome *outcomes, FinPostingMode mode);
 
 #endif							/* FIN_POSTING_H */

@@ -16,6 +16,7 @@
 
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -32,6 +33,10 @@
 #include "store_direct.h"
 
 #define CODE_CACHE_MAX			16384
+
+/* of finance._account: all, and those posting reads, which come first */
+#define ACCOUNT_COLUMNS			20
+#define ACCOUNT_COLUMNS_READ	18
 
 typedef struct CodeKey
 {
@@ -87,27 +92,10 @@ code_key(int32 tenant_id, const char *code, CodeKey *key)
 	return true;
 }
 
-int64
-fin_store_find_account(int32 tenant_id, const char *code)
+static void
+remember_code(const CodeKey *key, int64 account_id)
 {
-	CodeKey		key;
 	CodeEntry  *entry;
-	Datum		values[2];
-	int64		account_id;
-
-	if (!code_key(tenant_id, code, &key))
-		return 0;
-	if (codes == NULL)
-		make_code_cache();
-	entry = hash_search(codes, &key, HASH_FIND, NULL);
-	if (entry != NULL)
-		return entry->account_id;
-
-	values[0] = Int32GetDatum(tenant_id);
-	values[1] = CStringGetTextDatum(code);
-	if (fin_query_run(&find_account, values, NULL, 1) == 0)
-		return 0;
-	account_id = fin_query_int64(0, 1);
 
 	if (hash_get_num_entries(codes) >= CODE_CACHE_MAX)
 	{
@@ -115,8 +103,87 @@ fin_store_find_account(int32 tenant_id, const char *code)
 		codes = NULL;
 		make_code_cache();
 	}
-	entry = hash_search(codes, &key, HASH_ENTER, NULL);
+	entry = hash_search(codes, key, HASH_ENTER, NULL);
 	entry->account_id = account_id;
+}
+
+static int64
+look_up_code_sql(const CodeKey *key)
+{
+	Datum		values[2] = {Int32GetDatum(key->tenant_id),
+	CStringGetTextDatum(key->code)};
+
+	return fin_query_run(&find_account, values, NULL, 1) == 0 ? 0 :
+		fin_query_int64(0, 1);
+}
+
+static int64
+look_up_code_direct(FinDirect *direct, const CodeKey *key)
+{
+	ScanKeyData scan[2];
+	TupleTableSlot *row;
+
+	ScanKeyInit(&scan[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(key->tenant_id));
+	ScanKeyEntryInitialize(&scan[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
+						   DEFAULT_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(key->code));
+	row = fin_direct_find(direct, scan, 1);
+	return row == NULL ? 0 : DatumGetInt64(row->tts_values[0]);
+}
+
+/* those the cache does not know; *direct is begun at the first of them */
+static int64
+look_up_code(const CodeKey *key, FinDirect **direct, bool *begun)
+{
+	static const AttrNumber columns[] = {2, 18};	/* tenant_id, code */
+	int64		account_id;
+
+	if (!*begun)
+		*direct = fin_direct_begin_find("_account", "account_code_key",
+										ACCOUNT_COLUMNS, columns,
+										lengthof(columns));
+	*begun = true;
+	account_id = *direct != NULL ? look_up_code_direct(*direct, key) :
+		look_up_code_sql(key);
+	if (account_id != 0)
+		remember_code(key, account_id);
+	return account_id;
+}
+
+void
+fin_store_find_accounts(int32 tenant_id, const char *const *wanted, int n,
+						int64 *ids)
+{
+	FinDirect  *direct = NULL;
+	bool		begun = false;
+
+	if (codes == NULL)
+		make_code_cache();
+	for (int i = 0; i < n; i++)
+	{
+		CodeKey		key;
+		CodeEntry  *entry;
+
+		if (wanted[i] == NULL)
+			continue;
+		ids[i] = 0;
+		if (!code_key(tenant_id, wanted[i], &key))
+			continue;
+		entry = hash_search(codes, &key, HASH_FIND, NULL);
+		ids[i] = entry != NULL ? entry->account_id :
+			look_up_code(&key, &direct, &begun);
+	}
+	if (direct != NULL)
+		fin_direct_end(direct);
+}
+
+int64
+fin_store_find_account(int32 tenant_id, const char *code)
+{
+	int64		account_id;
+
+	fin_store_find_accounts(tenant_id, &code, 1, &account_id);
 	return account_id;
 }
 
@@ -132,9 +199,6 @@ fin_store_forget_account(int32 tenant_id, const char *code)
 /* ------------------------------------------------------------------------
  * accounts: lock, write
  * ------------------------------------------------------------------------ */
-
-#define ACCOUNT_COLUMNS 19
-#define ACCOUNT_COLUMNS_READ 18 /* all but metadata, the last */
 
 static FinQuery lock_accounts =
 {
@@ -173,6 +237,10 @@ parse_status(const char *status)
 {
 	if (strcmp(status, "active") == 0)
 		return FIN_ACCOUNT_ACTIVE;
+	if (strcmp(status, "debits_frozen") == 0)
+		return FIN_ACCOUNT_DEBITS_FROZEN;
+	if (strcmp(status, "credits_frozen") == 0)
+		return FIN_ACCOUNT_CREDITS_FROZEN;
 	if (strcmp(status, "frozen") == 0)
 		return FIN_ACCOUNT_FROZEN;
 	return FIN_ACCOUNT_CLOSED;
@@ -371,27 +439,30 @@ fin_store_write_accounts(int32 tenant_id, FinAccount *accounts, int n)
  * transfers
  * ------------------------------------------------------------------------ */
 
-#define TRANSFER_COLUMNS 19
+#define TRANSFER_COLUMNS 23
 
 /* in the order of the table's columns; amount is a domain over numeric */
 static const Oid transfer_types[TRANSFER_COLUMNS] = {
 	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, INT4OID, UUIDOID, InvalidOid, NUMERICOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID
+	TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT4OID, UUIDOID, InvalidOid,
+	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID,
+	TEXTOID, TEXTOID, TEXTOID, JSONBOID
 };
 
 static FinQuery insert_transfer =
 {
 	.sql = "INSERT INTO finance.transfer (id, from_account_id, to_account_id,"
-	" from_version, to_version, recorded_at, effective_at, tenant_id,"
-	" trace_id, amount, from_balance, to_balance, from_held, to_held, status,"
-	" type, currency, reference, metadata)"
+	" from_version, to_version, recorded_at, effective_at, hold_id,"
+	" journal_id, reverses_id, tenant_id, trace_id, amount, from_balance,"
+	" to_balance, from_held, to_held, released, status, type, currency,"
+	" reference, metadata)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-	" $15, $16, $17, $18, $19)",
+	" $15, $16, $17, $18, $19, $20, $21, $22, $23)",
 	.nargs = TRANSFER_COLUMNS,
 	.argtypes = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, INT4OID, UUIDOID, NUMERICOID, NUMERICOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
+		TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT4OID, UUIDOID,
+		NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID,
+	NUMERICOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
 };
@@ -402,9 +473,11 @@ static FinQuery select_transfer =
 	" t.from_version, t.to_version, t.recorded_at, t.effective_at,"
 	" t.trace_id, t.amount, t.from_balance, t.to_balance, t.from_held,"
 	" t.to_held, t.status, t.type, t.currency, t.reference, t.metadata,"
-	" a.minor_units"
-	" FROM finance.transfer t JOIN finance._account a"
+	" a.minor_units, t.hold_id, t.journal_id, t.reverses_id, t.released"
+	", a.code, b.code FROM finance.transfer t JOIN finance._account a"
 	" ON a.tenant_id = t.tenant_id AND a.account_id = t.from_account_id"
+	" JOIN finance._account b"
+	" ON b.tenant_id = t.tenant_id AND b.account_id = t.to_account_id"
 	" WHERE t.tenant_id = $1 AND t.id = $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
@@ -417,6 +490,21 @@ text_or_null(const char *text, bool *isnull)
 {
 	*isnull = text == NULL;
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/* the same for an id, and for an amount, of which there is none at 0 */
+static Datum
+id_or_null(int64 id, bool *isnull)
+{
+	*isnull = id == 0;
+	return Int64GetDatum(id);
+}
+
+static Datum
+amount_or_null(FinAmount amount, int scale, bool *isnull)
+{
+	*isnull = amount == 0;
+	return amount == 0 ? (Datum) 0 : fin_amount_datum(amount, scale);
 }
 
 static void
@@ -432,26 +520,28 @@ transfer_columns(const FinTransferRow *row, Datum *values, bool *nulls)
 	values[2] = Int64GetDatum(row->to_account_id);
 	values[3] = Int64GetDatum(from->version);
 	values[4] = Int64GetDatum(to->version);
-	nulls[3] = nulls[4] = !row->completed;
+	nulls[3] = nulls[4] = row->rejected;
 	values[5] = TimestampTzGetDatum(row->recorded_at);
 	values[6] = TimestampTzGetDatum(row->effective_at);
 	nulls[6] = !row->has_effective_at;
-	values[7] = Int32GetDatum(row->tenant_id);
-	values[8] = UUIDPGetDatum(&row->trace_id);
-	values[9] = fin_amount_datum(row->amount, scale);
-	values[10] = fin_amount_datum(from->balance_after, scale);
-	values[11] = fin_amount_datum(to->balance_after, scale);
-	/* nothing held, as nearly always, takes one bit */
-	values[12] = fin_amount_datum(from->held_after, scale);
-	values[13] = fin_amount_datum(to->held_after, scale);
-	nulls[12] = from->held_after == 0;
-	nulls[13] = to->held_after == 0;
-	values[14] = CStringGetTextDatum(row->status);
-	values[15] = CStringGetTextDatum(row->type);
-	values[16] = CStringGetTextDatum(row->currency);
-	values[17] = text_or_null(row->reference, &nulls[17]);
-	values[18] = PointerGetDatum(row->metadata);
-	nulls[18] = row->metadata == NULL;
+	values[7] = id_or_null(row->hold_id, &nulls[7]);
+	values[8] = id_or_null(row->journal_id, &nulls[8]);
+	values[9] = id_or_null(row->reverses_id, &nulls[9]);
+	values[10] = Int32GetDatum(row->tenant_id);
+	values[11] = UUIDPGetDatum(&row->trace_id);
+	values[12] = fin_amount_datum(row->amount, scale);
+	values[13] = fin_amount_datum(from->balance_after, scale);
+	values[14] = fin_amount_datum(to->balance_after, scale);
+	/* nothing held or released, as nearly always, takes one bit */
+	values[15] = amount_or_null(from->held_after, scale, &nulls[15]);
+	values[16] = amount_or_null(to->held_after, scale, &nulls[16]);
+	values[17] = amount_or_null(row->released, scale, &nulls[17]);
+	values[18] = CStringGetTextDatum(row->status);
+	values[19] = CStringGetTextDatum(row->type);
+	values[20] = CStringGetTextDatum(row->currency);
+	values[21] = text_or_null(row->reference, &nulls[21]);
+	values[22] = PointerGetDatum(row->metadata);
+	nulls[22] = row->metadata == NULL;
 }
 
 static void
@@ -470,21 +560,27 @@ write_transfer_sql(int64 id, Datum *values, const bool *nulls)
 }
 
 void
-fin_store_write_transfers(const FinTransferRow *rows, int n)
+fin_store_write_transfers(const FinTransferRow *const *rows, int n)
 {
 	FinDirect  *direct = fin_direct_begin_append(FIN_PARTITIONED_TRANSFER,
 												 transfer_types,
 												 TRANSFER_COLUMNS);
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext each = AllocSetContextCreate(outer, "finance transfer row",
+											   ALLOCSET_SMALL_SIZES);
 
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[TRANSFER_COLUMNS];
 		bool		nulls[TRANSFER_COLUMNS];
 
-		transfer_columns(&rows[i], values, nulls);
+		MemoryContextSwitchTo(each);
+		transfer_columns(rows[i], values, nulls);
+		MemoryContextSwitchTo(outer);
 		if (direct == NULL ||
-			!fin_direct_append(direct, rows[i].id, values, nulls))
-			write_transfer_sql(rows[i].id, values, nulls);
+			!fin_direct_append(direct, rows[i]->id, values, nulls))
+			write_transfer_sql(rows[i]->id, values, nulls);
+		MemoryContextReset(each);
 	}
 	if (direct != NULL)
 		fin_direct_end(direct);
@@ -503,7 +599,7 @@ fill_transfer(Datum *values, bool *nulls, FinTransferRow *row,
 	row->tenant_id = DatumGetInt32(values[1]);
 	row->from_account_id = DatumGetInt64(values[2]);
 	row->to_account_id = DatumGetInt64(values[3]);
-	row->completed = !nulls[4];
+	row->rejected = nulls[4];
 	from->version = nulls[4] ? 0 : DatumGetInt64(values[4]);
 	to->version = nulls[5] ? 0 : DatumGetInt64(values[5]);
 	row->recorded_at = DatumGetTimestampTz(values[6]);
@@ -523,21 +619,30 @@ fill_transfer(Datum *values, bool *nulls, FinTransferRow *row,
 	old = MemoryContextSwitchTo(memory);
 	row->metadata = nulls[18] ? NULL : DatumGetJsonbPCopy(values[18]);
 	MemoryContextSwitchTo(old);
+	row->hold_id = nulls[20] ? 0 : DatumGetInt64(values[20]);
+	row->journal_id = nulls[21] ? 0 : DatumGetInt64(values[21]);
+	row->reverses_id = nulls[22] ? 0 : DatumGetInt64(values[22]);
+	row->released = nulls[23] ? 0 : stored_amount(values[23], scale);
 }
 
 bool
 fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
+						const char **from_code, const char **to_code,
 						MemoryContext memory)
 {
 	Datum		arguments[2] = {Int32GetDatum(tenant_id), Int64GetDatum(id)};
-	Datum		values[20];
-	bool		nulls[20];
+	Datum		values[26];
+	bool		nulls[26];
 
 	if (fin_query_run(&select_transfer, arguments, NULL, 1) == 0)
 		return false;
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 					  values, nulls);
 	fill_transfer(values, nulls, row, memory);
+	if (from_code != NULL)
+		*from_code = text_in(memory, values[24]);
+	if (to_code != NULL)
+		*to_code = text_in(memory, values[25]);
 	return true;
 }
 
@@ -545,58 +650,121 @@ fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
  * idempotency keys
  * ------------------------------------------------------------------------ */
 
+#define KEY_COLUMNS 6
+
+static const Oid key_types[KEY_COLUMNS] = {
+	INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID, JSONBOID
+};
+
 static FinQuery insert_key =
 {
-	.sql = "INSERT INTO finance.idempotency_key"
-	" (tenant_id, key, transfer_id, expected_from_version, expected_to_version)"
-	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant_id, key) DO NOTHING",
-	.nargs = 5,
-	.argtypes = {INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID},
+	.sql = "INSERT INTO finance.idempotency_key (tenant_id, key, transfer_id,"
+	" expected_from_version, expected_to_version, request)"
+	" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, key) DO NOTHING",
+	.nargs = KEY_COLUMNS,
+	.argtypes = {INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID, JSONBOID},
 	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
+};
+
+static FinQuery delete_key =
+{
+	.sql = "DELETE FROM finance.idempotency_key"
+	" WHERE tenant_id = $1 AND key = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, TEXTOID},
+	.expect = SPI_OK_DELETE,
+	.fires_triggers = true,
 };
 
 static FinQuery select_key =
 {
-	.sql = "SELECT transfer_id, expected_from_version, expected_to_version"
+	.sql = "SELECT transfer_id, expected_from_version, expected_to_version,"
+	" request"
 	" FROM finance.idempotency_key WHERE tenant_id = $1 AND key = $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_SELECT,
 };
 
-bool
-fin_store_take_key(int32 tenant_id, const FinKeyRow *row)
+static void
+key_columns(int32 tenant_id, const FinKeyRow *row, Datum *values, bool *nulls)
 {
-	Datum		values[5];
-	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
-
+	memset(nulls, false, KEY_COLUMNS);
 	values[0] = Int32GetDatum(tenant_id);
 	values[1] = CStringGetTextDatum(row->key);
 	values[2] = Int64GetDatum(row->transfer_id);
 	values[3] = Int64GetDatum(row->expected_from_version);
+	nulls[3] = row->expected_from_version == FIN_NO_VERSION;
 	values[4] = Int64GetDatum(row->expected_to_version);
-	if (row->expected_from_version == FIN_NO_VERSION)
-		nulls[3] = 'n';
-	if (row->expected_to_version == FIN_NO_VERSION)
-		nulls[4] = 'n';
-	return fin_query_run(&insert_key, values, nulls, 0) == 1;
+	nulls[4] = row->expected_to_version == FIN_NO_VERSION;
+	values[5] = PointerGetDatum(row->request);
+	nulls[5] = row->request == NULL;
+}
+
+static bool
+take_key_sql(Datum *values, const bool *nulls)
+{
+	char		flags[KEY_COLUMNS];
+
+	for (int i = 0; i < KEY_COLUMNS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	return fin_query_run(&insert_key, values, flags, 0) == 1;
+}
+
+int
+fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows, int n,
+					bool *ours)
+{
+	FinDirect  *direct = fin_direct_begin_unique("idempotency_key", key_types,
+												 KEY_COLUMNS);
+	int			taken = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[KEY_COLUMNS];
+		bool		nulls[KEY_COLUMNS];
+
+		key_columns(tenant_id, rows[i], values, nulls);
+		ours[i] = direct != NULL ?
+			fin_direct_insert_unique(direct, values, nulls) :
+			take_key_sql(values, nulls);
+		taken += ours[i];
+	}
+	if (direct != NULL)
+		fin_direct_end(direct);
+	return taken;
+}
+
+void
+fin_store_drop_key(int32 tenant_id, const char *key)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id), CStringGetTextDatum(key)};
+
+	fin_query_run(&delete_key, values, NULL, 0);
 }
 
 bool
-fin_store_read_key(int32 tenant_id, const char *key, FinKeyRow *row)
+fin_store_read_key(int32 tenant_id, const char *key, FinKeyRow *row,
+				   MemoryContext memory)
 {
 	Datum		values[2] = {Int32GetDatum(tenant_id), CStringGetTextDatum(key)};
+	MemoryContext old;
 	bool		isnull;
-	Datum		version;
+	Datum		value;
 
 	if (fin_query_run(&select_key, values, NULL, 1) == 0)
 		return false;
 	row->key = key;
 	row->transfer_id = fin_query_int64(0, 1);
-	version = fin_query_datum(0, 2, &isnull);
-	row->expected_from_version = isnull ? FIN_NO_VERSION : DatumGetInt64(version);
-	version = fin_query_datum(0, 3, &isnull);
-	row->expected_to_version = isnull ? FIN_NO_VERSION : DatumGetInt64(version);
+	value = fin_query_datum(0, 2, &isnull);
+	row->expected_from_version = isnull ? FIN_NO_VERSION : DatumGetInt64(value);
+	value = fin_query_datum(0, 3, &isnull);
+	row->expected_to_version = isnull ? FIN_NO_VERSION : DatumGetInt64(value);
+	value = fin_query_datum(0, 4, &isnull);
+	old = MemoryContextSwitchTo(memory);
+	row->request = isnull ? NULL : DatumGetJsonbPCopy(value);
+	MemoryContextSwitchTo(old);
 	return true;
 }
 

@@ -20,9 +20,13 @@ typedef struct FinTransferRow
 	int32		tenant_id;
 	int64		from_account_id;
 	int64		to_account_id;
+	int64		hold_id;		/* captured, released, expired; or 0 */
+	int64		journal_id;		/* or 0 */
+	int64		reverses_id;	/* or 0 */
 	int32		scale;
-	bool		completed;		/* else rejected: no versions */
+	bool		rejected;		/* by risk: changed nothing, has no versions */
 	FinAmount	amount;
+	FinAmount	released;		/* given back by a final capture */
 	FinMoved	moved;
 	TimestampTz recorded_at;
 	TimestampTz effective_at;
@@ -42,6 +46,7 @@ typedef struct FinKeyRow
 	int64		transfer_id;
 	int64		expected_from_version;	/* or FIN_NO_VERSION */
 	int64		expected_to_version;
+	Jsonb	   *request;		/* what the transfer's row does not tell, or NULL */
 } FinKeyRow;
 
 /* one row of finance.risk_decision */
@@ -56,6 +61,10 @@ typedef struct FinDecisionRow
 
 /* the account's id, or 0 when there is none of this code */
 extern int64 fin_store_find_account(int32 tenant_id, const char *code);
+
+/* the same for many; NULL codes are passed over */
+extern void fin_store_find_accounts(int32 tenant_id, const char *const *codes,
+									int n, int64 *ids);
 
 /* after an account was not as the code cache said */
 extern void fin_store_forget_account(int32 tenant_id, const char *code);
@@ -75,21 +84,57 @@ extern void fin_store_write_accounts(int32 tenant_id, FinAccount *accounts,
 /* the constraint of an account's row, all columns given; 23514 */
 extern void fin_store_check_totals(const Datum *values, const bool *nulls);
 
-extern void fin_store_write_transfers(const FinTransferRow *rows, int n);
-
-/* false when the row is not there; texts allocated in 'memory' */
-extern bool fin_store_read_transfer(int32 tenant_id, int64 id,
-									FinTransferRow *row, MemoryContext memory);
+extern void fin_store_write_transfers(const FinTransferRow *const *rows, int n);
 
 /*
- * Takes the key for its transfer.  False when another committed transfer has
- * it; waits for one that is under way.
+ * False when the row is not there; texts allocated in 'memory'.  from_code and
+ * to_code, unless NULL, get the codes of its accounts.
  */
-extern bool fin_store_take_key(int32 tenant_id, const FinKeyRow *row);
+extern bool fin_store_read_transfer(int32 tenant_id, int64 id,
+									FinTransferRow *row,
+									const char **from_code,
+									const char **to_code,
+									MemoryContext memory);
 
-/* false when nobody has the key */
+/* the journal of these transfers, whose first names it */
+extern void fin_store_write_journal(int32 tenant_id, const int64 *transfer_ids,
+									int n, const char *type, Jsonb *request);
+
+/* its transfers, in order; returns how many, 0 when there is no such journal */
+extern int	fin_store_read_journal(int32 tenant_id, int64 journal_id,
+								   int64 **transfer_ids);
+
+/* that the row gives back what another transfer moved */
+extern void fin_store_write_reversal(const FinTransferRow *row);
+
+/*
+ * Takes keys, distinct and ascending, for their transfers: ours[i] is false
+ * where another committed transfer has the key; waits for one under way.
+ * Returns how many are ours.
+ */
+extern int	fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows,
+								int n, bool *ours);
+
+/* gives back a key that this call took */
+extern void fin_store_drop_key(int32 tenant_id, const char *key);
+
+/* false when nobody has the key; the request is allocated in 'memory' */
 extern bool fin_store_read_key(int32 tenant_id, const char *key,
-							   FinKeyRow *row);
+							   FinKeyRow *row, MemoryContext memory);
+
+/* false when there is no such hold; texts allocated in 'memory' */
+extern bool fin_store_read_hold(int32 tenant_id, int64 hold_id, int scale,
+								FinHold *hold, MemoryContext memory);
+
+/* both accounts of a hold, which never change; false when there is none */
+extern bool fin_store_find_hold(int32 tenant_id, int64 hold_id,
+								int64 *from_id, int64 *to_id);
+
+/* 'open', 'captured' ... */
+extern const char *fin_store_hold_status(FinHoldStatus status);
+
+/* inserts the new ones and updates the changed ones */
+extern void fin_store_write_holds(int32 tenant_id, FinHold *holds, int n);
 
 extern void fin_store_write_decisions(int32 tenant_id,
 									  const FinDecisionRow *rows, int n);

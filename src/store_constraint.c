@@ -26,7 +26,7 @@
 #define MIN_AVAILABLE	12
 #define MAX_BALANCE		13
 #define CODE			17
-#define COLUMNS			19		/* others may have added some behind */
+#define COLUMNS			20		/* others may have added some behind */
 
 static int
 compare(Datum a, Datum b)

@@ -33,6 +33,9 @@
 #include "settings.h"
 #include "store_direct.h"
 
+/* rows gathered before they are written */
+#define FIN_DIRECT_ROWS_MAX 64
+
 struct FinDirect
 {
 	FinPartitioned which;
@@ -43,9 +46,12 @@ struct FinDirect
 	EState	   *estate;
 	ResultRelInfo *info;
 	TupleTableSlot *slot;		/* the new row */
+	TupleTableSlot *gathered[FIN_DIRECT_ROWS_MAX];	/* appended, not written */
+	int			ngathered;
+	int			nslots;			/* of gathered, made so far */
 	TupleTableSlot *old_slot;	/* the row it replaces */
 	bool		indexes_open;
-	Relation	lock_index;		/* when locking: the unique index, */
+	Relation	lock_index;		/* when locking or looking up: the index, */
 	IndexScanDesc lock_scan;	/* a scan of it under an active snapshot, */
 	int			lock_keys;		/* and its columns */
 };
@@ -145,6 +151,9 @@ close_table(FinDirect *direct)
 	if (direct->table == NULL)
 		return;
 	ExecDropSingleTupleTableSlot(direct->slot);
+	for (int i = 0; i < direct->nslots; i++)
+		ExecDropSingleTupleTableSlot(direct->gathered[i]);
+	direct->nslots = 0;
 	if (direct->old_slot != NULL)
 		ExecDropSingleTupleTableSlot(direct->old_slot);
 	direct->old_slot = NULL;
@@ -155,15 +164,67 @@ close_table(FinDirect *direct)
 }
 
 static void
-insert_index_entries(FinDirect *direct, bool only_summarizing)
+insert_index_entries(FinDirect *direct, TupleTableSlot *slot,
+					 bool only_summarizing)
 {
 	if (!direct->indexes_open)
 		ExecOpenIndices(direct->info, false);
 	direct->indexes_open = true;
 	if (direct->info->ri_NumIndices > 0)
-		fin_compat_insert_index_tuples(direct->info, direct->slot,
+		fin_compat_insert_index_tuples(direct->info, slot,
 									   direct->estate, only_summarizing);
 	ResetPerTupleExprContext(direct->estate);
+}
+
+/* many rows at once: one WAL record for each page, not for each row */
+static void
+write_gathered(FinDirect *direct)
+{
+	CommandId	command;
+	int			n = direct->ngathered;
+
+	if (n == 0)
+		return;
+	direct->ngathered = 0;
+	command = GetCurrentCommandId(true);
+	if (n == 1)
+		table_tuple_insert(direct->table, direct->gathered[0], command, 0, NULL);
+	else
+		table_multi_insert(direct->table, direct->gathered, n, command, 0, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		insert_index_entries(direct, direct->gathered[i], false);
+		ExecClearTuple(direct->gathered[i]);
+	}
+}
+
+/* a row as the caller gives it, checked */
+static void
+fill_slot(FinDirect *direct, TupleTableSlot *slot, const Datum *values,
+		  const bool *nulls)
+{
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, sizeof(Datum) * direct->ncolumns);
+	memcpy(slot->tts_isnull, nulls, sizeof(bool) * direct->ncolumns);
+	ExecStoreVirtualTuple(slot);
+	ExecConstraints(direct->info, slot, direct->estate);
+}
+
+static void
+gather_row(FinDirect *direct, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *slot;
+
+	if (direct->ngathered == FIN_DIRECT_ROWS_MAX)
+		write_gathered(direct);
+	if (direct->ngathered == direct->nslots)
+		direct->gathered[direct->nslots++] = table_slot_create(direct->table,
+															   NULL);
+	slot = direct->gathered[direct->ngathered];
+	fill_slot(direct, slot, values, nulls);
+	/* the caller's values may be gone when it is written */
+	ExecMaterializeSlot(slot);
+	direct->ngathered++;
 }
 
 FinDirect *
@@ -206,6 +267,7 @@ open_partition(FinDirect *direct, int64 id)
 
 	if (direct->table != NULL && RelationGetRelid(direct->table) == child)
 		return true;
+	write_gathered(direct);
 	close_table(direct);
 	parent = table_open(direct->parent, NoLock);
 	table = table_open(child, RowExclusiveLock);
@@ -221,27 +283,13 @@ open_partition(FinDirect *direct, int64 id)
 	return ours;
 }
 
-static void
-insert_row(FinDirect *direct, const Datum *values, const bool *nulls)
-{
-	TupleTableSlot *slot = direct->slot;
-
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, values, sizeof(Datum) * direct->ncolumns);
-	memcpy(slot->tts_isnull, nulls, sizeof(bool) * direct->ncolumns);
-	ExecStoreVirtualTuple(slot);
-	ExecConstraints(direct->info, slot, direct->estate);
-	table_tuple_insert(direct->table, slot, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(direct, false);
-}
-
 bool
 fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
 				  const bool *nulls)
 {
 	if (!open_partition(direct, id))
 		return false;
-	insert_row(direct, values, nulls);
+	gather_row(direct, values, nulls);
 	return true;
 }
 
@@ -264,9 +312,75 @@ fin_direct_insert(Oid relid, const Oid *types, int columns,
 	}
 	direct.estate = CreateExecutorState();
 	open_table(&direct, table);
-	insert_row(&direct, values, nulls);
+	gather_row(&direct, values, nulls);
 	fin_direct_end(&direct);
 	return true;
+}
+
+FinDirect *
+fin_direct_begin_unique(const char *name, const Oid *types, int columns)
+{
+	FinDirect  *direct;
+	Relation	table;
+
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("INSERT");
+	direct = palloc0(sizeof(FinDirect));
+	direct->types = types;
+	direct->ncolumns = columns;
+	table = table_open(fin_query_relation(name), RowExclusiveLock);
+	if (table->rd_rel->relkind != RELKIND_RELATION ||
+		!is_ours_to_append(direct, table))
+	{
+		table_close(table, NoLock);
+		return NULL;
+	}
+	direct->estate = CreateExecutorState();
+	open_table(direct, table);
+	ExecOpenIndices(direct->info, true);
+	direct->indexes_open = true;
+	return direct;
+}
+
+/* one attempt; false when another took the key meanwhile */
+static bool
+insert_speculatively(FinDirect *direct)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token = SpeculativeInsertionLockAcquire(xid);
+	bool		conflict = false;
+
+	table_tuple_insert_speculative(direct->table, direct->slot,
+								   GetCurrentCommandId(true), 0, NULL, token);
+	fin_compat_insert_index_tuples_if_free(direct->info, direct->slot,
+										   direct->estate, &conflict);
+	table_tuple_complete_speculative(direct->table, direct->slot, token,
+									 !conflict);
+	SpeculativeInsertionLockRelease(xid);
+	return !conflict;
+}
+
+bool
+fin_direct_insert_unique(FinDirect *direct, const Datum *values,
+						 const bool *nulls)
+{
+	bool		inserted = false;
+
+	fill_slot(direct, direct->slot, values, nulls);
+	/* as the executor: look first, so that few attempts are in vain */
+	while (!inserted)
+	{
+		ItemPointerData taken;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!fin_compat_check_index_constraints(direct->info, direct->slot,
+												direct->estate, &taken))
+			break;
+		inserted = insert_speculatively(direct);
+	}
+	ResetPerTupleExprContext(direct->estate);
+	return inserted;
 }
 
 /* is it, under its well-known name, the index we mean? */
@@ -283,21 +397,16 @@ is_usable_index(Relation index, Relation table, const AttrNumber *columns,
 	return memcmp(form->indkey.values, columns, sizeof(AttrNumber) * n) == 0;
 }
 
-FinDirect *
-fin_direct_begin_lock(const char *name, const char *index_name, int columns,
-					  const AttrNumber *key, int key_columns)
+static FinDirect *
+begin_scan(const char *name, const char *index_name, int columns,
+		   const AttrNumber *key, int key_columns, LOCKMODE mode)
 {
 	FinDirect  *direct;
-	Relation	table;
+	Relation	table = table_open(fin_query_relation(name), mode);
 	Relation	index;
-	Oid			index_oid;
-
-	if (!fin_direct_writes)
-		return NULL;
-	check_may_write("SELECT FOR NO KEY UPDATE");
-	table = table_open(fin_query_relation(name), RowShareLock);
 	/* under the table's lock the name stays with the index */
-	index_oid = fin_query_relation(index_name);
+	Oid			index_oid = fin_query_relation(index_name);
+
 	index = OidIsValid(index_oid) &&
 		get_rel_relkind(index_oid) == RELKIND_INDEX ?
 		index_open(index_oid, AccessShareLock) : NULL;
@@ -322,6 +431,36 @@ fin_direct_begin_lock(const char *name, const char *index_name, int columns,
 												   GetActiveSnapshot(),
 												   key_columns);
 	return direct;
+}
+
+FinDirect *
+fin_direct_begin_find(const char *table, const char *index, int columns,
+					  const AttrNumber *key, int key_columns)
+{
+	if (!fin_direct_writes)
+		return NULL;
+	return begin_scan(table, index, columns, key, key_columns, AccessShareLock);
+}
+
+TupleTableSlot *
+fin_direct_find(FinDirect *direct, ScanKey key, int needed)
+{
+	index_rescan(direct->lock_scan, key, direct->lock_keys, NULL, 0);
+	if (!index_getnext_slot(direct->lock_scan, ForwardScanDirection,
+							direct->slot))
+		return NULL;
+	slot_getsomeattrs(direct->slot, needed);
+	return direct->slot;
+}
+
+FinDirect *
+fin_direct_begin_lock(const char *table, const char *index, int columns,
+					  const AttrNumber *key, int key_columns)
+{
+	if (!fin_direct_writes)
+		return NULL;
+	check_may_write("SELECT FOR NO KEY UPDATE");
+	return begin_scan(table, index, columns, key, key_columns, RowShareLock);
 }
 
 static void
@@ -416,7 +555,7 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	check(slot->tts_values, slot->tts_isnull);
 	ExecConstraints(direct->info, slot, direct->estate);
 	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
-		insert_index_entries(direct, only_summarizing);
+		insert_index_entries(direct, slot, only_summarizing);
 	ExecClearTuple(old);
 }
 
@@ -425,6 +564,7 @@ fin_direct_end(FinDirect *direct)
 {
 	if (direct->lock_scan != NULL)
 		end_lock(direct);
+	write_gathered(direct);
 	close_table(direct);
 	if (direct->estate != NULL)
 		FreeExecutorState(direct->estate);

@@ -29,7 +29,10 @@ typedef struct FinDirect FinDirect;
 extern FinDirect *fin_direct_begin_append(FinPartitioned which,
 										  const Oid *types, int columns);
 
-/* append one row; false when this row must be written in SQL */
+/*
+ * Append one row; false when this row must be written in SQL.  Rows are
+ * gathered and written some at a time, the last of them by fin_direct_end().
+ */
 extern bool fin_direct_append(FinDirect *direct, int64 id,
 							  const Datum *values, const bool *nulls);
 
@@ -39,6 +42,33 @@ extern bool fin_direct_append(FinDirect *direct, int64 id,
  */
 extern bool fin_direct_insert(Oid relid, const Oid *types, int columns,
 							  const Datum *values, const bool *nulls);
+
+/*
+ * Start inserting into a plain table laid out so, whose unique indexes may
+ * already have a row.  NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_unique(const char *table, const Oid *types,
+										  int columns);
+
+/*
+ * Insert the row unless a unique index has its key, as ON CONFLICT DO NOTHING
+ * would: waits for another transaction that is inserting the same.  False when
+ * the key is taken.
+ */
+extern bool fin_direct_insert_unique(FinDirect *direct, const Datum *values,
+									 const bool *nulls);
+
+/*
+ * Start looking rows of a plain table up by a unique index of these columns.
+ * NULL when it must be done in SQL.
+ */
+extern FinDirect *fin_direct_begin_find(const char *table, const char *index,
+										int columns, const AttrNumber *key,
+										int key_columns);
+
+/* the row of this key as this transaction sees it now, or NULL */
+extern TupleTableSlot *fin_direct_find(FinDirect *direct, ScanKey key,
+									   int needed);
 
 /*
  * Start locking rows of a plain table by a unique index of these columns, which

@@ -1,0 +1,145 @@
+/*
+ * batch.c
+ *		finance.transfer_batch(): many orders in one call.
+ *
+ * Owns nothing between calls.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/typcache.h"
+
+#include "order.h"
+
+/* columns of finance.batch_result before those of transfer_result */
+#define OWN_COLUMNS 4
+
+/* a request as the array holds it; its type is finance.transfer_request */
+static void
+open_request(Datum element, TupleDesc *tupdesc, FinRequest *request)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(element);
+	HeapTupleData tuple;
+
+	if (*tupdesc == NULL)
+		*tupdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+										  HeapTupleHeaderGetTypMod(header));
+	if ((*tupdesc)->natts != FIN_REQUEST_FIELDS)
+		elog(ERROR, "finance.transfer_request is not as this library expects");
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, *tupdesc, request->values, request->nulls);
+}
+
+static void
+check_count(int n)
+{
+	if (n > FIN_ORDERS_MAX)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("too many requests in one batch"),
+				errdetail("There are %d, the most is %d.", n, FIN_ORDERS_MAX),
+				errhint("Split them into several calls."));
+}
+
+static FinOrder *
+parse_requests(ArrayType *array, int *n)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	TupleDesc	tupdesc = NULL;
+	FinOrder   *orders;
+
+	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
+					  &elements, &nulls, n);
+	check_count(*n);
+	orders = MemoryContextAllocHuge(CurrentMemoryContext,
+									sizeof(FinOrder) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		FinRequest	request;
+
+		if (nulls[i])
+			fin_order_clear(&request);
+		else
+			open_request(elements[i], &tupdesc, &request);
+		fin_order_parse(&request, true, &orders[i]);
+		if (orders[i].fault == NULL && orders[i].has_recorded_at)
+			orders[i].fault =
+				fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+										 "recorded_at must be null"),
+							   "History is imported with finance.import_transfers().");
+	}
+	if (tupdesc != NULL)
+		ReleaseTupleDesc(tupdesc);
+	return orders;
+}
+
+static void
+put_outcome(ReturnSetInfo *result, int position, const FinOutcome *outcome)
+{
+	Datum		values[OWN_COLUMNS + FIN_RESULT_COLUMNS];
+	bool		nulls[OWN_COLUMNS + FIN_RESULT_COLUMNS];
+	const FinFault *fault = outcome->fault;
+
+	values[0] = Int32GetDatum(position);
+	nulls[0] = false;
+	nulls[1] = nulls[2] = fault == NULL;
+	nulls[3] = fault == NULL || fault->detail == NULL;
+	if (fault != NULL)
+	{
+		values[1] = CStringGetTextDatum(unpack_sql_state(fault->sqlstate));
+		values[2] = CStringGetTextDatum(fault->message);
+		if (!nulls[3])
+			values[3] = CStringGetTextDatum(fault->detail);
+	}
+	fin_order_result(outcome, values + OWN_COLUMNS, nulls + OWN_COLUMNS);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(finance_transfer_batch);
+
+/*
+ * finance.transfer_batch(requests finance.transfer_request[], atomic boolean)
+ * returns setof finance.batch_result
+ *
+ * Carries out the requests, at most FIN_ORDERS_MAX, in turn, as if each were
+ * called by itself, but locks each account and writes its row only once.  A
+ * request that fails is answered with its error and leaves no trace; linked
+ * ones (with atomic all) stand or fall together.  Errors: 22004 requests null,
+ * 22023 too many; what is wrong with a request is in its answer.  Locks:
+ * fin_posting_execute().
+ */
+Datum
+finance_transfer_batch(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		atomic = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	FinOrder   *orders;
+	FinOutcome *outcomes;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("requests must not be null"));
+	orders = parse_requests(PG_GETARG_ARRAYTYPE_P(0), &n);
+	InitMaterializedSRF(fcinfo, 0);
+	if (result->setDesc->natts != OWN_COLUMNS + FIN_RESULT_COLUMNS)
+		elog(ERROR, "finance.batch_result is not as this library expects");
+	if (n == 0)
+		return (Datum) 0;
+	for (int i = 0; atomic && i < n; i++)
+		orders[i].linked = i < n - 1;
+	outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
+									  sizeof(FinOutcome) * n);
+	fin_posting_execute(orders, n, outcomes, FIN_POSTING_COLLECT);
+	for (int i = 0; i < n; i++)
+		put_outcome(result, i + 1, &outcomes[i]);
+	return (Datum) 0;
+}

@@ -1,0 +1,79 @@
+/*
+ * order.h
+ *		Between SQL and posting: arguments into an order, its outcome into a
+ *		row.
+ *
+ * What is wrong with an argument becomes the order's fault, so that a batch can
+ * answer with it and a single call raises it.
+ */
+#ifndef FIN_ORDER_H
+#define FIN_ORDER_H
+
+#include "access/tupdesc.h"
+#include "fmgr.h"
+#include "utils/tuplestore.h"
+
+#include "posting.h"
+
+/* the fields of finance.transfer_request, in order */
+typedef enum FinRequestField
+{
+	FIN_REQUEST_FROM,
+	FIN_REQUEST_TO,
+	FIN_REQUEST_AMOUNT,
+	FIN_REQUEST_CURRENCY,
+	FIN_REQUEST_KEY,
+	FIN_REQUEST_TYPE,
+	FIN_REQUEST_EXPECTED_FROM,
+	FIN_REQUEST_EXPECTED_TO,
+	FIN_REQUEST_AMOUNT_MODE,
+	FIN_REQUEST_EFFECTIVE_AT,
+	FIN_REQUEST_REFERENCE,
+	FIN_REQUEST_METADATA,
+	FIN_REQUEST_LINKED,
+	FIN_REQUEST_ACTION,
+	FIN_REQUEST_HOLD_ID,
+	FIN_REQUEST_FINAL,
+	FIN_REQUEST_EXPIRES_IN,
+	FIN_REQUEST_HOLD_GROUP,
+	FIN_REQUEST_RECORDED_AT,
+	FIN_REQUEST_FIELDS			/* how many */
+} FinRequestField;
+
+typedef struct FinRequest
+{
+	Datum		values[FIN_REQUEST_FIELDS];
+	bool		nulls[FIN_REQUEST_FIELDS];
+} FinRequest;
+
+/* all fields null */
+extern void fin_order_clear(FinRequest *request);
+
+/* field from an argument (from 0) of the function, null if that is */
+extern void fin_order_take(FinRequest *request, FinRequestField field,
+						   FunctionCallInfo fcinfo, int argument);
+
+/*
+ * The order that a request asks for.  A null field is the default; accounts
+ * may also be set in the order afterwards (by id), when 'by_code' is false.
+ */
+extern void fin_order_parse(const FinRequest *request, bool by_code,
+							FinOrder *order);
+
+/* columns of finance.transfer_result */
+#define FIN_RESULT_COLUMNS 19
+
+extern void fin_order_result(const FinOutcome *outcome, Datum *values,
+							 bool *nulls);
+
+/* carries out an order of one, raising its fault; finance.transfer_result */
+extern Datum fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order);
+
+/*
+ * Carries out many and makes the function's result of them: a set of
+ * finance.transfer_result.
+ */
+extern void fin_order_execute_set(FunctionCallInfo fcinfo,
+								  const FinOrder *orders, int n);
+
+#endif							/* FIN_ORDER_H */

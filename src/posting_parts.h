@@ -1,0 +1,98 @@
+/*
+ * posting_parts.h
+ *		What the parts of the posting module share; included by posting*.c
+ *		only.
+ *
+ * posting.c finds, locks, and settles orders in turn; posting_fault.c words
+ * what is wrong with one; posting_key.c takes idempotency keys and answers
+ * repeated requests; posting_write.c writes what was settled.
+ */
+#ifndef FIN_POSTING_PARTS_H
+#define FIN_POSTING_PARTS_H
+
+#include "posting.h"
+#include "risk.h"
+
+/* the orders of one call that state the same key */
+typedef struct FinKeyGroup
+{
+	const char *key;
+	int			owner;			/* the order it stands for; -1: none yet */
+	bool		is_taken;		/* by an earlier call, whose answer is given */
+	int64		inserted_id;	/* transfer we took it for; 0: not taken */
+} FinKeyGroup;
+
+/* an account or a hold as it was before a member of the open chain */
+typedef struct FinUndo
+{
+	FinAccount *account;		/* or NULL: */
+	FinHold    *hold;
+	FinAccount	saved_account;
+	FinHold		saved_hold;
+} FinUndo;
+
+typedef struct FinPosting
+{
+	const FinContext *context;
+	MemoryContext memory;		/* the caller's: for outcomes */
+	FinPostingMode mode;
+	const FinOrder *orders;
+	FinOutcome *outcomes;
+	int			norders;
+	int64	   *ids;			/* per order, ascending: drawn for it */
+	int64	   *from_ids;		/* per order; 0: there is no such account */
+	int64	   *to_ids;
+	FinAccount *accounts;		/* locked, ascending by id */
+	FinAccount *accounts_found; /* as they were */
+	int			naccounts;
+	FinHold    *holds;			/* read, ascending by id; then new ones */
+	FinHold    *holds_found;
+	int			nholds;
+	int			nholds_found;
+	FinVerdict **rejections;	/* per order; NULL: not rejected */
+	FinKeyGroup *groups;		/* ascending by key */
+	int			ngroups;
+	int		   *group_of;		/* per order; -1: no key */
+	FinUndo    *undo;			/* of the open chain */
+	int			nundo;
+	int			undo_size;
+	TimestampTz now;			/* the clock of finance */
+	TimestampTz recorded_at;
+	DateADT		business_date;
+	TimeADT		time_of_day;
+} FinPosting;
+
+/* ---- posting.c ---- */
+
+/* the first order of a chain's last one, and back; a chain may be of one */
+extern int	fin_posting_chain_end(const FinPosting *posting, int start);
+
+/* order i failed; takes over the fault */
+extern void fin_posting_fail(FinPosting *posting, int i, const FinFault *fault);
+
+/* ---- posting_fault.c: each makes the fault of one order ---- */
+
+extern FinFault *fin_posting_fault_unknown(const char *code, int64 id);
+extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
+extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
+										   FinFinding finding);
+extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+
+/* ---- posting_key.c ---- */
+
+extern void fin_posting_group_keys(FinPosting *posting);
+
+/*
+ * Answers order i with the first answer of its key, if the key is known to be
+ * taken or 'failed' says to look.  False: the order stands for itself.
+ */
+extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
+
+/* false when some were taken meanwhile: settle again */
+extern bool fin_posting_take_keys(FinPosting *posting);
+
+/* ---- posting_write.c ---- */
+
+extern void fin_posting_write(FinPosting *posting);
+
+#endif							/* FIN_POSTING_PARTS_H */

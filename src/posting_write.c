@@ -1,0 +1,187 @@
+/*
+ * posting_write.c
+ *		Writing what was settled.
+ *
+ * Owns nothing between calls.
+ *
+ * Totals are written before the rows that tell of them: a trigger somebody
+ * attached to finance.transfer, or to a queue, may transfer in its turn and
+ * must find the accounts as this posting leaves them.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "audit.h"
+#include "event.h"
+#include "ident.h"
+#include "posting_parts.h"
+
+#define AUDIT_ROWS_MAX 256		/* appended at a time */
+
+static bool
+is_new(const FinPosting *posting, int i)
+{
+	return posting->outcomes[i].row.id != 0 && !posting->outcomes[i].replayed;
+}
+
+static void
+write_transfers(FinPosting *posting)
+{
+	const FinTransferRow **rows = palloc(sizeof(FinTransferRow *) * posting->norders);
+	int			n = 0;
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (is_new(posting, i))
+			rows[n++] = &posting->outcomes[i].row;
+	}
+	fin_store_write_transfers(rows, n);
+}
+
+static void
+write_decisions(FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		FinVerdict *rejection = posting->rejections[i];
+
+		if (rejection != NULL && is_new(posting, i))
+			fin_store_write_decisions(posting->context->tenant_id,
+									  rejection->hits, rejection->nhits);
+	}
+}
+
+/* a row for each journal, which names its transfers */
+static void
+write_journals(FinPosting *posting)
+{
+	int			start = 0;
+
+	while (start < posting->norders)
+	{
+		int			end = fin_posting_chain_end(posting, start);
+		int64	   *ids = palloc(sizeof(int64) * (end - start + 1));
+		int			n = 0;
+
+		for (int i = start; i <= end; i++)
+		{
+			if (posting->orders[i].in_journal && is_new(posting, i))
+				ids[n++] = posting->outcomes[i].row.id;
+		}
+		if (n > 0)
+			fin_store_write_journal(posting->context->tenant_id, ids, n,
+									posting->orders[start].type,
+									posting->orders[start].request);
+		pfree(ids);
+		start = end + 1;
+	}
+}
+
+static void
+write_reversals(FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinTransferRow *row = &posting->outcomes[i].row;
+
+		if (is_new(posting, i) && row->reverses_id != 0 && !row->rejected)
+			fin_store_write_reversal(row);
+	}
+}
+
+static void
+fill_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id,
+		   FinAuditRecord *record)
+{
+	const FinTransferRow *row = &outcome->row;
+
+	memset(record, 0, sizeof(FinAuditRecord));
+	record->operation = fin_event_operation(order);
+	record->status = row->status;
+	record->message_id = message_id;
+	record->transfer_id = row->id;
+	record->account_id = row->from_account_id;
+	record->counterparty_id = row->to_account_id;
+	record->currency = row->currency;
+	record->amount = fin_amount_datum(row->amount, row->scale);
+	record->balance_before = fin_amount_datum(row->moved.from.balance_before, row->scale);
+	record->balance_after = fin_amount_datum(row->moved.from.balance_after, row->scale);
+	record->counterparty_before = fin_amount_datum(row->moved.to.balance_before, row->scale);
+	record->counterparty_after = fin_amount_datum(row->moved.to.balance_after, row->scale);
+	record->request = fin_event_request_json(order, outcome);
+	record->response = fin_event_response_json(outcome);
+}
+
+/* orders from *next on, as many as are appended at a time */
+static void
+write_some_audit(FinPosting *posting, const int64 *message_ids, int *next)
+{
+	FinAuditRecord *records = palloc(sizeof(FinAuditRecord) *
+									 Min(AUDIT_ROWS_MAX, posting->norders));
+	int			n = 0;
+
+	for (; *next < posting->norders && n < AUDIT_ROWS_MAX; (*next)++)
+	{
+		if (is_new(posting, *next))
+			fill_audit(&posting->orders[*next], &posting->outcomes[*next],
+					   message_ids[*next], &records[n++]);
+	}
+	fin_audit_append(records, n);
+}
+
+static void
+write_audit(FinPosting *posting, const int64 *message_ids)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext some = AllocSetContextCreate(outer, "finance audit records",
+											   ALLOCSET_DEFAULT_SIZES);
+	int			next = 0;
+
+	while (next < posting->norders)
+	{
+		MemoryContextSwitchTo(some);
+		write_some_audit(posting, message_ids, &next);
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(some);
+	}
+	MemoryContextDelete(some);
+}
+
+/* history that is imported happened long ago: nobody is told */
+static void
+publish(FinPosting *posting, const int64 *message_ids)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		FinVerdict *rejection = posting->rejections[i];
+
+		if (is_new(posting, i) && !posting->orders[i].has_recorded_at)
+			fin_event_publish(posting->context, message_ids[i],
+							  &posting->outcomes[i],
+							  rejection != NULL ? rejection->hits : NULL,
+							  rejection != NULL ? rejection->nhits : 0);
+	}
+}
+
+void
+fin_posting_write(FinPosting *posting)
+{
+	int32		tenant_id = posting->context->tenant_id;
+	int64	   *message_ids = palloc0(sizeof(int64) * posting->norders);
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (is_new(posting, i))
+			message_ids[i] = fin_ident_next(0);
+	}
+	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
+	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	write_transfers(posting);
+	write_decisions(posting);
+	write_journals(posting);
+	write_reversals(posting);
+	fin_context_resume(posting->context);
+	write_audit(posting, message_ids);
+	publish(posting, message_ids);
+}

@@ -1,0 +1,210 @@
+/*
+ * store_hold.c
+ *		The rows of finance._hold.
+ *
+ * Owns the kept plans.  A hold's row is read and written only under the locks
+ * of both its accounts, which every change of it takes first; so reading it
+ * needs no lock of its own, and the row read is the newest.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "query.h"
+#include "store.h"
+#include "store_direct.h"
+
+#define HOLD_COLUMNS 12
+
+/* in the order of the table's columns; amount is a domain over numeric */
+static const Oid hold_types[HOLD_COLUMNS] = {
+	INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID, DATEOID, TEXTOID,
+	InvalidOid, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID
+};
+
+static FinQuery insert_hold =
+{
+	.sql = "INSERT INTO finance._hold (hold_id, from_account_id, to_account_id,"
+	" expires_at, tenant_id, held_on, status, amount, captured, released,"
+	" type, hold_group)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+	.nargs = HOLD_COLUMNS,
+	.argtypes = {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID, DATEOID,
+	TEXTOID, NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID},
+	.expect = SPI_OK_INSERT,
+	.fires_triggers = true,
+};
+
+static FinQuery update_hold =
+{
+	.sql = "UPDATE finance._hold SET status = $3, captured = $4, released = $5"
+	" WHERE tenant_id = $1 AND hold_id = $2",
+	.nargs = 5,
+	.argtypes = {INT4OID, INT8OID, TEXTOID, NUMERICOID, NUMERICOID},
+	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
+};
+
+static FinQuery select_hold =
+{
+	.sql = "SELECT hold_id, from_account_id, to_account_id, expires_at,"
+	" tenant_id, held_on, status, amount, captured, released, type,"
+	" hold_group FROM finance._hold WHERE tenant_id = $1 AND hold_id = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static const char *const status_names[] = {
+	[FIN_HOLD_OPEN] = "open",
+	[FIN_HOLD_CAPTURED] = "captured",
+	[FIN_HOLD_RELEASED] = "released",
+	[FIN_HOLD_EXPIRED] = "expired",
+};
+
+static FinHoldStatus
+parse_status(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(status_names); i++)
+	{
+		if (strcmp(status_names[i], name) == 0)
+			return (FinHoldStatus) i;
+	}
+	elog(ERROR, "unknown status of a hold \"%s\"", name);
+}
+
+const char *
+fin_store_hold_status(FinHoldStatus status)
+{
+	return status_names[status];
+}
+
+static FinAmount
+read_amount(Datum number, int scale)
+{
+	FinAmount	amount;
+
+	if (fin_amount_decode(DatumGetNumeric(number), scale, &amount) != FIN_AMOUNT_OK)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("stored amount of a hold does not fit a currency of %d decimals",
+					   scale));
+	return amount;
+}
+
+static bool
+select_row(int32 tenant_id, int64 hold_id, Datum *values, bool *nulls)
+{
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), Int64GetDatum(hold_id)};
+
+	if (fin_query_run(&select_hold, arguments, NULL, 1) == 0)
+		return false;
+	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values,
+					  nulls);
+	return true;
+}
+
+bool
+fin_store_find_hold(int32 tenant_id, int64 hold_id, int64 *from_id,
+					int64 *to_id)
+{
+	Datum		values[HOLD_COLUMNS];
+	bool		nulls[HOLD_COLUMNS];
+
+	if (!select_row(tenant_id, hold_id, values, nulls))
+		return false;
+	*from_id = DatumGetInt64(values[1]);
+	*to_id = DatumGetInt64(values[2]);
+	return true;
+}
+
+bool
+fin_store_read_hold(int32 tenant_id, int64 hold_id, int scale, FinHold *hold,
+					MemoryContext memory)
+{
+	Datum		values[HOLD_COLUMNS];
+	bool		nulls[HOLD_COLUMNS];
+
+	memset(hold, 0, sizeof(FinHold));
+	if (!select_row(tenant_id, hold_id, values, nulls))
+		return false;
+	hold->hold_id = hold_id;
+	hold->from_account_id = DatumGetInt64(values[1]);
+	hold->to_account_id = DatumGetInt64(values[2]);
+	hold->scale = scale;
+	hold->expires = !nulls[3];
+	hold->expires_at = nulls[3] ? 0 : DatumGetTimestampTz(values[3]);
+	hold->held_on = DatumGetDateADT(values[5]);
+	hold->status = parse_status(TextDatumGetCString(values[6]));
+	hold->amount = read_amount(values[7], scale);
+	hold->captured = read_amount(values[8], scale);
+	hold->released = read_amount(values[9], scale);
+	hold->type = MemoryContextStrdup(memory, TextDatumGetCString(values[10]));
+	if (!nulls[11])
+		hold->hold_group = MemoryContextStrdup(memory,
+											   TextDatumGetCString(values[11]));
+	return true;
+}
+
+static void
+insert_row(int32 tenant_id, const FinHold *hold)
+{
+	Datum		values[HOLD_COLUMNS];
+	bool		nulls[HOLD_COLUMNS] = {false};
+	char		flags[HOLD_COLUMNS];
+
+	values[0] = Int64GetDatum(hold->hold_id);
+	values[1] = Int64GetDatum(hold->from_account_id);
+	values[2] = Int64GetDatum(hold->to_account_id);
+	values[3] = TimestampTzGetDatum(hold->expires_at);
+	nulls[3] = !hold->expires;
+	values[4] = Int32GetDatum(tenant_id);
+	values[5] = DateADTGetDatum(hold->held_on);
+	values[6] = CStringGetTextDatum(status_names[hold->status]);
+	values[7] = fin_amount_datum(hold->amount, hold->scale);
+	values[8] = fin_amount_datum(hold->captured, hold->scale);
+	values[9] = fin_amount_datum(hold->released, hold->scale);
+	values[10] = CStringGetTextDatum(hold->type);
+	nulls[11] = hold->hold_group == NULL;
+	values[11] = nulls[11] ? (Datum) 0 : CStringGetTextDatum(hold->hold_group);
+	if (fin_direct_insert(fin_query_relation("_hold"), hold_types, HOLD_COLUMNS,
+						  values, nulls))
+		return;
+	for (int i = 0; i < HOLD_COLUMNS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	fin_query_run(&insert_hold, values, flags, 0);
+}
+
+static void
+update_row(int32 tenant_id, const FinHold *hold)
+{
+	Datum		values[5];
+
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = Int64GetDatum(hold->hold_id);
+	values[2] = CStringGetTextDatum(status_names[hold->status]);
+	values[3] = fin_amount_datum(hold->captured, hold->scale);
+	values[4] = fin_amount_datum(hold->released, hold->scale);
+	if (fin_query_run(&update_hold, values, NULL, 0) != 1)
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("hold " INT64_FORMAT " cannot be written", hold->hold_id),
+				errdetail("A trigger or rule on finance._hold suppressed its row."));
+}
+
+void
+fin_store_write_holds(int32 tenant_id, FinHold *holds, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (holds[i].is_new)
+			insert_row(tenant_id, &holds[i]);
+		else if (holds[i].changed)
+			update_row(tenant_id, &holds[i]);
+		holds[i].is_new = holds[i].changed = false;
+	}
+}

@@ -492,6 +492,7 @@ CREATE TABLE finance._hold (
 	expires_at		timestamptz,
 	tenant_id		integer NOT NULL,
 	held_on			date NOT NULL,
+	minor_units		smallint NOT NULL,
 	status			text NOT NULL DEFAULT 'open',
 	amount			finance.amount NOT NULL,
 	captured		numeric NOT NULL DEFAULT 0,

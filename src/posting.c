@@ -42,18 +42,100 @@ is_of_hold(const FinOrder *order)
 	return order->action != FIN_TRANSFER && order->action != FIN_HOLD;
 }
 
-/* the accounts of the orders that name a hold */
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* the ids that are not 0, each once, ascending; returns how many */
+static int
+distinct_ids(int64 *ids, int n)
+{
+	int			nonzero = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] != 0)
+			ids[nonzero++] = ids[i];
+	}
+	qsort(ids, nonzero, sizeof(int64), compare_ids);
+	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
+}
+
+/* ids of the holds that orders name, each once, ascending */
+static int64 *
+hold_ids(const FinPosting *posting, int *nids)
+{
+	int64	   *ids = palloc0(sizeof(int64) * posting->norders);
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (posting->orders[i].fault == NULL && is_of_hold(&posting->orders[i]))
+			ids[i] = posting->orders[i].hold_id;
+	}
+	*nids = distinct_ids(ids, posting->norders);
+	return ids;
+}
+
+/*
+ * Reads the holds that orders name.  Before their accounts are locked this
+ * tells only which accounts those are; afterwards the holds stand.
+ */
+static void
+read_holds(FinPosting *posting)
+{
+	int			nids;
+	int64	   *ids = hold_ids(posting, &nids);
+
+	/* room for as many new ones as there are orders */
+	if (posting->holds == NULL)
+		posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(FinHold) *
+												(nids + posting->norders));
+	posting->nholds_found = nids == 0 ? 0 :
+		fin_store_read_holds(posting->context->tenant_id, ids, nids,
+							 posting->holds, CurrentMemoryContext);
+	posting->nholds = posting->nholds_found;
+}
+
+static FinHold *
+find_hold(const FinPosting *posting, int64 hold_id)
+{
+	int			low = 0;
+	int			high = posting->nholds_found;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (posting->holds[middle].hold_id == hold_id)
+			return &posting->holds[middle];
+		if (posting->holds[middle].hold_id < hold_id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* the accounts of the orders that name a hold; they never change */
 static void
 resolve_holds(FinPosting *posting)
 {
+	read_holds(posting);
 	for (int i = 0; i < posting->norders; i++)
 	{
-		const FinOrder *order = &posting->orders[i];
+		FinHold    *hold;
 
-		if (order->fault == NULL && is_of_hold(order))
-			(void) fin_store_find_hold(posting->context->tenant_id,
-									   order->hold_id, &posting->from_ids[i],
-									   &posting->to_ids[i]);
+		if (posting->orders[i].fault != NULL || !is_of_hold(&posting->orders[i]))
+			continue;
+		hold = find_hold(posting, posting->orders[i].hold_id);
+		posting->from_ids[i] = hold == NULL ? 0 : hold->from_account_id;
+		posting->to_ids[i] = hold == NULL ? 0 : hold->to_account_id;
 	}
 }
 
@@ -78,30 +160,6 @@ resolve_accounts(FinPosting *posting)
 	fin_store_find_accounts(posting->context->tenant_id, codes, n,
 							posting->to_ids);
 	resolve_holds(posting);
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right;
-}
-
-/* the ids that are not 0, each once, ascending; returns how many */
-static int
-distinct_ids(int64 *ids, int n)
-{
-	int			nonzero = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (ids[i] != 0)
-			ids[nonzero++] = ids[i];
-	}
-	qsort(ids, nonzero, sizeof(int64), compare_ids);
-	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
 }
 
 /* all accounts of all orders, each once, in ascending order of id */
@@ -212,59 +270,6 @@ find_and_lock(FinPosting *posting)
 				errmsg("could not lock the accounts of the transfer"),
 				errdetail("An account appeared or vanished meanwhile."),
 				errhint("Try again."));
-}
-
-/* the holds that orders name; now that their accounts are locked they stand */
-static void
-read_holds(FinPosting *posting)
-{
-	int			n = posting->norders;
-	int64	   *ids = palloc0(sizeof(int64) * n);
-	int			nids;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (is_of_hold(&posting->orders[i]) && posting->from_ids[i] != 0)
-			ids[i] = posting->orders[i].hold_id;
-	}
-	nids = distinct_ids(ids, n);
-	posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
-											sizeof(FinHold) * (nids + n));
-	for (int i = 0; i < nids; i++)
-	{
-		FinHold    *hold = &posting->holds[posting->nholds];
-		int64		from_id;
-		int64		to_id;
-
-		if (!fin_store_find_hold(posting->context->tenant_id, ids[i], &from_id,
-								 &to_id))
-			continue;
-		if (fin_store_read_hold(posting->context->tenant_id, ids[i],
-								find_locked(posting, from_id)->scale, hold,
-								CurrentMemoryContext))
-			posting->nholds++;
-	}
-	posting->nholds_found = posting->nholds;
-}
-
-static FinHold *
-find_hold(const FinPosting *posting, int64 hold_id)
-{
-	int			low = 0;
-	int			high = posting->nholds_found;
-
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (posting->holds[middle].hold_id == hold_id)
-			return &posting->holds[middle];
-		if (posting->holds[middle].hold_id < hold_id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
 }
 
 /* one for each order, in their order, above every id the accounts have seen */

@@ -122,13 +122,13 @@ extern void fin_store_drop_key(int32 tenant_id, const char *key);
 extern bool fin_store_read_key(int32 tenant_id, const char *key,
 							   FinKeyRow *row, MemoryContext memory);
 
-/* false when there is no such hold; texts allocated in 'memory' */
-extern bool fin_store_read_hold(int32 tenant_id, int64 hold_id, int scale,
-								FinHold *hold, MemoryContext memory);
-
-/* both accounts of a hold, which never change; false when there is none */
-extern bool fin_store_find_hold(int32 tenant_id, int64 hold_id,
-								int64 *from_id, int64 *to_id);
+/*
+ * The holds of these ids, as this transaction sees them now: fills
+ * holds[0..found-1] in the order of the ids and returns how many there are.
+ * Texts are allocated in 'memory'.
+ */
+extern int	fin_store_read_holds(int32 tenant_id, const int64 *hold_ids, int n,
+								 FinHold *holds, MemoryContext memory);
 
 /* 'open', 'captured' ... */
 extern const char *fin_store_hold_status(FinHoldStatus status);

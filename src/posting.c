@@ -380,9 +380,14 @@ void
 fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
+	int			group = posting->group_of[i];
 	MemoryContext old = MemoryContextSwitchTo(posting->memory);
 
+	/* what came to nothing answers no repetition */
+	if (group >= 0 && posting->groups[group].owner == i)
+		posting->groups[group].owner = -1;
 	outcome->row.id = 0;
+	outcome->replayed = false;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
 	MemoryContextSwitchTo(old);
@@ -585,6 +590,13 @@ decide(FinPosting *posting, int i, bool in_chain)
 	return NULL;
 }
 
+/* did it come off, now or, for a repeated request, the first time? */
+static bool
+came_off(const FinOutcome *outcome)
+{
+	return outcome->fault == NULL && !outcome->row.rejected;
+}
+
 /* what becomes of the order, computed; false when it did not come off */
 static bool
 settle_order(FinPosting *posting, int i, bool in_chain)
@@ -592,7 +604,7 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 	const FinFault *fault = posting->orders[i].fault;
 
 	if (fault == NULL && fin_posting_replay(posting, i, false))
-		return posting->outcomes[i].fault == NULL;
+		return came_off(&posting->outcomes[i]);
 	if (fault == NULL)
 		fault = decide(posting, i, in_chain);
 	if (fault != NULL)
@@ -600,11 +612,11 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 		if (posting->orders[i].fault != NULL ||
 			!fin_posting_replay(posting, i, true))
 			fin_posting_fail(posting, i, fault);
-		return posting->outcomes[i].fault == NULL;
+		return came_off(&posting->outcomes[i]);
 	}
 	if (posting->group_of[i] >= 0)
 		posting->groups[posting->group_of[i]].owner = i;
-	return !posting->outcomes[i].row.rejected;
+	return came_off(&posting->outcomes[i]);
 }
 
 /* ------------------------------------------------------------------------
@@ -621,6 +633,34 @@ fin_posting_chain_end(const FinPosting *posting, int start)
 	return end;
 }
 
+/* the last order, linked to one that is not there? */
+static bool
+is_open(const FinPosting *posting, int i)
+{
+	return i == posting->norders - 1 && posting->orders[i].linked;
+}
+
+static void
+fail_open(FinPosting *posting, int i)
+{
+	fin_posting_fail(posting, i,
+					 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
+							   "the last request is linked to a next one"));
+}
+
+/* the answer of an earlier call or chain, which stays done? */
+static bool
+stays_done(const FinPosting *posting, int i)
+{
+	const FinKeyGroup *group;
+
+	if (!posting->outcomes[i].replayed)
+		return false;
+	/* one that repeated a member of its own chain has lost its owner by now */
+	group = &posting->groups[posting->group_of[i]];
+	return group->is_taken || group->owner >= 0;
+}
+
 /* the members but the culprit, whose own fault or rejection stays */
 static void
 fail_others(FinPosting *posting, int start, int end, int culprit)
@@ -631,14 +671,12 @@ fail_others(FinPosting *posting, int start, int end, int culprit)
 	fin_fault_detail(fault, "It is request %d.", culprit + 1);
 	for (int i = start; i <= end; i++)
 	{
-		int			group = posting->group_of[i];
-
-		/* what an earlier call did stays done */
-		if (i == culprit || posting->outcomes[i].replayed)
+		if (i == culprit || stays_done(posting, i))
 			continue;
-		if (group >= 0 && posting->groups[group].owner == i)
-			posting->groups[group].owner = -1;
-		fin_posting_fail(posting, i, fault);
+		if (is_open(posting, i))
+			fail_open(posting, i);
+		else
+			fin_posting_fail(posting, i, fault);
 	}
 }
 
@@ -682,19 +720,16 @@ settle_chain(FinPosting *posting, int start, int end)
 	posting->nundo = 0;
 	for (int i = start; i <= end; i++)
 	{
-		bool		done = settle_order(posting, i, in_chain);
+		bool		done = false;
 
+		if (is_open(posting, i))
+			fail_open(posting, i);
+		else
+			done = settle_order(posting, i, in_chain);
 		/* its answer is that of the whole journal */
 		if (i == start && posting->outcomes[i].replayed &&
 			posting->orders[i].in_journal)
 			return;
-		if (done && i == posting->norders - 1 && posting->orders[i].linked)
-		{
-			fin_posting_fail(posting, i,
-							 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
-									   "the last request is linked to a next one"));
-			done = false;
-		}
 		if (done)
 			continue;
 		undo_chain(posting);

@@ -543,6 +543,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (movement.action == FIN_RELEASE &&
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
+	if (order->reverses_id != 0)
+		fault = fin_posting_check_reversal(posting, i, &movement);
+	if (fault != NULL)
+		return fault;
 	finding = fin_engine_check(&movement);
 	if (finding != FIN_OK)
 		return fin_posting_fault_finding(&movement, finding);
@@ -582,7 +586,11 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 		return posting->outcomes[i].fault == NULL;
 	}
 	if (posting->group_of[i] >= 0)
-		posting->groups[posting->group_of[i]].owner = i;
+	{
+		FinKeyGroup *group = &posting->groups[posting->group_of[i]];
+
+		group->owner = group->answer = i;
+	}
 	return !posting->outcomes[i].row.rejected;
 }
 
@@ -600,6 +608,34 @@ fin_posting_chain_end(const FinPosting *posting, int start)
 	return end;
 }
 
+/*
+ * A member that its chain takes along; but what an earlier request did stays
+ * done, and a repeated journal is answered whatever now befalls its members.
+ */
+static void
+fail_with_chain(FinPosting *posting, int i, int culprit, const FinFault *fault)
+{
+	bool		done_before = posting->outcomes[i].replayed;
+
+	if (posting->group_of[i] >= 0)
+	{
+		FinKeyGroup *group = &posting->groups[posting->group_of[i]];
+		bool		stands = posting->orders[i].in_journal &&
+			posting->outcomes[culprit].row.rejected;
+
+		if (group->owner == i && stands)
+			group->answer = culprit;
+		else
+		{
+			if (group->owner == i)
+				group->owner = -1;
+			done_before = fin_posting_replay(posting, i, true);
+		}
+	}
+	if (!done_before)
+		fin_posting_fail(posting, i, fault);
+}
+
 /* the members but the culprit, whose own fault or rejection stays */
 static void
 fail_others(FinPosting *posting, int start, int end, int culprit)
@@ -610,14 +646,8 @@ fail_others(FinPosting *posting, int start, int end, int culprit)
 	fin_fault_detail(fault, "It is request %d.", culprit + 1);
 	for (int i = start; i <= end; i++)
 	{
-		int			group = posting->group_of[i];
-
-		/* what an earlier call did stays done */
-		if (i == culprit || posting->outcomes[i].replayed)
-			continue;
-		if (group >= 0 && posting->groups[group].owner == i)
-			posting->groups[group].owner = -1;
-		fin_posting_fail(posting, i, fault);
+		if (i != culprit)
+			fail_with_chain(posting, i, culprit, fault);
 	}
 }
 

@@ -545,6 +545,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (movement.action == FIN_RELEASE &&
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
+	if (order->reverses_id != 0)
+		fault = fin_posting_check_reversal(posting, i, &movement);
+	if (fault != NULL)
+		return fault;
 	finding = fin_engine_check(&movement);
 	if (finding != FIN_OK)
 		return fin_posting_fault_finding(&movement, finding);
@@ -591,7 +595,11 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 		return came_off(&posting->outcomes[i]);
 	}
 	if (posting->group_of[i] >= 0)
-		posting->groups[posting->group_of[i]].owner = i;
+	{
+		FinKeyGroup *group = &posting->groups[posting->group_of[i]];
+
+		group->owner = group->answer = i;
+	}
 	return came_off(&posting->outcomes[i]);
 }
 
@@ -637,6 +645,38 @@ stays_done(const FinPosting *posting, int i)
 	return group->is_taken || group->owner >= 0;
 }
 
+/*
+ * A member that its chain takes along; but what an earlier request did stays
+ * done, and a repeated one is answered whatever now befalls the others.
+ */
+static void
+fail_with_chain(FinPosting *posting, int i, int culprit, const FinFault *fault)
+{
+	FinKeyGroup *group = NULL;
+	bool		owns_key;
+
+	if (stays_done(posting, i))
+		return;
+	if (is_open(posting, i))
+	{
+		fail_open(posting, i);
+		return;
+	}
+	if (posting->group_of[i] >= 0)
+		group = &posting->groups[posting->group_of[i]];
+	owns_key = group != NULL && group->owner == i;
+	fin_posting_fail(posting, i, fault);
+	/* the key of a journal that risk rejected stands for the rejected transfer */
+	if (owns_key && posting->orders[i].in_journal &&
+		posting->outcomes[culprit].row.rejected)
+	{
+		group->owner = i;
+		group->answer = culprit;
+		return;
+	}
+	(void) fin_posting_replay(posting, i, true);
+}
+
 /* the members but the culprit, whose own fault or rejection stays */
 static void
 fail_others(FinPosting *posting, int start, int end, int culprit)
@@ -647,12 +687,8 @@ fail_others(FinPosting *posting, int start, int end, int culprit)
 	fin_fault_detail(fault, "It is request %d.", culprit + 1);
 	for (int i = start; i <= end; i++)
 	{
-		if (i == culprit || stays_done(posting, i))
-			continue;
-		if (is_open(posting, i))
-			fail_open(posting, i);
-		else
-			fin_posting_fail(posting, i, fault);
+		if (i != culprit)
+			fail_with_chain(posting, i, culprit, fault);
 	}
 }
 

@@ -107,6 +107,10 @@ extern void fin_store_write_journal(int32 tenant_id, const int64 *transfer_ids,
 extern int	fin_store_read_journal(int32 tenant_id, int64 journal_id,
 								   int64 **transfer_ids);
 
+/* how much of a transfer was given back so far */
+extern FinAmount fin_store_sum_reversed(int32 tenant_id, int64 transfer_id,
+										int scale);
+
 /* that the row gives back what another transfer moved */
 extern void fin_store_write_reversal(const FinTransferRow *row);
 

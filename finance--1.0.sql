@@ -668,12 +668,12 @@ CREATE FUNCTION finance.set_account_status(code text, status text, reason text D
 	RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_status';
 COMMENT ON FUNCTION finance.set_account_status(text, text, text) IS
-'active, frozen, or closed for ever (only at zero); returns the account''s new version';
+'active, debits_frozen, credits_frozen, frozen, or closed for ever (only at zero, with nothing held); returns the account''s version';
 CREATE FUNCTION finance.set_account_limits(code text, min_available numeric,
 	max_balance numeric, reason text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_limits';
 COMMENT ON FUNCTION finance.set_account_limits(text, numeric, numeric, text) IS
-'sets the floor of available and the ceiling of the balance (null: none); returns the account''s new version';
+'sets the floor of available and the ceiling of the balance (null: none), what is held counted; returns the account''s new version';
 CREATE FUNCTION finance.balance(code text) RETURNS numeric
 	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_balance';
 COMMENT ON FUNCTION finance.balance(text) IS
@@ -1364,6 +1364,36 @@ CREATE FUNCTION finance._worker_wanted() RETURNS void
 COMMENT ON FUNCTION finance._worker_wanted() IS
 'tells the launcher, when this transaction commits, that this database has the extension';
 SELECT finance._worker_wanted();
+
+-- ========================================================================
+-- ACCOUNT CHANGES SECTION (account_change.c, account_lock.c, closing.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.set_min_available(code text, min_available numeric,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_min_available';
+COMMENT ON FUNCTION finance.set_min_available(text, numeric, text) IS
+'sets the floor of what is available (null: none) and leaves max_balance; returns the account''s new version';
+CREATE FUNCTION finance.set_max_balance(code text, max_balance numeric,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_max_balance';
+COMMENT ON FUNCTION finance.set_max_balance(text, numeric, text) IS
+'sets the ceiling of the balance (null: none), what is held for the account counted, and leaves min_available; returns the account''s new version';
+CREATE FUNCTION finance.close_account(code text, to_account text DEFAULT NULL,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_close_account';
+COMMENT ON FUNCTION finance.close_account(text, text, text) IS
+'closes an account for ever, frozen or not, its balance moved to to_account (or from it, where negative) by a transfer of type closing; not while money is held; returns the account''s version';
+CREATE FUNCTION finance.lock_accounts(codes text[])
+	RETURNS TABLE (code text, account_id bigint, status text, currency text,
+		balance numeric, held numeric, available numeric, version bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_lock_accounts';
+COMMENT ON FUNCTION finance.lock_accounts(text[]) IS
+'locks up to 10,000 accounts until the end of the transaction and tells how they stand, in the order of the codes; transfers between them then cannot end in a deadlock';
 
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION

@@ -29,13 +29,14 @@ static const char *const reading_functions[] = {
 };
 
 static const char *const app_functions[] = {
-	"transfer", "create_account", "set_context", "publish", "send",
-	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"transfer", "create_account", "lock_accounts", "set_context", "publish",
+	"send", "send_batch", "read", "pop", "delete", "archive",
+	"set_vt", "test_routing", "list_queues", "metrics", NULL
 };
 
 static const char *const operator_functions[] = {
-	"set_account_status", "set_account_limits", "add_rule", "remove_rule",
+	"set_account_status", "set_account_limits", "set_min_available",
+	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",

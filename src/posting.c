@@ -21,11 +21,11 @@
  */
 #include "postgres.h"
 
-#include "lib/qunique.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "account.h"
 #include "engine.h"
 #include "errors.h"
 #include "ident.h"
@@ -80,30 +80,6 @@ resolve_accounts(FinPosting *posting)
 	resolve_holds(posting);
 }
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right;
-}
-
-/* the ids that are not 0, each once, ascending; returns how many */
-static int
-distinct_ids(int64 *ids, int n)
-{
-	int			nonzero = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (ids[i] != 0)
-			ids[nonzero++] = ids[i];
-	}
-	qsort(ids, nonzero, sizeof(int64), compare_ids);
-	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
-}
-
 /* all accounts of all orders, each once, in ascending order of id */
 static void
 lock_accounts(FinPosting *posting)
@@ -114,7 +90,7 @@ lock_accounts(FinPosting *posting)
 
 	memcpy(ids, posting->from_ids, sizeof(int64) * n);
 	memcpy(ids + n, posting->to_ids, sizeof(int64) * n);
-	nids = distinct_ids(ids, 2 * n);
+	nids = fin_store_distinct_ids(ids, 2 * n);
 	/* outcomes point into what they name */
 	posting->accounts = MemoryContextAllocHuge(posting->memory,
 											   sizeof(FinAccount) * Max(nids, 1));
@@ -227,7 +203,7 @@ read_holds(FinPosting *posting)
 		if (is_of_hold(&posting->orders[i]) && posting->from_ids[i] != 0)
 			ids[i] = posting->orders[i].hold_id;
 	}
-	nids = distinct_ids(ids, n);
+	nids = fin_store_distinct_ids(ids, n);
 	posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
 											sizeof(FinHold) * (nids + n));
 	for (int i = 0; i < nids; i++)
@@ -400,9 +376,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 			return fin_posting_fault_unknown_hold(order->hold_id);
 	}
 	if (movement->from == NULL)
-		return fin_posting_fault_unknown(order->from_code, order->from_id);
+		return fin_account_fault_unknown(order->from_code, order->from_id);
 	if (movement->to == NULL)
-		return fin_posting_fault_unknown(order->to_code, order->to_id);
+		return fin_account_fault_unknown(order->to_code, order->to_id);
 	if (movement->from == movement->to)
 		return fin_posting_fault_finding(movement, FIN_SAME_ACCOUNT);
 	movement->currency = order->currency;

@@ -72,7 +72,6 @@ extern void fin_posting_fail(FinPosting *posting, int i, const FinFault *fault);
 
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 
-extern FinFault *fin_posting_fault_unknown(const char *code, int64 id);
 extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);

@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -301,6 +302,29 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->type = text_in(memory, values[16]);
 	account->code = text_in(memory, values[17]);
 	account->changed = false;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+int
+fin_store_distinct_ids(int64 *ids, int n)
+{
+	int			nonzero = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] != 0)
+			ids[nonzero++] = ids[i];
+	}
+	qsort(ids, nonzero, sizeof(int64), compare_ids);
+	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
 }
 
 static int

@@ -69,6 +69,9 @@ extern void fin_store_find_accounts(int32 tenant_id, const char *const *codes,
 /* after an account was not as the code cache said */
 extern void fin_store_forget_account(int32 tenant_id, const char *code);
 
+/* the ids that are not 0, each once, ascending, in place; returns how many */
+extern int	fin_store_distinct_ids(int64 *ids, int n);
+
 /*
  * Reads and locks (FOR NO KEY UPDATE) the accounts of these ids, ascending and
  * distinct, in that order.  Fills accounts[0..found-1], ascending; codes and

@@ -31,6 +31,7 @@
 #include "ident.h"
 #include "posting_parts.h"
 #include "query.h"
+#include "type.h"
 
 /* ------------------------------------------------------------------------
  * find and lock
@@ -166,9 +167,9 @@ raise_unknown(const FinPosting *posting)
 		order->key != NULL || order->fault != NULL || is_of_hold(order))
 		return;
 	if (posting->from_ids[0] == 0)
-		fin_fault_raise(fin_posting_fault_unknown(order->from_code, order->from_id));
+		fin_fault_raise(fin_account_fault_unknown(order->from_code, order->from_id));
 	if (posting->to_ids[0] == 0)
-		fin_fault_raise(fin_posting_fault_unknown(order->to_code, order->to_id));
+		fin_fault_raise(fin_account_fault_unknown(order->to_code, order->to_id));
 }
 
 static void
@@ -535,6 +536,11 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (movement.action == FIN_RELEASE &&
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
+	if (!is_of_hold(order))
+		fault = fin_type_fault(posting->context->tenant_id, order->type,
+							   movement.from->type, movement.to->type);
+	if (fault != NULL)
+		return fault;
 	finding = fin_engine_check(&movement);
 	if (finding != FIN_OK)
 		return fin_posting_fault_finding(&movement, finding);

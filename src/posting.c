@@ -31,6 +31,7 @@
 #include "ident.h"
 #include "posting_parts.h"
 #include "query.h"
+#include "type.h"
 
 /* ------------------------------------------------------------------------
  * find and lock
@@ -524,6 +525,26 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		note_remaining(outcome, movement->hold);
 }
 
+/* every rule but those of risk */
+static const FinFault *
+check_movement(FinPosting *posting, int i, FinMovement *movement)
+{
+	const FinOrder *order = &posting->orders[i];
+	const FinFault *fault = NULL;
+	FinFinding	finding;
+
+	if (!is_of_hold(order))
+		fault = fin_type_fault(posting->context->tenant_id, order->type,
+							   movement->from->type, movement->to->type);
+	if (fault == NULL && order->reverses_id != 0)
+		fault = fin_posting_check_reversal(posting, i, movement);
+	if (fault != NULL)
+		return fault;
+	finding = fin_engine_check(movement);
+	return finding == FIN_OK ? NULL :
+		fin_posting_fault_finding(movement, finding);
+}
+
 /* NULL: done, or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -531,7 +552,6 @@ decide(FinPosting *posting, int i, bool in_chain)
 	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinMovement movement;
-	FinFinding	finding;
 	FinVerdict	verdict = {0};
 	const FinFault *fault = start_movement(posting, i, &movement);
 
@@ -545,13 +565,9 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (movement.action == FIN_RELEASE &&
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
-	if (order->reverses_id != 0)
-		fault = fin_posting_check_reversal(posting, i, &movement);
+	fault = check_movement(posting, i, &movement);
 	if (fault != NULL)
 		return fault;
-	finding = fin_engine_check(&movement);
-	if (finding != FIN_OK)
-		return fin_posting_fault_finding(&movement, finding);
 	if (needs_judgement(order))
 		fin_risk_judge(posting->context->tenant_id, &movement,
 					   posting->time_of_day, &verdict);

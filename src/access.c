@@ -31,7 +31,7 @@ static const char *const reading_functions[] = {
 static const char *const app_functions[] = {
 	"transfer", "create_account", "set_context", "publish", "send",
 	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"test_routing", "list_queues", "metrics", "expire_holds", NULL
 };
 
 static const char *const operator_functions[] = {

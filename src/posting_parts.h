@@ -5,7 +5,8 @@
  *
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
- * repeated requests; posting_write.c writes what was settled.
+ * repeated requests; posting_write.c writes what was settled; posting_expire.c
+ * gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H

@@ -185,6 +185,12 @@ topic_of(const char *status)
 	elog(ERROR, "no topic for status \"%s\"", status);
 }
 
+bool
+fin_event_has_listeners(const FinContext *context, const char *status)
+{
+	return fin_queue_route_count(context->tenant_id, topic_of(status)) > 0;
+}
+
 void
 fin_event_publish(const FinContext *context, int64 message_id,
 				  const FinOutcome *outcome, const FinDecisionRow *decisions,
@@ -193,8 +199,6 @@ fin_event_publish(const FinContext *context, int64 message_id,
 	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
 
-	if (fin_queue_route_count(context->tenant_id, topic) == 0)
-		return;					/* nobody listens: no row, no payload */
 	message.tenant_id = context->tenant_id;
 	message.message_id = message_id;
 	message.topic = topic;
@@ -273,8 +277,6 @@ fin_event_response_json(const FinOutcome *outcome)
 	StringInfoData json;
 
 	initStringInfo(&json);
-	fin_json_int64(&json, "transfer_id", row->id);
-	fin_json_text(&json, "status", row->status);
 	if (!row->rejected)
 	{
 		fin_json_int64(&json, "from_version", row->moved.from.version);

@@ -180,10 +180,26 @@ all_as_named(FinPosting *posting)
 	return all;
 }
 
+/* a single call that must fail anyway need not wait for the other account */
+static void
+raise_unknown(const FinPosting *posting)
+{
+	const FinOrder *order = &posting->orders[0];
+
+	if (posting->norders > 1 || posting->mode != FIN_POSTING_RAISE ||
+		order->key != NULL || order->fault != NULL || is_of_hold(order))
+		return;
+	if (posting->from_ids[0] == 0)
+		fin_fault_raise(fin_posting_fault_unknown(order->from_code, order->from_id));
+	if (posting->to_ids[0] == 0)
+		fin_fault_raise(fin_posting_fault_unknown(order->to_code, order->to_id));
+}
+
 static void
 find_and_lock(FinPosting *posting)
 {
 	resolve_accounts(posting);
+	raise_unknown(posting);
 	lock_accounts(posting);
 	if (all_as_named(posting))
 		return;

@@ -25,12 +25,13 @@
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
 	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
-	NULL
+	"rollup", "trial_balance", "balance_sheet", NULL
 };
 
 static const char *const app_functions[] = {
-	"transfer", "create_account", "lock_accounts", "set_context", "publish",
-	"send", "send_batch", "read", "pop", "delete", "archive",
+	"transfer", "transfer_batch", "request", "hold", "capture", "release",
+	"expire_holds", "create_account", "lock_accounts", "set_context",
+	"publish", "send", "send_batch", "read", "pop", "delete", "archive",
 	"set_vt", "test_routing", "list_queues", "metrics", NULL
 };
 
@@ -40,7 +41,8 @@ static const char *const operator_functions[] = {
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker", NULL
+	"check_integrity", "worker_status", "wake_worker",
+	"create_account_type", "create_transfer_type", "set_account_parent", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -48,7 +50,8 @@ static const char *const auditor_functions[] = {
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.entry," \
-	" finance.transfer, finance.currency, finance.risk_decision"
+	" finance.transfer, finance.currency, finance.risk_decision," \
+	" finance.account_type, finance.transfer_type"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \

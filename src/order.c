@@ -408,24 +408,33 @@ fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order)
 }
 
 void
-fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+fin_order_answer_set(FunctionCallInfo fcinfo, const FinOutcome *outcomes, int n)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
-												  sizeof(FinOutcome) * Max(n, 1));
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (result->setDesc->natts != FIN_RESULT_COLUMNS)
 		elog(ERROR, "finance.transfer_result is not as this library expects");
-	if (n == 0)
-		return;
-	fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[FIN_RESULT_COLUMNS];
 		bool		nulls[FIN_RESULT_COLUMNS];
 
+		/* what a rejected transfer took along is no transfer */
+		if (outcomes[i].fault != NULL)
+			continue;
 		fin_order_result(&outcomes[i], values, nulls);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+}
+
+void
+fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+{
+	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
+												  sizeof(FinOutcome) * Max(n, 1));
+
+	if (n > 0)
+		fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
+	fin_order_answer_set(fcinfo, outcomes, n);
 }

@@ -5,7 +5,9 @@
  *
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
- * repeated requests; posting_write.c writes what was settled.
+ * repeated requests; posting_reversal.c judges what is given back;
+ * posting_write.c writes what was settled; posting_expire.c gives back holds
+ * that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -18,6 +20,8 @@ typedef struct FinKeyGroup
 {
 	const char *key;
 	int			owner;			/* the order it stands for; -1: none yet */
+	int			answer;			/* the order whose transfer answers it: the
+								 * owner, or what risk rejected of its journal */
 	bool		is_taken;		/* by an earlier call, whose answer is given */
 	int64		inserted_id;	/* transfer we took it for; 0: not taken */
 } FinKeyGroup;
@@ -76,6 +80,15 @@ extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+
+/* ---- posting_reversal.c ---- */
+
+/*
+ * May order i give back that much of what it reverses?  Settles the amount of
+ * one that gives back all that is left.  NULL: it may.
+ */
+extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
+												  int i, FinMovement *movement);
 
 /* ---- posting_key.c ---- */
 

@@ -54,6 +54,9 @@ typedef struct FinPosting
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
+	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
+	int			nhindering;
+	char	   *asked;			/* per account and side, both from when needed */
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;
@@ -78,6 +81,15 @@ extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+
+/* ---- posting_expire.c ---- */
+
+/*
+ * Do holds that are over, but not given back, keep the movement from passing
+ * in full?  Adds them to those that are known to.
+ */
+extern bool fin_posting_is_hindered(FinPosting *posting,
+									const FinMovement *movement);
 
 /* ---- posting_key.c ---- */
 

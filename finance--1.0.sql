@@ -565,7 +565,8 @@ SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
 	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now() THEN 0
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h;

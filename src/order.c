@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -17,6 +19,8 @@
 #include "ident.h"
 #include "json.h"
 #include "order.h"
+
+#define FIN_EXPIRES_IN_DAYS_MAX	(1000 * 12 * DAYS_PER_MONTH)	/* as intervals count */
 
 /* ------------------------------------------------------------------------
  * fields
@@ -208,20 +212,34 @@ parse_of_hold(const FinRequest *request, FinOrder *order)
 		fault_not_null(order, "final", action);
 }
 
+/* above zero, and so near that adding it to a time is no error */
+static bool
+is_span(const Interval *span)
+{
+	double		months = (double) span->month * DAYS_PER_MONTH;
+	double		days = months + span->day + (double) span->time / USECS_PER_DAY;
+
+	return days > 0 && days <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs(months) <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs((double) span->day) <= FIN_EXPIRES_IN_DAYS_MAX;
+}
+
 static void
 parse_expiry(const FinRequest *request, FinOrder *order)
 {
 	TimestampTz now = fin_ident_now();
+	Datum		span = request->values[FIN_REQUEST_EXPIRES_IN];
 
 	if (request->nulls[FIN_REQUEST_EXPIRES_IN])
 		return;
-	order->expires_at =
-		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												TimestampTzGetDatum(now),
-												request->values[FIN_REQUEST_EXPIRES_IN]));
-	if (TIMESTAMP_NOT_FINITE(order->expires_at) || order->expires_at <= now)
+	if (is_span(DatumGetIntervalP(span)))
+		order->expires_at =
+			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													TimestampTzGetDatum(now),
+													span));
+	if (order->expires_at <= now)
 		fault(order, fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-							   "expires_in must be above zero and finite"));
+							   "expires_in must be above zero and at most 1000 years"));
 }
 
 /* a transfer or a hold */
@@ -262,7 +280,6 @@ static Jsonb *
 rest_of_request(const FinRequest *request, const FinOrder *order)
 {
 	static const char *const actions[] = {
-		[FIN_TRANSFER] = "transfer",
 		[FIN_HOLD] = "hold",
 		[FIN_CAPTURE] = "capture",
 		[FIN_RELEASE] = "release",
@@ -272,7 +289,9 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 	if (order->action == FIN_TRANSFER && !order->up_to)
 		return NULL;
 	initStringInfo(&json);
-	fin_json_text(&json, "action", actions[order->action]);
+	/* a key of a transfer has none: what differs is then the mode */
+	if (order->action != FIN_TRANSFER)
+		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)

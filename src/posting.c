@@ -525,6 +525,35 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		note_remaining(outcome, movement->hold);
 }
 
+/* could there be more room for it?  history did without */
+static bool
+wants_room(const FinOrder *order, const FinMovement *movement,
+		   FinFinding finding)
+{
+	FinAmount	asked;
+
+	if (is_of_hold(order) || order->has_recorded_at)
+		return false;
+	if (finding == FIN_INSUFFICIENT_FUNDS || finding == FIN_BALANCE_LIMIT)
+		return true;
+	if (finding != FIN_OK || !order->up_to || order->amount == NULL)
+		return finding == FIN_OK && order->up_to;
+	return fin_amount_decode(order->amount, movement->from->scale,
+							 &asked) == FIN_AMOUNT_OK &&
+		movement->amount < asked;
+}
+
+static const FinFault *
+fault_found(const FinMovement *movement, FinFinding finding, bool hindered)
+{
+	FinFault   *fault = fin_posting_fault_finding(movement, finding);
+
+	if (hindered)
+		fin_fault_hint(fault,
+					   "Holds that are over are not yet given back; finance.expire_holds() does it.");
+	return fault;
+}
+
 /* every rule but those of risk */
 static const FinFault *
 check_movement(FinPosting *posting, int i, FinMovement *movement)
@@ -532,6 +561,7 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	const FinOrder *order = &posting->orders[i];
 	const FinFault *fault = NULL;
 	FinFinding	finding;
+	bool		hindered;
 
 	if (!is_of_hold(order))
 		fault = fin_type_fault(posting->context->tenant_id, order->type,
@@ -541,8 +571,9 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	if (fault != NULL)
 		return fault;
 	finding = fin_engine_check(movement);
-	return finding == FIN_OK ? NULL :
-		fin_posting_fault_finding(movement, finding);
+	hindered = wants_room(order, movement, finding) &&
+		fin_posting_is_hindered(posting, movement);
+	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
 /* NULL: done, or rejected by risk */
@@ -825,14 +856,17 @@ prepare(FinPosting *posting)
 	keep_found(posting);
 }
 
-void
-fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
-					FinPostingMode mode)
+/*
+ * Fills hindering[FIN_EXPIRY_BATCH] with holds that are over and in the way,
+ * and returns how many; above zero, nothing was done.  NULL: never mind them.
+ */
+static int
+execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+		FinPostingMode mode, FinDueHold *hindering)
 {
 	FinPosting	posting = {0};
 	FinQueryScope scope;
 
-	Assert(n > 0 && n <= FIN_ORDERS_MAX);
 	posting.context = fin_context_hold();
 	posting.orders = orders;
 	posting.outcomes = outcomes;
@@ -846,9 +880,35 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 	{
 		restore_found(&posting);
 		settle_all(&posting);
+		if (hindering != NULL && posting.nhindering > 0)
+		{
+			memcpy(hindering, posting.hindering,
+				   sizeof(FinDueHold) * posting.nhindering);
+			fin_query_end(&scope);
+			return posting.nhindering;
+		}
+		hindering = NULL;
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
+	return 0;
+}
+
+void
+fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+					FinPostingMode mode)
+{
+	FinDueHold	hindering[FIN_EXPIRY_BATCH];
+	FinExpiry	results[FIN_EXPIRY_BATCH];
+	int			nhindering;
+
+	Assert(n > 0 && n <= FIN_ORDERS_MAX);
+	nhindering = execute(orders, n, outcomes, mode, hindering);
+	if (nhindering == 0)
+		return;
+	/* all this call waits for is locked by now, and stays so */
+	(void) fin_posting_expire(hindering, nhindering, results);
+	(void) execute(orders, n, outcomes, mode, NULL);
 }

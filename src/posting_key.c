@@ -98,7 +98,7 @@ same_amount(const FinOrder *order, const FinTransferRow *row)
 /* the members of a stored request, in the order in which they are compared */
 static const char *const request_members[] = {
 	"action", "hold_id", "transfer_id", "journal_id", "from_account",
-	"to_account", "to_accounts", "weights", "legs", "amount", "amount_mode",
+	"to_account", "to_accounts", "weights", "legs", "amount_mode", "amount",
 	"final", "rate", "liquidity_from", "liquidity_to", "rounding",
 	"rounding_account", "expires_in", "hold_group", "type", "effective_at",
 	"recorded_at", "reason", "reference", "metadata"

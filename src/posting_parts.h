@@ -57,6 +57,9 @@ typedef struct FinPosting
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
+	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
+	int			nhindering;
+	char	   *asked;			/* per account and side, both from when needed */
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;
@@ -89,6 +92,15 @@ extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
  */
 extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
 												  int i, FinMovement *movement);
+
+/* ---- posting_expire.c ---- */
+
+/*
+ * Do holds that are over, but not given back, keep the movement from passing
+ * in full?  Adds them to those that are known to.
+ */
+extern bool fin_posting_is_hindered(FinPosting *posting,
+									const FinMovement *movement);
 
 /* ---- posting_key.c ---- */
 

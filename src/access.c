@@ -24,8 +24,8 @@
 
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
-	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
-	NULL
+	"_is_tenant_visible", "balance", "balance_at", "statement", "id_time",
+	"id_floor", "topic_matches", NULL
 };
 
 static const char *const app_functions[] = {
@@ -39,7 +39,8 @@ static const char *const operator_functions[] = {
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker", NULL
+	"import_transfers", "check_integrity", "worker_status", "wake_worker",
+	NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -54,7 +55,8 @@ static const char *const auditor_functions[] = {
 	" finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
-	" finance.audit_record, finance.tenant"
+	" finance.audit_record, finance.tenant, finance.value_transfer," \
+	" finance.value_day"
 
 typedef struct AccessLevel
 {

@@ -10,9 +10,12 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "argument.h"
@@ -269,6 +272,18 @@ parse_movement(const FinRequest *request, bool by_code, FinOrder *order)
 		fault_not_null(order, "hold_group", "transfer");
 }
 
+/* in UTC, so that it does not depend on the session */
+static char *
+time_text(TimestampTz time)
+{
+	char		buffer[MAXDATELEN + 1];
+	Datum		value = TimestampTzGetDatum(time);
+	int			utc = 0;
+
+	JsonEncodeDateTime(buffer, value, TIMESTAMPTZOID, &utc);
+	return pstrdup(buffer);
+}
+
 static char *
 output_text(PGFunction output, Datum value)
 {
@@ -286,7 +301,8 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 	};
 	StringInfoData json;
 
-	if (order->action == FIN_TRANSFER && !order->up_to)
+	if (order->action == FIN_TRANSFER && !order->up_to &&
+		!order->has_recorded_at)
 		return NULL;
 	initStringInfo(&json);
 	/* a key of a transfer has none: what differs is then the mode */
@@ -309,6 +325,8 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 								  request->values[FIN_REQUEST_EXPIRES_IN]));
 	if (order->hold_group != NULL)
 		fin_json_text(&json, "hold_group", order->hold_group);
+	if (order->has_recorded_at)
+		fin_json_text(&json, "recorded_at", time_text(order->recorded_at));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 											  CStringGetDatum(fin_json_end(&json))));
 }

@@ -5,8 +5,8 @@
  * Owns nothing between calls; one call's state is a FinPosting on the stack,
  * and its memory the query scope's, but for the outcomes.
  *
- * Lock order: accounts by ascending id over the whole set, then idempotency
- * keys in ascending order.  Everything that is decided is decided under the
+ * Lock order: where history is imported, the tenant; accounts by ascending id
+ * over the whole set, then idempotency keys in ascending order.  Everything that is decided is decided under the
  * accounts' locks: versions, funds, holds, risk facts, and the transfers' ids,
  * which are above the last id of all the accounts, so that an account's id
  * order is its version order whatever the clock does.
@@ -255,6 +255,11 @@ draw_ids(FinPosting *posting)
 {
 	int64		last = 0;
 
+	if (posting->orders[0].has_recorded_at)
+	{
+		fin_posting_draw_past(posting);
+		return;
+	}
 	for (int i = 0; i < posting->naccounts; i++)
 		last = Max(last, posting->accounts[i].last_transfer_id);
 	for (int i = 0; i < posting->norders; i++)
@@ -375,6 +380,7 @@ static const FinFault *
 start_movement(FinPosting *posting, int i, FinMovement *movement)
 {
 	const FinOrder *order = &posting->orders[i];
+	TimeADT		time_of_day;
 
 	memset(movement, 0, sizeof(FinMovement));
 	movement->action = order->action;
@@ -396,6 +402,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 	movement->expected_from_version = order->expected_from_version;
 	movement->expected_to_version = order->expected_to_version;
 	movement->business_date = posting->business_date;
+	if (order->has_recorded_at)
+		fin_context_local(posting->context->tenant_id, order->recorded_at,
+						  &movement->business_date, &time_of_day);
 	movement->now = posting->now;
 	movement->up_to = order->up_to;
 	movement->final = order->final;
@@ -590,6 +599,9 @@ decide(FinPosting *posting, int i, bool in_chain)
 		outcome->from_code = movement.from->code;
 	if (movement.to != NULL)
 		outcome->to_code = movement.to->code;
+	if (fault == NULL && order->has_recorded_at)
+		fault = fin_posting_fault_past(&movement, posting->ids[i],
+									   order->recorded_at);
 	if (fault != NULL)
 		return fault;
 	/* whoever gives back what is over anyway has seen it expire */
@@ -837,6 +849,8 @@ prepare(FinPosting *posting)
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
 	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	if (posting->orders[0].has_recorded_at)
+		fin_store_lock_imports(posting->context->tenant_id);
 	find_and_lock(posting);
 
 	/*

@@ -6,8 +6,8 @@
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
  * repeated requests; posting_reversal.c judges what is given back;
- * posting_write.c writes what was settled; posting_expire.c gives back holds
- * that are over.
+ * posting_import.c draws the ids of imported history; posting_write.c writes
+ * what was settled; posting_expire.c gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -114,6 +114,14 @@ extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
 
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);
+
+/* ---- posting_import.c: when all orders have a recorded_at, ascending ---- */
+
+extern void fin_posting_draw_past(FinPosting *posting);
+
+/* LG019 when one of the accounts has an id that is not below this one */
+extern const FinFault *fin_posting_fault_past(const FinMovement *movement,
+											  int64 id, TimestampTz recorded_at);
 
 /* ---- posting_write.c ---- */
 

@@ -272,7 +272,9 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 	if (order->action == FIN_TRANSFER && !order->up_to)
 		return NULL;
 	initStringInfo(&json);
-	fin_json_text(&json, "action", actions[order->action]);
+	/* a transfer is one with its mode or without: so that the mode differs */
+	if (order->action != FIN_TRANSFER)
+		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)

@@ -508,7 +508,7 @@ CREATE TABLE finance._hold (
 		AND captured + released <= amount),
 	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
 ) WITH (fillfactor = 80);
-CREATE INDEX hold_expiry ON finance._hold (expires_at)
+CREATE INDEX hold_expiry ON finance._hold (expires_at, hold_id)
 	WHERE status = 'open' AND expires_at IS NOT NULL;
 CREATE INDEX hold_group_open ON finance._hold (tenant_id, hold_group)
 	WHERE status = 'open' AND hold_group IS NOT NULL;
@@ -1530,6 +1530,15 @@ CREATE FUNCTION finance.balance_sheet(at timestamptz DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'finance_balance_sheet';
 COMMENT ON FUNCTION finance.balance_sheet(timestamptz) IS
 'the trial balance summed up by type of account, positive on the type''s normal side';
+
+-- ========================================================================
+-- EXPIRY SECTION (expire.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.expire_holds("limit" integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_expire_holds';
+COMMENT ON FUNCTION finance.expire_holds(integer) IS
+'gives back open holds of the tenant whose time is over, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
 
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION

@@ -29,8 +29,9 @@ static const char *const reading_functions[] = {
 };
 
 static const char *const app_functions[] = {
-	"transfer", "create_account", "lock_accounts", "set_context", "publish",
-	"send", "send_batch", "read", "pop", "delete", "archive",
+	"transfer", "transfer_batch", "request", "hold", "capture", "release",
+	"expire_holds", "create_account", "lock_accounts", "set_context",
+	"publish", "send", "send_batch", "read", "pop", "delete", "archive",
 	"set_vt", "test_routing", "list_queues", "metrics", NULL
 };
 

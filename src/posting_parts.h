@@ -6,7 +6,8 @@
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
  * repeated requests; posting_reversal.c judges what is given back;
- * posting_write.c writes what was settled.
+ * posting_write.c writes what was settled; posting_expire.c gives back holds
+ * that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H

@@ -16,6 +16,7 @@
 #include "event.h"
 #include "ident.h"
 #include "posting_parts.h"
+#include "wake.h"
 
 #define AUDIT_ROWS_MAX 256		/* appended at a time */
 
@@ -182,6 +183,17 @@ publish(FinPosting *posting, const int64 *message_ids)
 	}
 }
 
+/* the worker gives them back when they are over */
+static void
+note_expiries(const FinPosting *posting)
+{
+	for (int i = posting->nholds_found; i < posting->nholds; i++)
+	{
+		if (posting->holds[i].expires)
+			fin_wake_note_expiry(posting->holds[i].expires_at);
+	}
+}
+
 void
 fin_posting_write(FinPosting *posting)
 {
@@ -190,6 +202,7 @@ fin_posting_write(FinPosting *posting)
 
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	note_expiries(posting);
 	write_transfers(posting);
 	write_decisions(posting);
 	write_journals(posting);

@@ -80,6 +80,14 @@ extern int	fin_store_distinct_ids(int64 *ids, int n);
 extern int	fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 									FinAccount *accounts, MemoryContext memory);
 
+/*
+ * Locks those of these accounts that nobody else has locked, without waiting,
+ * and so in no danger of a deadlock.  Fills locked[n] with their ids, ascending,
+ * and returns how many.
+ */
+extern int	fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids,
+										int n, int64 *locked);
+
 /* writes totals, version and counters of the changed accounts */
 extern void fin_store_write_accounts(int32 tenant_id, FinAccount *accounts,
 									 int n);
@@ -139,6 +147,35 @@ extern int	fin_store_read_holds(int32 tenant_id, const int64 *hold_ids, int n,
 
 /* 'open', 'captured' ... */
 extern const char *fin_store_hold_status(FinHoldStatus status);
+
+/* an open hold that expires: enough to give it back */
+typedef struct FinDueHold
+{
+	int64		hold_id;
+	int32		tenant_id;
+	int64		from_account_id;
+	int64		to_account_id;
+	TimestampTz expires_at;
+} FinDueHold;
+
+#define FIN_ALL_TENANTS	(-1)
+
+/*
+ * Open holds over at 'now', of one tenant or all, in order of (expires_at,
+ * hold_id) from after that of 'after' on, which may be NULL.  Fills
+ * holds[limit] and returns how many there are.
+ */
+extern int	fin_store_due_holds(int32 tenant_id, TimestampTz now,
+								const FinDueHold *after, int limit,
+								FinDueHold *holds);
+
+/* the same of one account: those that debit it, or credit it */
+extern int	fin_store_due_holds_of(int32 tenant_id, int64 account_id,
+								   bool debit, TimestampTz now, int limit,
+								   FinDueHold *holds);
+
+/* when the first open hold after 'now' expires; DT_NOEND: none does */
+extern TimestampTz fin_store_next_expiry(TimestampTz now);
 
 /* inserts the new ones and updates the changed ones */
 extern void fin_store_write_holds(int32 tenant_id, FinHold *holds, int n);

@@ -62,6 +62,61 @@ static FinQuery select_hold =
 	.expect = SPI_OK_SELECT,
 };
 
+#define DUE_COLUMNS \
+	" hold_id, tenant_id, from_account_id, to_account_id, expires_at"
+#define DUE_ORDER " ORDER BY expires_at, hold_id LIMIT "
+
+/* the row comparison and the order are those of an index; so are the rest */
+static FinQuery due_of_all =
+{
+	.sql = "SELECT" DUE_COLUMNS " FROM finance._hold"
+	" WHERE status = 'open' AND expires_at <= $1"
+	" AND (expires_at, hold_id) > ($2, $3)" DUE_ORDER "$4",
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static FinQuery due_of_tenant =
+{
+	.sql = "SELECT" DUE_COLUMNS " FROM finance._hold"
+	" WHERE status = 'open' AND expires_at <= $1"
+	" AND (expires_at, hold_id) > ($2, $3) AND tenant_id = $5"
+	DUE_ORDER "$4",
+	.nargs = 5,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static FinQuery due_debits =
+{
+	.sql = "SELECT" DUE_COLUMNS " FROM finance._hold"
+	" WHERE status = 'open' AND expires_at <= $1 AND tenant_id = $2"
+	" AND from_account_id = $3" DUE_ORDER "$4",
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static FinQuery due_credits =
+{
+	.sql = "SELECT" DUE_COLUMNS " FROM finance._hold"
+	" WHERE status = 'open' AND expires_at <= $1 AND tenant_id = $2"
+	" AND to_account_id = $3" DUE_ORDER "$4",
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
+static FinQuery next_expiry =
+{
+	.sql = "SELECT expires_at FROM finance._hold"
+	" WHERE status = 'open' AND expires_at > $1 ORDER BY expires_at LIMIT 1",
+	.nargs = 1,
+	.argtypes = {TIMESTAMPTZOID},
+	.expect = SPI_OK_SELECT,
+};
+
 static const char *const status_names[] = {
 	[FIN_HOLD_OPEN] = "open",
 	[FIN_HOLD_CAPTURED] = "captured",
@@ -310,4 +365,68 @@ fin_store_write_holds(int32 tenant_id, FinHold *holds, int n)
 		update_changed(tenant_id, holds, n);
 	for (int i = 0; i < n; i++)
 		holds[i].is_new = holds[i].changed = false;
+}
+
+/* ------------------------------------------------------------------------
+ * what is over
+ * ------------------------------------------------------------------------ */
+
+/* the rows of the last query */
+static int
+take_due(FinDueHold *holds, uint64 n)
+{
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		holds[i].hold_id = fin_query_int64(i, 1);
+		holds[i].tenant_id = DatumGetInt32(fin_query_datum(i, 2, &isnull));
+		holds[i].from_account_id = fin_query_int64(i, 3);
+		holds[i].to_account_id = fin_query_int64(i, 4);
+		holds[i].expires_at = DatumGetTimestampTz(fin_query_datum(i, 5, &isnull));
+	}
+	return (int) n;
+}
+
+int
+fin_store_due_holds(int32 tenant_id, TimestampTz now, const FinDueHold *after,
+					int limit, FinDueHold *holds)
+{
+	Datum		values[5];
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = TimestampTzGetDatum(after != NULL ? after->expires_at :
+									DT_NOBEGIN);
+	values[2] = Int64GetDatum(after != NULL ? after->hold_id : 0);
+	values[3] = Int64GetDatum(limit);
+	values[4] = Int32GetDatum(tenant_id);
+	return take_due(holds,
+					fin_query_run(tenant_id == FIN_ALL_TENANTS ?
+								  &due_of_all : &due_of_tenant, values, NULL,
+								  limit));
+}
+
+int
+fin_store_due_holds_of(int32 tenant_id, int64 account_id, bool debit,
+					   TimestampTz now, int limit, FinDueHold *holds)
+{
+	Datum		values[4];
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = Int32GetDatum(tenant_id);
+	values[2] = Int64GetDatum(account_id);
+	values[3] = Int64GetDatum(limit);
+	return take_due(holds, fin_query_run(debit ? &due_debits : &due_credits,
+										 values, NULL, limit));
+}
+
+TimestampTz
+fin_store_next_expiry(TimestampTz now)
+{
+	Datum		values[1] = {TimestampTzGetDatum(now)};
+	bool		isnull;
+
+	if (fin_query_run(&next_expiry, values, NULL, 1) == 0)
+		return DT_NOEND;
+	return DatumGetTimestampTz(fin_query_datum(0, 1, &isnull));
 }

@@ -496,6 +496,8 @@ reject(FinPosting *posting, int i, const FinMovement *movement,
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
+	/* there is no such hold */
+	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
 	*kept = *verdict;
 	for (int hit = 0; hit < kept->nhits; hit++)

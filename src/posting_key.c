@@ -394,11 +394,42 @@ replay_own(FinPosting *posting, int i, int owner)
 	check_repetition(posting, i, &key);
 }
 
+/* finds out whether an earlier call took the key */
+static void
+look_up(FinPosting *posting, FinKeyGroup *group)
+{
+	FinKeyRow	key;
+
+	if (!group->is_taken && group->inserted_id == 0)
+		group->is_taken = fin_store_read_key(posting->context->tenant_id,
+											 group->key, &key,
+											 CurrentMemoryContext);
+}
+
+bool
+fin_posting_learn_keys(FinPosting *posting, int start, int end)
+{
+	bool		learned = false;
+
+	for (int i = start; i <= end; i++)
+	{
+		FinKeyGroup *group;
+
+		if (posting->group_of[i] < 0)
+			continue;
+		group = &posting->groups[posting->group_of[i]];
+		if (group->owner != i)
+			continue;
+		look_up(posting, group);
+		learned = learned || group->is_taken;
+	}
+	return learned;
+}
+
 bool
 fin_posting_replay(FinPosting *posting, int i, bool failed)
 {
 	FinKeyGroup *group;
-	FinKeyRow	key;
 
 	if (posting->group_of[i] < 0)
 		return false;
@@ -408,10 +439,8 @@ fin_posting_replay(FinPosting *posting, int i, bool failed)
 		replay_own(posting, i, group->owner);
 		return true;
 	}
-	if (!group->is_taken && failed && group->inserted_id == 0)
-		group->is_taken = fin_store_read_key(posting->context->tenant_id,
-											 group->key, &key,
-											 CurrentMemoryContext);
+	if (failed)
+		look_up(posting, group);
 	if (!group->is_taken)
 		return false;
 	replay_stored(posting, i);

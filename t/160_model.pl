@@ -313,6 +313,7 @@ sub differs
 
 	fail("$what is as the model has it, seed $seed");
 	diag(join("\n", @more));
+	diag(slurp_file($errors));
 	close $to_psql;
 	$node->stop;
 	done_testing();
@@ -380,8 +381,11 @@ sub check_answer
 		$shown = line(@got{ grep { !/^(recorded_at|trace_id)$/ } @results });
 	}
 	my $expected = answer_line($answer);
+	push @{ $op->{told} }, $expected, $shown;
 	differs('an answer', describe($op), "expected: $expected", "got:      $shown",
-		$message // '', $detail // '', $wrong // '')
+		$message // '', $detail // '', $wrong // '',
+		map { describe($_) . "\n    " . join("\n    ", @{ $_->{told} // [] }) }
+		  grep { defined $op->{batch} && ($_->{batch} // 0) == $op->{batch} } @ops)
 	  if $expected ne $shown || defined $wrong;
 	$seen{ $error // ($answer->{replayed} ? 'replayed'
 			: $answer->{transfer} ? $answer->{transfer}{status}
@@ -590,7 +594,10 @@ sub decorate
 
 	$request->{currency} = $from ? $from->{currency} : 'EUR' if one_in(6);
 	$request->{currency} = pick(qw(EUR JPY BHD)) if one_in(100);
-	$request->{type} = pick(qw(fee adjustment transfer)) if one_in(8);
+	$request->{type} = pick(qw(adjustment transfer deposit)) if one_in(8);
+	$request->{type} = pick(qw(fee expense bribe)) if one_in(100);
+	$request->{type} = $request->{to_account} eq 'fees' ? 'fee' : 'expense'
+	  if "$request->{to_account} $request->{from_account}" =~ /fees|costs/;
 	$request->{expected_from_version} = random_version($from) if one_in(12);
 	$request->{expected_to_version} = random_version($to) if one_in(12);
 	if (one_in(12))
@@ -811,6 +818,24 @@ sub replace_closed
 	do_open($model);
 }
 
+sub open_account
+{
+	my ($model, $code, $currency, $floor, $ceiling, $type) = @_;
+
+	$model->open_account($code, $currency, $floor, $ceiling, $type);
+	push @codes, $code;
+	note_op(
+		'scalar',
+		{ scalar => 'true' },
+		call => "finance.create_account('$code', '$currency', '"
+		  . ($type // 'liability')
+		  . "', min_available => "
+		  . (money($floor, $currency) // 'NULL')
+		  . ', max_balance => '
+		  . (money($ceiling, $currency) // 'NULL')
+		  . ') > 0');
+}
+
 sub do_open
 {
 	my ($model) = @_;
@@ -819,16 +844,7 @@ sub do_open
 	my $ceiling = pick(undef, undef, undef, 100_000, 1_000_000);
 	my $code = 'x' . ++$code_count;
 
-	$model->open_account($code, $currency, $floor, $ceiling);
-	push @codes, $code;
-	note_op(
-		'scalar',
-		{ scalar => 'true' },
-		call => "finance.create_account('$code', '$currency', min_available => "
-		  . (money($floor, $currency) // 'NULL')
-		  . ', max_balance => '
-		  . (money($ceiling, $currency) // 'NULL')
-		  . ') > 0');
+	open_account($model, $code, $currency, $floor, $ceiling);
 }
 
 sub do_limits
@@ -906,6 +922,8 @@ sub new_book
 		[ 'small', 'EUR', -1_000, 5_000 ],
 		[ 'saver', 'EUR', 0, undef ],
 		[ 'child', 'EUR', 0, undef ],
+		[ 'fees', 'EUR', 0, undef, 'income' ],
+		[ 'costs', 'EUR', undef, undef, 'expense' ],
 		[ 'yen1', 'JPY', 0, undef ],
 		[ 'yen2', 'JPY', 0, 500_000 ],
 		[ 'dinar1', 'BHD', 0, undef ],
@@ -913,18 +931,7 @@ sub new_book
 
 	foreach (@plan)
 	{
-		my ($code, $currency, $floor, $ceiling) = @$_;
-
-		$model->open_account($code, $currency, $floor, $ceiling);
-		push @codes, $code;
-		note_op(
-			'scalar',
-			{ scalar => 'true' },
-			call => "finance.create_account('$code', '$currency', min_available => "
-			  . (money($floor, $currency) // 'NULL')
-			  . ', max_balance => '
-			  . (money($ceiling, $currency) // 'NULL')
-			  . ') > 0');
+		open_account($model, @$_);
 	}
 	# what risk says no to
 	foreach (

@@ -12,6 +12,12 @@ use warnings;
 
 our %decimals = (EUR => 2, JPY => 0, BHD => 3);
 
+# types of transfers: which types of accounts they go from and to; undef: any
+our %transfer_types = (
+	(map { $_ => [ undef, undef ] } qw(transfer deposit adjustment)),
+	fee => [ undef, 'income' ],
+	expense => [ 'expense', undef ]);
+
 sub new
 {
 	my ($class, %more) = @_;
@@ -36,10 +42,11 @@ sub day
 
 sub open_account
 {
-	my ($self, $code, $currency, $floor, $ceiling) = @_;
+	my ($self, $code, $currency, $floor, $ceiling, $type) = @_;
 
 	return $self->{accounts}{$code} = {
 		code => $code,
+		type => $type // 'liability',
 		currency => $currency,
 		status => 'active',
 		version => 0,
@@ -195,9 +202,9 @@ sub argument_fault
 			return '22023' if $request->{$side} eq '';
 		}
 		return '22023' if exists $request->{hold};
+		return '22023' if $mode !~ /^(exact|up_to)$/;
 		return '22004' if !defined $request->{amount} && $mode ne 'up_to';
 	}
-	return '22023' if $mode !~ /^(exact|up_to)$/;
 	if (defined $request->{expires_in})
 	{
 		return '22023' unless $action eq 'hold' && $request->{expires_in} > 0;
@@ -297,6 +304,16 @@ sub replay
 sub may_debit { $_[0]{status} =~ /^(active|credits_frozen)$/ }
 sub may_credit { $_[0]{status} =~ /^(active|debits_frozen)$/ }
 
+sub type_allows
+{
+	my ($type, $from, $to) = @_;
+	my $allowed = $transfer_types{ $type // 'transfer' } or return 0;
+	my ($from_type, $to_type) = @$allowed;
+
+	return ($from_type // $from->{type}) eq $from->{type}
+	  && ($to_type // $to->{type}) eq $to->{type};
+}
+
 # what a rule says of it: its name, or undef
 sub rejecting_rule
 {
@@ -379,6 +396,7 @@ sub judge
 		($amount, $error) = units($request->{amount}, $decimals{ $from->{currency} });
 		return $error if $error;
 	}
+	return 'LG017' if !$of_hold && !type_allows($request->{type}, $from, $to);
 	return 'LG003' if $from->{currency} ne $to->{currency};
 	return 'LG003'
 	  if ($request->{currency} // $from->{currency}) ne $from->{currency};
@@ -591,7 +609,6 @@ sub came_off
 sub ask_chain
 {
 	my ($self, $requests, $number, $open) = @_;
-	my %had = map { $_ => 1 } keys %{ $self->{keys} };
 	my @answers;
 	my $culprit;
 
@@ -610,15 +627,13 @@ sub ask_chain
 	for (my $i = 0; $i < @$requests; $i++)
 	{
 		next if $i == $culprit;
-		# what an earlier request did stays done
-		next
-		  if $answers[$i]
-		  && $answers[$i]{replayed}
-		  && $had{ $requests->[$i]{idempotency_key} };
+		# what an earlier request did stays done, and is told
 		$answers[$i] =
-		  $open && $i == $#$requests
-		  ? failure('LG015')
-		  : failure('LG014', [ 'It is request ' . ($number + $culprit) . '.' ]);
+		    $open && $i == $#$requests ? failure('LG015')
+		  : argument_fault($requests->[$i]) ? undef
+		  : $self->replay($requests->[$i]);
+		$answers[$i] //=
+		  failure('LG014', [ 'It is request ' . ($number + $culprit) . '.' ]);
 	}
 	return @answers;
 }

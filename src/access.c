@@ -25,13 +25,15 @@
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
 	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
-	NULL
+	"reversals", "split_amount", NULL
 };
 
 static const char *const app_functions[] = {
 	"transfer", "create_account", "lock_accounts", "set_context", "publish",
 	"send", "send_batch", "read", "pop", "delete", "archive",
-	"set_vt", "test_routing", "list_queues", "metrics", NULL
+	"set_vt", "test_routing", "list_queues", "metrics",
+	"journal", "leg", "exchange", "distribute", "reverse_transfer",
+	"reverse_journal", "capture_group", "release_group", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -48,7 +50,9 @@ static const char *const auditor_functions[] = {
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.entry," \
-	" finance.transfer, finance.currency, finance.risk_decision"
+	" finance.transfer, finance.currency, finance.risk_decision," \
+	" finance.journal, finance.reversal, finance.exchange," \
+	" finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \

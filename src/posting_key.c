@@ -98,7 +98,7 @@ same_amount(const FinOrder *order, const FinTransferRow *row)
 /* the members of a stored request, in the order in which they are compared */
 static const char *const request_members[] = {
 	"action", "hold_id", "transfer_id", "journal_id", "from_account",
-	"to_account", "to_accounts", "weights", "legs", "amount", "amount_mode",
+	"to_account", "to_accounts", "weights", "legs", "amount_mode", "amount",
 	"final", "rate", "liquidity_from", "liquidity_to", "rounding",
 	"rounding_account", "expires_in", "hold_group", "type", "effective_at",
 	"recorded_at", "reason", "reference", "metadata"
@@ -272,10 +272,14 @@ check_repetition(FinPosting *posting, int i, const FinKeyRow *key)
 	fin_posting_fail(posting, i, fault);
 }
 
-/* the other members of a journal, whose head was answered */
+/*
+ * The other members of a journal, whose head was answered.  Of one that risk
+ * rejected only the rejected transfer is kept; it answers in the head's place.
+ */
 static void
 replay_members(FinPosting *posting, int start, int64 journal_id)
 {
+	const char *key = posting->orders[start].key;
 	int			end = fin_posting_chain_end(posting, start);
 	int64	   *ids;
 	int			n = fin_store_read_journal(posting->context->tenant_id,
@@ -284,12 +288,12 @@ replay_members(FinPosting *posting, int start, int64 journal_id)
 	FinFault   *fault = fin_fault(ERRCODE_FIN_LINKED_FAILED,
 								  "another request of the chain failed");
 
-	for (int i = start; i <= end; i++)
+	for (int i = start + 1; i <= end; i++)
 	{
-		/* of a journal that was rejected, the one rejected transfer is kept */
-		if (whole ? read_outcome(posting, i, ids[i - start]) : i == start)
-			continue;
-		fin_posting_fail(posting, i, fault);
+		if (!whole)
+			fin_posting_fail(posting, i, fault);
+		else if (!read_outcome(posting, i, ids[i - start]))
+			fin_posting_fail(posting, i, fault_not_kept(key, ids[i - start]));
 	}
 }
 
@@ -363,7 +367,7 @@ fin_posting_replay(FinPosting *posting, int i, bool failed)
 static int64
 wanted_id(const FinPosting *posting, const FinKeyGroup *group)
 {
-	return group->owner < 0 ? 0 : posting->outcomes[group->owner].row.id;
+	return group->owner < 0 ? 0 : posting->outcomes[group->answer].row.id;
 }
 
 /* what an earlier attempt took for an order that has since failed */

@@ -16,6 +16,7 @@
 #include "event.h"
 #include "ident.h"
 #include "posting_parts.h"
+#include "wake.h"
 
 #define AUDIT_ROWS_MAX 256		/* appended at a time */
 
@@ -88,6 +89,50 @@ write_reversals(FinPosting *posting)
 		if (is_new(posting, i) && row->reverses_id != 0 && !row->rejected)
 			fin_store_write_reversal(row);
 	}
+}
+
+/* what counts from another time on than that of its recording */
+static bool
+has_value_date(const FinPosting *posting, int i)
+{
+	const FinTransferRow *row = &posting->outcomes[i].row;
+
+	return row->has_effective_at && is_new(posting, i) &&
+		strcmp(row->status, "completed") == 0;
+}
+
+static void
+fill_value(const FinTransferRow *row, int64 account_id, FinAmount change,
+		   FinValueRow *value)
+{
+	value->account_id = account_id;
+	value->transfer_id = row->id;
+	value->effective_at = row->effective_at;
+	value->scale = row->scale;
+	value->change = change;
+}
+
+static void
+write_values(FinPosting *posting)
+{
+	FinValueRow *values = NULL;
+	int			n = 0;
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinTransferRow *row = &posting->outcomes[i].row;
+
+		if (!has_value_date(posting, i))
+			continue;
+		if (values == NULL)
+			values = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(FinValueRow) * 2 *
+											(posting->norders - i));
+		fill_value(row, row->from_account_id, -row->amount, &values[n++]);
+		fill_value(row, row->to_account_id, row->amount, &values[n++]);
+	}
+	if (n > 0)
+		fin_store_write_values(posting->context->tenant_id, values, n);
 }
 
 static void
@@ -182,6 +227,17 @@ publish(FinPosting *posting, const int64 *message_ids)
 	}
 }
 
+/* the worker gives them back when they are over */
+static void
+note_expiries(const FinPosting *posting)
+{
+	for (int i = posting->nholds_found; i < posting->nholds; i++)
+	{
+		if (posting->holds[i].expires)
+			fin_wake_note_expiry(posting->holds[i].expires_at);
+	}
+}
+
 void
 fin_posting_write(FinPosting *posting)
 {
@@ -190,10 +246,12 @@ fin_posting_write(FinPosting *posting)
 
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	note_expiries(posting);
 	write_transfers(posting);
 	write_decisions(posting);
 	write_journals(posting);
 	write_reversals(posting);
+	write_values(posting);
 	fin_context_resume(posting->context);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);

@@ -235,6 +235,16 @@ static FinQuery write_account =
 	.fires_triggers = true,
 };
 
+static FinQuery try_lock_accounts =
+{
+	.sql = "SELECT account_id FROM finance._account"
+	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
+	" ORDER BY account_id FOR NO KEY UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8ARRAYOID},
+	.expect = SPI_OK_SELECT,
+};
+
 static FinAccountStatus
 parse_status(const char *status)
 {
@@ -304,6 +314,30 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->changed = false;
 }
 
+static Datum
+id_array(const int64 *ids, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+int
+fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids, int n,
+							int64 *locked)
+{
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
+	int			found = (int) fin_query_run(&try_lock_accounts, arguments,
+											NULL, 0);
+
+	for (int i = 0; i < found; i++)
+		locked[i] = fin_query_int64(i, 1);
+	return found;
+}
+
 static int
 compare_ids(const void *a, const void *b)
 {
@@ -331,17 +365,9 @@ static int
 lock_accounts_sql(int32 tenant_id, const int64 *ids, int n,
 				  FinAccount *accounts, MemoryContext memory)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		arguments[2];
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
 	int			found;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	arguments[0] = Int32GetDatum(tenant_id);
-	arguments[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
-												   sizeof(int64),
-												   FLOAT8PASSBYVAL,
-												   TYPALIGN_DOUBLE));
 	found = (int) fin_query_run(&lock_accounts, arguments, NULL, 0);
 	for (int i = 0; i < found; i++)
 	{

@@ -505,6 +505,8 @@ reject(FinPosting *posting, int i, const FinMovement *movement,
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
+	/* there is no such hold */
+	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
 	*kept = *verdict;
 	for (int hit = 0; hit < kept->nhits; hit++)
@@ -781,32 +783,73 @@ name_journal(FinPosting *posting, int start, int end)
 	}
 }
 
-/* orders start to end stand or fall together */
+/* settles the members in turn up to the first that does not come off, or -1 */
+static int
+first_failure(FinPosting *posting, int start, int end)
+{
+	bool		in_chain = end > start || posting->orders[end].linked;
+
+	for (int i = start; i <= end; i++)
+	{
+		if (is_open(posting, i))
+		{
+			fail_open(posting, i);
+			return i;
+		}
+		if (!settle_order(posting, i, in_chain))
+			return i;
+		/* its answer is that of the whole journal */
+		if (i == start && posting->outcomes[i].replayed &&
+			posting->orders[i].in_journal)
+			return -1;
+	}
+	return -1;
+}
+
+/* as if they had not been settled */
+static void
+forget(FinPosting *posting, int start, int end)
+{
+	for (int i = start; i <= end; i++)
+	{
+		int			group = posting->group_of[i];
+
+		if (group >= 0 && posting->groups[group].owner == i)
+			posting->groups[group].owner = -1;
+		memset(&posting->outcomes[i], 0, sizeof(FinOutcome));
+		posting->rejections[i] = NULL;
+	}
+}
+
+/*
+ * Orders start to end stand or fall together.  A member whose key an earlier
+ * call took was perhaps carried out again, since that comes to light only when
+ * keys are taken; the next one may have failed for no other reason.  So before
+ * a chain is broken its keys are looked up, and it is settled anew with what
+ * they tell.
+ */
 static void
 settle_chain(FinPosting *posting, int start, int end)
 {
 	int			nholds = posting->nholds;
-	bool		in_chain = end > start || posting->orders[end].linked;
 
-	posting->nundo = 0;
-	for (int i = start; i <= end; i++)
+	for (;;)
 	{
-		bool		done = false;
+		int			culprit;
 
-		if (is_open(posting, i))
-			fail_open(posting, i);
-		else
-			done = settle_order(posting, i, in_chain);
-		/* its answer is that of the whole journal */
-		if (i == start && posting->outcomes[i].replayed &&
-			posting->orders[i].in_journal)
-			return;
-		if (done)
-			continue;
+		posting->nundo = 0;
+		culprit = first_failure(posting, start, end);
+		if (culprit < 0)
+			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
-		look_again(posting, i);
-		fail_others(posting, start, end, i);
+		if (fin_posting_learn_keys(posting, start, culprit))
+		{
+			forget(posting, start, end);
+			continue;
+		}
+		look_again(posting, culprit);
+		fail_others(posting, start, end, culprit);
 		break;
 	}
 	if (posting->orders[start].in_journal)

@@ -167,7 +167,7 @@ BEGIN
 			found := SQLSTATE;
 		END;
 	ELSE
-		expected := CASE WHEN m.balance < new_floor OR m.balance > new_ceiling THEN 'LG006' ELSE (m.version + 1)::text END;
+		expected := CASE WHEN m.status = 'closed' THEN 'LG004' WHEN m.balance < new_floor OR m.balance > new_ceiling THEN 'LG006' ELSE (m.version + 1)::text END;
 		BEGIN
 			found := finance.set_account_limits(m.code, new_floor, new_ceiling);
 			UPDATE model SET floor = new_floor, ceiling = new_ceiling, version = found::bigint WHERE code = m.code;

@@ -247,11 +247,10 @@ fin_event_request_json(const FinOrder *order, const FinOutcome *outcome)
 	initStringInfo(&json);
 	fin_json_text(&json, "from_account", outcome->from_code);
 	fin_json_text(&json, "to_account", outcome->to_code);
-	fin_json_text(&json, "amount",
-				  fin_amount_text(outcome->row.amount, outcome->row.scale));
 	fin_json_text(&json, "currency", order->currency);
 	fin_json_text(&json, "idempotency_key", order->key);
-	fin_json_text(&json, "type", order->type);
+	if (order->type != NULL && strcmp(order->type, "transfer") != 0)
+		fin_json_text(&json, "type", order->type);
 	json_version(&json, "expected_from_version", order->expected_from_version);
 	json_version(&json, "expected_to_version", order->expected_to_version);
 	if (order->has_effective_at)

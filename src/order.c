@@ -10,9 +10,12 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "argument.h"
@@ -269,6 +272,18 @@ parse_movement(const FinRequest *request, bool by_code, FinOrder *order)
 		fault_not_null(order, "hold_group", "transfer");
 }
 
+/* in UTC, so that it does not depend on the session */
+static char *
+time_text(TimestampTz time)
+{
+	char		buffer[MAXDATELEN + 1];
+	Datum		value = TimestampTzGetDatum(time);
+	int			utc = 0;
+
+	JsonEncodeDateTime(buffer, value, TIMESTAMPTZOID, &utc);
+	return pstrdup(buffer);
+}
+
 static char *
 output_text(PGFunction output, Datum value)
 {
@@ -286,10 +301,11 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 	};
 	StringInfoData json;
 
-	if (order->action == FIN_TRANSFER && !order->up_to)
+	if (order->action == FIN_TRANSFER && !order->up_to &&
+		!order->has_recorded_at)
 		return NULL;
 	initStringInfo(&json);
-	/* a key of a transfer has none: what differs is then the mode */
+	/* a transfer is one with its mode or without: so that the mode differs */
 	if (order->action != FIN_TRANSFER)
 		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)
@@ -309,6 +325,8 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 								  request->values[FIN_REQUEST_EXPIRES_IN]));
 	if (order->hold_group != NULL)
 		fin_json_text(&json, "hold_group", order->hold_group);
+	if (order->has_recorded_at)
+		fin_json_text(&json, "recorded_at", time_text(order->recorded_at));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 											  CStringGetDatum(fin_json_end(&json))));
 }
@@ -427,24 +445,33 @@ fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order)
 }
 
 void
-fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+fin_order_answer_set(FunctionCallInfo fcinfo, const FinOutcome *outcomes, int n)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
-												  sizeof(FinOutcome) * Max(n, 1));
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (result->setDesc->natts != FIN_RESULT_COLUMNS)
 		elog(ERROR, "finance.transfer_result is not as this library expects");
-	if (n == 0)
-		return;
-	fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[FIN_RESULT_COLUMNS];
 		bool		nulls[FIN_RESULT_COLUMNS];
 
+		/* what a rejected transfer took along is no transfer */
+		if (outcomes[i].fault != NULL)
+			continue;
 		fin_order_result(&outcomes[i], values, nulls);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+}
+
+void
+fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+{
+	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
+												  sizeof(FinOutcome) * Max(n, 1));
+
+	if (n > 0)
+		fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
+	fin_order_answer_set(fcinfo, outcomes, n);
 }

@@ -5,8 +5,9 @@
  *
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
- * repeated requests; posting_write.c writes what was settled; posting_expire.c
- * gives back holds that are over.
+ * repeated requests; posting_reversal.c judges what is given back;
+ * posting_import.c draws the ids of imported history; posting_write.c writes
+ * what was settled; posting_expire.c gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -19,6 +20,8 @@ typedef struct FinKeyGroup
 {
 	const char *key;
 	int			owner;			/* the order it stands for; -1: none yet */
+	int			answer;			/* the order whose transfer answers it: the
+								 * owner, or what risk rejected of its journal */
 	bool		is_taken;		/* by an earlier call, whose answer is given */
 	int64		inserted_id;	/* transfer we took it for; 0: not taken */
 } FinKeyGroup;
@@ -76,11 +79,19 @@ extern void fin_posting_fail(FinPosting *posting, int i, const FinFault *fault);
 
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 
-extern FinFault *fin_posting_fault_unknown(const char *code, int64 id);
 extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+
+/* ---- posting_reversal.c ---- */
+
+/*
+ * May order i give back that much of what it reverses?  Settles the amount of
+ * one that gives back all that is left.  NULL: it may.
+ */
+extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
+												  int i, FinMovement *movement);
 
 /* ---- posting_expire.c ---- */
 
@@ -101,8 +112,22 @@ extern void fin_posting_group_keys(FinPosting *posting);
  */
 extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
 
+/*
+ * Looks up the keys for which orders start to end were carried out; true when
+ * an earlier call has taken one of them.
+ */
+extern bool fin_posting_learn_keys(FinPosting *posting, int start, int end);
+
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);
+
+/* ---- posting_import.c: when all orders have a recorded_at, ascending ---- */
+
+extern void fin_posting_draw_past(FinPosting *posting);
+
+/* LG019 when one of the accounts has an id that is not below this one */
+extern const FinFault *fin_posting_fault_past(const FinMovement *movement,
+											  int64 id, TimestampTz recorded_at);
 
 /* ---- posting_write.c ---- */
 

@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -335,6 +336,29 @@ fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 	for (int i = 0; i < found; i++)
 		locked[i] = fin_query_int64(i, 1);
 	return found;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+int
+fin_store_distinct_ids(int64 *ids, int n)
+{
+	int			nonzero = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] != 0)
+			ids[nonzero++] = ids[i];
+	}
+	qsort(ids, nonzero, sizeof(int64), compare_ids);
+	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
 }
 
 static int

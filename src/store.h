@@ -69,6 +69,9 @@ extern void fin_store_find_accounts(int32 tenant_id, const char *const *codes,
 /* after an account was not as the code cache said */
 extern void fin_store_forget_account(int32 tenant_id, const char *code);
 
+/* the ids that are not 0, each once, ascending, in place; returns how many */
+extern int	fin_store_distinct_ids(int64 *ids, int n);
+
 /*
  * Reads and locks (FOR NO KEY UPDATE) the accounts of these ids, ascending and
  * distinct, in that order.  Fills accounts[0..found-1], ascending; codes and
@@ -112,6 +115,10 @@ extern void fin_store_write_journal(int32 tenant_id, const int64 *transfer_ids,
 extern int	fin_store_read_journal(int32 tenant_id, int64 journal_id,
 								   int64 **transfer_ids);
 
+/* how much of a transfer was given back so far */
+extern FinAmount fin_store_sum_reversed(int32 tenant_id, int64 transfer_id,
+										int scale);
+
 /* that the row gives back what another transfer moved */
 extern void fin_store_write_reversal(const FinTransferRow *row);
 
@@ -130,13 +137,13 @@ extern void fin_store_drop_key(int32 tenant_id, const char *key);
 extern bool fin_store_read_key(int32 tenant_id, const char *key,
 							   FinKeyRow *row, MemoryContext memory);
 
-/* false when there is no such hold; texts allocated in 'memory' */
-extern bool fin_store_read_hold(int32 tenant_id, int64 hold_id, int scale,
-								FinHold *hold, MemoryContext memory);
-
-/* both accounts of a hold, which never change; false when there is none */
-extern bool fin_store_find_hold(int32 tenant_id, int64 hold_id,
-								int64 *from_id, int64 *to_id);
+/*
+ * The holds of these ids, as this transaction sees them now: fills
+ * holds[0..found-1] in the order of the ids and returns how many there are.
+ * Texts are allocated in 'memory'.
+ */
+extern int	fin_store_read_holds(int32 tenant_id, const int64 *hold_ids, int n,
+								 FinHold *holds, MemoryContext memory);
 
 /* 'open', 'captured' ... */
 extern const char *fin_store_hold_status(FinHoldStatus status);
@@ -179,5 +186,25 @@ extern void fin_store_write_decisions(int32 tenant_id,
 /* name of the rule that rejected the transfer, or NULL */
 extern char *fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 									  MemoryContext memory);
+
+/* what a transfer with a stated value date does to one of its accounts */
+typedef struct FinValueRow
+{
+	int64		account_id;
+	int64		transfer_id;
+	TimestampTz effective_at;
+	int32		scale;
+	FinAmount	change;			/* of the balance */
+} FinValueRow;
+
+/* sorts the rows */
+extern void fin_store_write_values(int32 tenant_id, FinValueRow *rows, int n);
+
+/* one import of the tenant at a time, until the end of the transaction */
+extern void fin_store_lock_imports(int32 tenant_id);
+
+/* the highest id from 'low' to below 'high', committed or our own; 0: none */
+extern int64 fin_store_highest_transfer(int32 tenant_id, int64 low,
+										int64 high);
 
 #endif							/* FIN_STORE_H */

@@ -558,7 +558,8 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	for (int i = 0; i < n; i++)
 		slot->tts_values[columns[i]] = values[i];
 	ExecStoreVirtualTuple(slot);
-	check(slot->tts_values, slot->tts_isnull);
+	if (check != NULL)
+		check(slot->tts_values, slot->tts_isnull);
 	ExecConstraints(direct->info, slot, direct->estate);
 	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
 		insert_index_entries(direct, slot, only_summarizing);

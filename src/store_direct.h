@@ -104,7 +104,8 @@ extern FinDirect *fin_direct_begin_update(const char *table, int columns);
 
 /*
  * Replace columns[0..n-1] (from 0) of the row at 'tid', which this transaction
- * has locked.  check: called with all values of the new row.
+ * has locked, or that nobody else may write.  check: called with all values of
+ * the new row; NULL: none.
  */
 extern void fin_direct_update(FinDirect *direct, ItemPointer tid,
 							  const int *columns, int n, const Datum *values,

@@ -53,7 +53,8 @@ static const char *const auditor_functions[] = {
 	"audit_trace", "check_integrity", NULL
 };
 
-#define APP_RELATIONS "finance.account, finance._account, finance.entry," \
+#define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
+	" finance._hold, finance.entry," \
 	" finance.transfer, finance.currency, finance.risk_decision," \
 	" finance.account_type, finance.transfer_type, finance.journal," \
 	" finance.reversal, finance.exchange, finance.exchange_residue"

@@ -287,8 +287,9 @@ ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
 
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
--- account_id) and (tenant_id, code) are indexed and neither ever changes, so
--- every update stays on its page (HOT).  No foreign keys: their triggers would
+-- account_id), (tenant_id, code) and, where there is one, the parent are
+-- indexed, and no transfer changes those, so every update stays on its page
+-- (HOT).  No foreign keys: their triggers would
 -- look at each update; tenants and currencies are never deleted, and
 -- check_integrity() looks.
 -- ------------------------------------------------------------------------
@@ -317,6 +318,8 @@ CREATE TABLE finance._account (
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code)
 ) WITH (fillfactor = 50);
+CREATE INDEX account_parent ON finance._account (tenant_id, parent_id)
+	WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
@@ -353,7 +356,7 @@ SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
 	a.credits_posted - a.debits_posted - a.debits_pending AS available,
 	a.min_available, a.max_balance,
 	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
-	a.version, a.created_at, a.metadata
+	a.version, a.created_at, a.parent_id, a.metadata
 FROM finance._account a;
 COMMENT ON VIEW finance.account IS
 'accounts with their balance (credits posted - debits posted), what is held, and what is available';
@@ -369,7 +372,7 @@ CREATE TABLE finance.account_change (
 	actor		text NOT NULL,
 	changed_at	timestamptz NOT NULL,
 	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
-	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits'))
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the entries they account for every version';
@@ -492,6 +495,7 @@ CREATE TABLE finance._hold (
 	expires_at		timestamptz,
 	tenant_id		integer NOT NULL,
 	held_on			date NOT NULL,
+	minor_units		smallint NOT NULL,
 	status			text NOT NULL DEFAULT 'open',
 	amount			finance.amount NOT NULL,
 	captured		numeric NOT NULL DEFAULT 0,
@@ -504,7 +508,7 @@ CREATE TABLE finance._hold (
 		AND captured + released <= amount),
 	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
 ) WITH (fillfactor = 80);
-CREATE INDEX hold_expiry ON finance._hold (expires_at)
+CREATE INDEX hold_expiry ON finance._hold (expires_at, hold_id)
 	WHERE status = 'open' AND expires_at IS NOT NULL;
 CREATE INDEX hold_group_open ON finance._hold (tenant_id, hold_group)
 	WHERE status = 'open' AND hold_group IS NOT NULL;
@@ -561,7 +565,8 @@ SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
 	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now() THEN 0
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h;
@@ -660,20 +665,21 @@ COMMENT ON FUNCTION finance.create_currency(text, integer, text) IS
 
 CREATE FUNCTION finance.create_account(code text, currency text,
 	type text DEFAULT 'liability', min_available numeric DEFAULT 0,
-	max_balance numeric DEFAULT NULL, metadata jsonb DEFAULT NULL) RETURNS bigint
+	max_balance numeric DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	parent text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_account';
-COMMENT ON FUNCTION finance.create_account(text, text, text, numeric, numeric, jsonb) IS
-'opens an account and returns its id; min_available is the floor of what is available (null: none), max_balance the ceiling of the balance (null: none)';
+COMMENT ON FUNCTION finance.create_account(text, text, text, numeric, numeric, jsonb, text) IS
+'opens an account and returns its id; min_available is the floor of what is available (null: none), max_balance the ceiling of the balance (null: none), parent the account it is summed up under (null: none)';
 CREATE FUNCTION finance.set_account_status(code text, status text, reason text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_status';
 COMMENT ON FUNCTION finance.set_account_status(text, text, text) IS
-'active, frozen, or closed for ever (only at zero); returns the account''s new version';
+'active, debits_frozen, credits_frozen, frozen, or closed for ever (only at zero, with nothing held); returns the account''s version';
 CREATE FUNCTION finance.set_account_limits(code text, min_available numeric,
 	max_balance numeric, reason text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_limits';
 COMMENT ON FUNCTION finance.set_account_limits(text, numeric, numeric, text) IS
-'sets the floor of available and the ceiling of the balance (null: none); returns the account''s new version';
+'sets the floor of available and the ceiling of the balance (null: none), what is held counted; returns the account''s new version';
 CREATE FUNCTION finance.balance(code text) RETURNS numeric
 	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_balance';
 COMMENT ON FUNCTION finance.balance(text) IS
@@ -1366,6 +1372,176 @@ COMMENT ON FUNCTION finance._worker_wanted() IS
 SELECT finance._worker_wanted();
 
 -- ========================================================================
+-- ACCOUNT CHANGES SECTION (account_change.c, account_lock.c, closing.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.set_min_available(code text, min_available numeric,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_min_available';
+COMMENT ON FUNCTION finance.set_min_available(text, numeric, text) IS
+'sets the floor of what is available (null: none) and leaves max_balance; returns the account''s new version';
+CREATE FUNCTION finance.set_max_balance(code text, max_balance numeric,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_max_balance';
+COMMENT ON FUNCTION finance.set_max_balance(text, numeric, text) IS
+'sets the ceiling of the balance (null: none), what is held for the account counted, and leaves min_available; returns the account''s new version';
+CREATE FUNCTION finance.close_account(code text, to_account text DEFAULT NULL,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_close_account';
+COMMENT ON FUNCTION finance.close_account(text, text, text) IS
+'closes an account for ever, frozen or not, its balance moved to to_account (or from it, where negative) by a transfer of type closing; not while money is held; returns the account''s version';
+CREATE FUNCTION finance.lock_accounts(codes text[])
+	RETURNS TABLE (code text, account_id bigint, status text, currency text,
+		balance numeric, held numeric, available numeric, version bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_lock_accounts';
+COMMENT ON FUNCTION finance.lock_accounts(text[]) IS
+'locks up to 10,000 accounts until the end of the transaction and tells how they stand, in the order of the codes; transfers between them then cannot end in a deadlock';
+
+-- ========================================================================
+-- TYPES AND REPORTS SECTION (type.c, account_parent.c, report.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- types.  Those that come with the extension are rows of tenant 0 that every
+-- tenant sees; a dump leaves them to the CREATE EXTENSION of the restore.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.account_type (
+	tenant_id	integer NOT NULL,
+	type		text NOT NULL,
+	normal_side	text NOT NULL,
+	name		text NOT NULL,
+	builtin		boolean NOT NULL DEFAULT false,
+	CONSTRAINT account_type_pkey PRIMARY KEY (tenant_id, type),
+	CONSTRAINT account_type_normal_side CHECK (normal_side IN ('debit', 'credit')),
+	CONSTRAINT account_type_builtin CHECK (NOT builtin OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.account_type IS
+'types of accounts; the built-in ones are of every tenant, create_account_type() adds';
+COMMENT ON COLUMN finance.account_type.normal_side IS
+'side on which reports show such an account''s balance as positive';
+
+INSERT INTO finance.account_type (tenant_id, type, normal_side, name, builtin) VALUES
+	(0, 'asset', 'debit', 'what the book''s owner has, or is owed', true),
+	(0, 'expense', 'debit', 'what it has spent', true),
+	(0, 'liability', 'credit', 'what it owes, such as customers'' money', true),
+	(0, 'equity', 'credit', 'what its owners put in', true),
+	(0, 'income', 'credit', 'what it has earned', true);
+
+CREATE TABLE finance.transfer_type (
+	tenant_id	integer NOT NULL,
+	type		text NOT NULL,
+	from_types	text[],
+	to_types	text[],
+	name		text NOT NULL,
+	builtin		boolean NOT NULL DEFAULT false,
+	CONSTRAINT transfer_type_pkey PRIMARY KEY (tenant_id, type),
+	CONSTRAINT transfer_type_from_some CHECK (pg_catalog.cardinality(from_types) > 0),
+	CONSTRAINT transfer_type_to_some CHECK (pg_catalog.cardinality(to_types) > 0),
+	CONSTRAINT transfer_type_builtin CHECK (NOT builtin OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_type IS
+'types of transfers and between which types of accounts they go; the built-in ones are of every tenant, create_transfer_type() adds';
+COMMENT ON COLUMN finance.transfer_type.from_types IS
+'types of accounts it may debit; null: any';
+COMMENT ON COLUMN finance.transfer_type.to_types IS
+'types of accounts it may credit; null: any';
+
+-- Only what no chart of accounts does otherwise is restricted: earning credits
+-- an account of income, and a fee is earned; spending debits one of expense.
+-- The others go either way: interest is earned or paid, a loan is given or
+-- taken, a deposit comes from cash or from a suspense account.
+INSERT INTO finance.transfer_type (tenant_id, type, from_types, to_types, name, builtin) VALUES
+	(0, 'transfer', NULL, NULL, 'between any two accounts', true),
+	(0, 'payment', NULL, NULL, 'for goods or services', true),
+	(0, 'deposit', NULL, NULL, 'money comes into the book', true),
+	(0, 'withdrawal', NULL, NULL, 'money leaves the book', true),
+	(0, 'purchase', NULL, NULL, 'of a fund, a security, or another currency', true),
+	(0, 'redemption', NULL, NULL, 'of what was purchased', true),
+	(0, 'income', NULL, '{income}', 'the book''s owner earns', true),
+	(0, 'expense', '{expense}', NULL, 'the book''s owner spends', true),
+	(0, 'loan', NULL, NULL, 'paid out', true),
+	(0, 'repayment', NULL, NULL, 'of a loan', true),
+	(0, 'fee', NULL, '{income}', 'earned for a service', true),
+	(0, 'interest', NULL, NULL, 'earned or paid', true),
+	(0, 'refund', NULL, NULL, 'of a payment or a fee', true),
+	(0, 'adjustment', NULL, NULL, 'of a difference found', true),
+	(0, 'exchange', NULL, NULL, 'one side of an exchange of currencies', true),
+	(0, 'journal', NULL, NULL, 'part of a journal of several legs', true),
+	(0, 'reversal', NULL, NULL, 'gives back what another transfer moved', true),
+	(0, 'closing', NULL, NULL, 'the rest of an account that is being closed', true),
+	(0, 'opening', NULL, NULL, 'balance brought in from another book', true);
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.account_type ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.transfer_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.transfer_type ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_type ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE FUNCTION finance.create_account_type(type text, normal_side text,
+	name text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_account_type';
+COMMENT ON FUNCTION finance.create_account_type(text, text, text) IS
+'adds a type of accounts, whose balance reports show as positive on the side debit or credit';
+CREATE FUNCTION finance.create_transfer_type(type text,
+	from_types text[] DEFAULT NULL, to_types text[] DEFAULT NULL,
+	name text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_transfer_type';
+COMMENT ON FUNCTION finance.create_transfer_type(text, text[], text[], text) IS
+'adds a type of transfers from accounts of from_types to accounts of to_types (null: any)';
+
+-- ------------------------------------------------------------------------
+-- parents and reports
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.set_account_parent(code text, parent text,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_account_parent';
+COMMENT ON FUNCTION finance.set_account_parent(text, text, text) IS
+'puts the account, and all below it, under another one in roll-ups (null: under none), at most 32 levels deep; returns the account''s version';
+CREATE FUNCTION finance.rollup(code text)
+	RETURNS TABLE (currency text, accounts bigint, balance numeric, held numeric,
+		available numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollup';
+COMMENT ON FUNCTION finance.rollup(text) IS
+'the account and all below it, summed up for each currency among them';
+CREATE FUNCTION finance.trial_balance(at timestamptz DEFAULT NULL)
+	RETURNS TABLE (currency text, type text, normal_side text, code text,
+		debit numeric, credit numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_trial_balance';
+COMMENT ON FUNCTION finance.trial_balance(timestamptz) IS
+'each account with a balance, in debit or in credit, now or as recorded at a moment; in each currency both columns sum up to the same';
+CREATE FUNCTION finance.balance_sheet(at timestamptz DEFAULT NULL)
+	RETURNS TABLE (currency text, type text, normal_side text, balance numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_balance_sheet';
+COMMENT ON FUNCTION finance.balance_sheet(timestamptz) IS
+'the trial balance summed up by type of account, positive on the type''s normal side';
+
+-- ========================================================================
+-- EXPIRY SECTION (expire.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.expire_holds("limit" integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_expire_holds';
+COMMENT ON FUNCTION finance.expire_holds(integer) IS
+'gives back open holds of the tenant whose time is over, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
+
+-- ========================================================================
 -- HISTORY SECTION (history.c, store_value.c, batch_import.c)
 -- ========================================================================
 
@@ -1433,6 +1609,166 @@ CREATE FUNCTION finance.import_transfers(requests finance.transfer_request[])
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_import_transfers';
 COMMENT ON FUNCTION finance.import_transfers(finance.transfer_request[]) IS
 'posts up to 10,000 transfers of the past, in the order of their recorded_at, all or none, before normal traffic starts on their accounts';
+
+-- ========================================================================
+-- JOURNAL SECTION (journal.c, exchange.c, split.c, distribute.c, reversal.c,
+-- group.c)
+-- ========================================================================
+
+CREATE TYPE finance.journal_leg AS (
+	account			text,
+	side			text,
+	amount			numeric,
+	expected_version bigint
+);
+COMMENT ON TYPE finance.journal_leg IS
+'one debit (takes from the account) or credit (gives to it) of a journal; expected_version: the account''s version before the journal, or null';
+
+CREATE FUNCTION finance.leg(account text, side text, amount numeric,
+	expected_version bigint DEFAULT NULL) RETURNS finance.journal_leg
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS 'SELECT ROW($1, $2, $3, $4)::finance.journal_leg';
+COMMENT ON FUNCTION finance.leg(text, text, numeric, bigint) IS
+'one leg of a journal: account, side debit or credit, amount';
+
+CREATE FUNCTION finance.journal(legs finance.journal_leg[],
+	idempotency_key text DEFAULT NULL, type text DEFAULT 'journal',
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_journal';
+COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean) IS
+'posts 2 to 1,000 debits and credits, equal in each currency, as one; returns the transfers they become, or the one that risk rejected';
+
+CREATE FUNCTION finance.split_amount(amount numeric, weights numeric[],
+	decimals integer) RETURNS numeric[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_split_amount';
+COMMENT ON FUNCTION finance.split_amount(numeric, numeric[], integer) IS
+'divides an amount by weights into parts of so many decimals that add up to it: largest remainder, of equal ones the earlier';
+
+CREATE FUNCTION finance.distribute(from_account text, to_accounts text[],
+	weights numeric[], amount numeric, idempotency_key text DEFAULT NULL,
+	type text DEFAULT 'transfer', effective_at timestamptz DEFAULT NULL,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_distribute';
+COMMENT ON FUNCTION finance.distribute(text, text[], numeric[], numeric, text, text, timestamptz, text, jsonb, boolean) IS
+'moves exactly an amount from one account to up to 1,000 others by weights, as a journal; see split_amount()';
+
+-- ------------------------------------------------------------------------
+-- exchange: amount * rate is exact; it is the bought amount and a difference,
+-- and no fraction of that is lost where there is a rounding account
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.exchange (
+	tenant_id		integer NOT NULL,
+	journal_id		bigint NOT NULL,
+	from_account_id	bigint NOT NULL,
+	to_account_id	bigint NOT NULL,
+	liquidity_from_id bigint NOT NULL,
+	liquidity_to_id	bigint NOT NULL,
+	rounding_account_id bigint,
+	amount			finance.amount NOT NULL,
+	rate			numeric NOT NULL,
+	exact			numeric NOT NULL,
+	bought			finance.amount NOT NULL,
+	difference		numeric NOT NULL,
+	carried			numeric,
+	rounding		text NOT NULL,
+	CONSTRAINT exchange_pkey PRIMARY KEY (tenant_id, journal_id),
+	CONSTRAINT exchange_rounding CHECK (rounding IN ('half_even', 'half_up', 'down', 'up')),
+	CONSTRAINT exchange_rate CHECK (rate > 0 AND rate < 'Infinity'),
+	CONSTRAINT exchange_exact CHECK (exact = amount * rate),
+	CONSTRAINT exchange_difference CHECK (difference = exact - bought),
+	CONSTRAINT exchange_carried CHECK ((carried IS NULL) = (rounding_account_id IS NULL))
+);
+CREATE INDEX exchange_rounding_account
+	ON finance.exchange (tenant_id, rounding_account_id)
+	WHERE rounding_account_id IS NOT NULL;
+COMMENT ON TABLE finance.exchange IS
+'exchanges: the rate, what was bought, and the difference that rounding made; its journal has the transfers';
+COMMENT ON COLUMN finance.exchange.rate IS
+'units of the bought currency for one of the sold';
+COMMENT ON COLUMN finance.exchange.exact IS 'amount * rate, not rounded';
+COMMENT ON COLUMN finance.exchange.bought IS
+'exact, rounded to the decimals of the bought currency';
+COMMENT ON COLUMN finance.exchange.difference IS
+'exact - bought: what liquidity_to kept by rounding, or if negative gave';
+COMMENT ON COLUMN finance.exchange.rounding_account_id IS
+'gets the differences; null: they stay with liquidity_to';
+COMMENT ON COLUMN finance.exchange.carried IS
+'moved from liquidity_to to the rounding account in this journal, or if negative back: whole units of differences summed up so far';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.exchange
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.exchange ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance.exchange_residue (
+	tenant_id		integer NOT NULL,
+	account_id		bigint NOT NULL,
+	residue			numeric NOT NULL,
+	CONSTRAINT exchange_residue_pkey PRIMARY KEY (tenant_id, account_id),
+	CONSTRAINT exchange_residue_small CHECK (residue > -1 AND residue < 1)
+) WITH (fillfactor = 80);
+COMMENT ON TABLE finance.exchange_residue IS
+'differences of exchanges with a rounding account that are not moved there yet: less than its currency''s smallest unit';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.exchange_residue
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.exchange_residue ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.exchange(from_account text, to_account text,
+	amount numeric, rate numeric, liquidity_from text, liquidity_to text,
+	rounding text DEFAULT 'half_even', rounding_account text DEFAULT NULL,
+	idempotency_key text DEFAULT NULL, effective_at timestamptz DEFAULT NULL,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_exchange';
+COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean) IS
+'sells an amount for amount * rate of another currency, rounded half_even, half_up, down or up, through two liquidity accounts; rounding_account gets the differences, exactly, as they make whole units';
+
+-- ------------------------------------------------------------------------
+-- reversals, groups of holds
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.reverse_transfer(id bigint, amount numeric DEFAULT NULL,
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	RETURNS finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reverse_transfer';
+COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text) IS
+'gives back what a completed transfer moved, all that is left or a part, never more in sum';
+CREATE FUNCTION finance.reverse_journal(journal_id bigint,
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reverse_journal';
+COMMENT ON FUNCTION finance.reverse_journal(bigint, text, text) IS
+'gives back all that a journal moved, as a journal of its own';
+CREATE FUNCTION finance.reversals(id bigint)
+	RETURNS TABLE (reversal_id bigint, amount numeric, recorded_at timestamptz)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_reversals';
+COMMENT ON FUNCTION finance.reversals(bigint) IS
+'the transfers that gave back what this one moved, and how much each';
+
+CREATE FUNCTION finance.capture_group(hold_group text,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_capture_group';
+COMMENT ON FUNCTION finance.capture_group(text, text, jsonb) IS
+'captures what remains of all open holds of a group, or of none';
+CREATE FUNCTION finance.release_group(hold_group text,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_release_group';
+COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
+'gives back what remains of all open holds of a group; those whose time is over expire';
 
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
@@ -1558,6 +1894,26 @@ WHERE NOT EXISTS (SELECT FROM finance.tenant t WHERE t.tenant_id = a.tenant_id)
 	OR NOT EXISTS (SELECT FROM finance.currency c
 		WHERE c.code = a.currency AND c.minor_units = a.minor_units)
 UNION ALL
+SELECT 'I2 account has a type', a.tenant_id, 'account ' || a.code, a.type, 'none'
+FROM finance._account a
+WHERE NOT EXISTS (SELECT FROM finance.account_type t
+	WHERE t.type = a.type AND (t.tenant_id = a.tenant_id OR t.builtin))
+UNION ALL
+SELECT 'I2 parents form a tree', a.tenant_id, 'account ' || a.code,
+	'below an account without a parent, at most 32 levels', 'parent ' || a.parent_id
+FROM finance._account a
+WHERE a.parent_id IS NOT NULL AND NOT EXISTS (SELECT
+	FROM (WITH RECURSIVE tree AS (
+			SELECT r.tenant_id, r.account_id, 1 AS depth
+			FROM finance._account r WHERE r.parent_id IS NULL
+			UNION ALL
+			SELECT c.tenant_id, c.account_id, p.depth + 1
+			FROM tree p
+			JOIN finance._account c ON c.tenant_id = p.tenant_id AND c.parent_id = p.account_id
+			WHERE p.depth < 32)
+		SELECT tree.tenant_id, tree.account_id FROM tree) t
+	WHERE t.tenant_id = a.tenant_id AND t.account_id = a.account_id)
+UNION ALL
 -- I3 versions count every change, without a gap
 SELECT 'I3 version = changes', a.tenant_id, 'account ' || a.code,
 	'versions 1 to ' || a.version,
@@ -1653,6 +2009,40 @@ FULL JOIN (SELECT t.tenant_id, t.journal_id, array_agg(t.id ORDER BY t.id) AS id
 	ON t.tenant_id = j.tenant_id AND t.journal_id = j.journal_id
 WHERE j.transfer_ids IS DISTINCT FROM t.ids
 UNION ALL
+SELECT 'I2 exchange has its transfers', x.tenant_id, 'exchange ' || x.journal_id,
+	concat_ws(', ', x.amount, x.bought, nullif(abs(x.carried), 0)),
+	coalesce(t.amounts, 'none')
+FROM finance.exchange x
+LEFT JOIN (SELECT t.tenant_id, t.journal_id,
+		array_agg(t.amount::numeric ORDER BY t.id) AS moved,
+		array_agg(t.from_account_id ORDER BY t.id) AS payers,
+		array_agg(t.to_account_id ORDER BY t.id) AS payees,
+		string_agg(t.amount::text, ', ' ORDER BY t.id) AS amounts
+	FROM finance.transfer t
+	WHERE t.journal_id IS NOT NULL AND t.status = 'completed' GROUP BY 1, 2) t
+	ON t.tenant_id = x.tenant_id AND t.journal_id = x.journal_id
+WHERE t.moved IS DISTINCT FROM array_remove(ARRAY[x.amount::numeric, x.bought::numeric,
+		nullif(abs(x.carried), 0)], NULL)
+	OR t.payers IS DISTINCT FROM array_remove(ARRAY[x.from_account_id, x.liquidity_to_id,
+		CASE sign(x.carried) WHEN 1 THEN x.liquidity_to_id WHEN -1 THEN x.rounding_account_id END], NULL)
+	OR t.payees IS DISTINCT FROM array_remove(ARRAY[x.liquidity_from_id, x.to_account_id,
+		CASE sign(x.carried) WHEN 1 THEN x.rounding_account_id WHEN -1 THEN x.liquidity_to_id END], NULL)
+UNION ALL
+-- differences are carried to their rounding account but for less than a unit
+SELECT 'I2 differences carried', a.tenant_id, 'account ' || a.code,
+	'carried ' || coalesce(d.carried, 0) || ' and less than a unit of '
+		|| coalesce(d.difference, 0),
+	'residue ' || coalesce(r.residue, 0)
+FROM finance._account a
+LEFT JOIN (SELECT x.tenant_id, x.rounding_account_id AS account_id,
+		sum(x.difference) AS difference, sum(x.carried) AS carried
+	FROM finance.exchange x WHERE x.rounding_account_id IS NOT NULL GROUP BY 1, 2) d
+	ON d.tenant_id = a.tenant_id AND d.account_id = a.account_id
+LEFT JOIN finance.exchange_residue r
+	ON r.tenant_id = a.tenant_id AND r.account_id = a.account_id
+WHERE coalesce(d.difference, 0) <> coalesce(d.carried, 0) + coalesce(r.residue, 0)
+	OR trunc(r.residue, a.minor_units) <> 0
+UNION ALL
 SELECT 'I5 available above the floor', a.tenant_id, 'account ' || a.code,
 	'at least ' || a.min_available,
 	(a.credits_posted - a.debits_posted - a.debits_pending)::text
@@ -1714,6 +2104,12 @@ ALTER TABLE finance.account_change ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.account_change USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.transfer ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.account_type ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.account_type
+	USING (builtin OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.transfer_type ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_type
+	USING (builtin OR finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance._hold ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._hold USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.journal ENABLE ROW LEVEL SECURITY;
@@ -1724,6 +2120,10 @@ ALTER TABLE finance.value_transfer ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.value_transfer USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.value_day ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.value_day USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.exchange ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.exchange USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.exchange_residue ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.exchange_residue USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
@@ -1744,6 +2144,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._tenant_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.currency', 'WHERE NOT iso');
+SELECT pg_catalog.pg_extension_config_dump('finance.account_type', 'WHERE NOT builtin');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_type', 'WHERE NOT builtin');
 SELECT pg_catalog.pg_extension_config_dump('finance._account', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.account_change', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
@@ -1752,6 +2154,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.journal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.reversal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

@@ -46,6 +46,15 @@ fin_json_jsonb(StringInfo json, const char *key, Jsonb *value)
 	(void) JsonbToCString(json, &value->root, VARSIZE(value));
 }
 
+void
+fin_json_object(StringInfo json, const char *key, const char *object)
+{
+	if (object == NULL)
+		return;
+	start_member(json, key);
+	appendStringInfoString(json, object);
+}
+
 char *
 fin_json_end(StringInfo json)
 {

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -20,6 +22,8 @@
 #include "ident.h"
 #include "json.h"
 #include "order.h"
+
+#define FIN_EXPIRES_IN_DAYS_MAX	(1000 * 12 * DAYS_PER_MONTH)	/* as intervals count */
 
 /* ------------------------------------------------------------------------
  * fields
@@ -211,20 +215,34 @@ parse_of_hold(const FinRequest *request, FinOrder *order)
 		fault_not_null(order, "final", action);
 }
 
+/* above zero, and so near that adding it to a time is no error */
+static bool
+is_span(const Interval *span)
+{
+	double		months = (double) span->month * DAYS_PER_MONTH;
+	double		days = months + span->day + (double) span->time / USECS_PER_DAY;
+
+	return days > 0 && days <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs(months) <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs((double) span->day) <= FIN_EXPIRES_IN_DAYS_MAX;
+}
+
 static void
 parse_expiry(const FinRequest *request, FinOrder *order)
 {
 	TimestampTz now = fin_ident_now();
+	Datum		span = request->values[FIN_REQUEST_EXPIRES_IN];
 
 	if (request->nulls[FIN_REQUEST_EXPIRES_IN])
 		return;
-	order->expires_at =
-		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												TimestampTzGetDatum(now),
-												request->values[FIN_REQUEST_EXPIRES_IN]));
-	if (TIMESTAMP_NOT_FINITE(order->expires_at) || order->expires_at <= now)
+	if (is_span(DatumGetIntervalP(span)))
+		order->expires_at =
+			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													TimestampTzGetDatum(now),
+													span));
+	if (order->expires_at <= now)
 		fault(order, fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-							   "expires_in must be above zero and finite"));
+							   "expires_in must be above zero and at most 1000 years"));
 }
 
 /* a transfer or a hold */
@@ -277,7 +295,6 @@ static Jsonb *
 rest_of_request(const FinRequest *request, const FinOrder *order)
 {
 	static const char *const actions[] = {
-		[FIN_TRANSFER] = "transfer",
 		[FIN_HOLD] = "hold",
 		[FIN_CAPTURE] = "capture",
 		[FIN_RELEASE] = "release",
@@ -288,7 +305,9 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 		!order->has_recorded_at)
 		return NULL;
 	initStringInfo(&json);
-	fin_json_text(&json, "action", actions[order->action]);
+	/* a transfer is one with its mode or without: so that the mode differs */
+	if (order->action != FIN_TRANSFER)
+		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)
@@ -426,24 +445,33 @@ fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order)
 }
 
 void
-fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+fin_order_answer_set(FunctionCallInfo fcinfo, const FinOutcome *outcomes, int n)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
-												  sizeof(FinOutcome) * Max(n, 1));
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (result->setDesc->natts != FIN_RESULT_COLUMNS)
 		elog(ERROR, "finance.transfer_result is not as this library expects");
-	if (n == 0)
-		return;
-	fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[FIN_RESULT_COLUMNS];
 		bool		nulls[FIN_RESULT_COLUMNS];
 
+		/* what a rejected transfer took along is no transfer */
+		if (outcomes[i].fault != NULL)
+			continue;
 		fin_order_result(&outcomes[i], values, nulls);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+}
+
+void
+fin_order_execute_set(FunctionCallInfo fcinfo, const FinOrder *orders, int n)
+{
+	FinOutcome *outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
+												  sizeof(FinOutcome) * Max(n, 1));
+
+	if (n > 0)
+		fin_posting_execute(orders, n, outcomes, FIN_POSTING_RAISE);
+	fin_order_answer_set(fcinfo, outcomes, n);
 }

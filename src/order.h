@@ -70,9 +70,13 @@ extern void fin_order_result(const FinOutcome *outcome, Datum *values,
 extern Datum fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order);
 
 /*
- * Carries out many and makes the function's result of them: a set of
- * finance.transfer_result.
+ * Makes the function's result of outcomes: a set of finance.transfer_result.
+ * Of a chain that risk rejected it is the rejected transfer alone.
  */
+extern void fin_order_answer_set(FunctionCallInfo fcinfo,
+								 const FinOutcome *outcomes, int n);
+
+/* carries out many, raising the first fault, and answers with a set */
 extern void fin_order_execute_set(FunctionCallInfo fcinfo,
 								  const FinOrder *orders, int n);
 

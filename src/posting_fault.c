@@ -10,17 +10,6 @@
 #include "posting_parts.h"
 
 FinFault *
-fin_posting_fault_unknown(const char *code, int64 id)
-{
-	if (code != NULL)
-		return fin_fault_hint(fin_fault(ERRCODE_FIN_UNKNOWN_ACCOUNT,
-										"account \"%s\" does not exist", code),
-							  "Open it with finance.create_account().");
-	return fin_fault(ERRCODE_FIN_UNKNOWN_ACCOUNT,
-					 "account " INT64_FORMAT " does not exist", id);
-}
-
-FinFault *
 fin_posting_fault_unknown_hold(int64 hold_id)
 {
 	return fin_fault(ERRCODE_FIN_UNKNOWN_TRANSFER,

@@ -5,8 +5,9 @@
  *
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
- * repeated requests; posting_import.c draws the ids of imported history;
- * posting_write.c writes what was settled.
+ * repeated requests; posting_reversal.c judges what is given back;
+ * posting_import.c draws the ids of imported history; posting_write.c writes
+ * what was settled; posting_expire.c gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -19,6 +20,8 @@ typedef struct FinKeyGroup
 {
 	const char *key;
 	int			owner;			/* the order it stands for; -1: none yet */
+	int			answer;			/* the order whose transfer answers it: the
+								 * owner, or what risk rejected of its journal */
 	bool		is_taken;		/* by an earlier call, whose answer is given */
 	int64		inserted_id;	/* transfer we took it for; 0: not taken */
 } FinKeyGroup;
@@ -54,6 +57,9 @@ typedef struct FinPosting
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
+	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
+	int			nhindering;
+	char	   *asked;			/* per account and side, both from when needed */
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;
@@ -73,11 +79,28 @@ extern void fin_posting_fail(FinPosting *posting, int i, const FinFault *fault);
 
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 
-extern FinFault *fin_posting_fault_unknown(const char *code, int64 id);
 extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+
+/* ---- posting_reversal.c ---- */
+
+/*
+ * May order i give back that much of what it reverses?  Settles the amount of
+ * one that gives back all that is left.  NULL: it may.
+ */
+extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
+												  int i, FinMovement *movement);
+
+/* ---- posting_expire.c ---- */
+
+/*
+ * Do holds that are over, but not given back, keep the movement from passing
+ * in full?  Adds them to those that are known to.
+ */
+extern bool fin_posting_is_hindered(FinPosting *posting,
+									const FinMovement *movement);
 
 /* ---- posting_key.c ---- */
 
@@ -88,6 +111,12 @@ extern void fin_posting_group_keys(FinPosting *posting);
  * taken or 'failed' says to look.  False: the order stands for itself.
  */
 extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
+
+/*
+ * Looks up the keys for which orders start to end were carried out; true when
+ * an earlier call has taken one of them.
+ */
+extern bool fin_posting_learn_keys(FinPosting *posting, int start, int end);
 
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);

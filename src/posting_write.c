@@ -16,6 +16,7 @@
 #include "event.h"
 #include "ident.h"
 #include "posting_parts.h"
+#include "wake.h"
 
 #define AUDIT_ROWS_MAX 256		/* appended at a time */
 
@@ -192,7 +193,25 @@ write_audit(FinPosting *posting, const int64 *message_ids)
 	MemoryContextDelete(some);
 }
 
-/* history that is imported happened long ago: nobody is told */
+/*
+ * An id for each message that will be published, 0 where nobody listens, or
+ * where history is imported, which happened long ago.
+ */
+static int64 *
+draw_message_ids(FinPosting *posting)
+{
+	int64	   *ids = palloc0(sizeof(int64) * posting->norders);
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (is_new(posting, i) && !posting->orders[i].has_recorded_at &&
+			fin_event_has_listeners(posting->context,
+									posting->outcomes[i].row.status))
+			ids[i] = fin_ident_next(0);
+	}
+	return ids;
+}
+
 static void
 publish(FinPosting *posting, const int64 *message_ids)
 {
@@ -200,7 +219,7 @@ publish(FinPosting *posting, const int64 *message_ids)
 	{
 		FinVerdict *rejection = posting->rejections[i];
 
-		if (is_new(posting, i) && !posting->orders[i].has_recorded_at)
+		if (message_ids[i] != 0)
 			fin_event_publish(posting->context, message_ids[i],
 							  &posting->outcomes[i],
 							  rejection != NULL ? rejection->hits : NULL,
@@ -208,19 +227,26 @@ publish(FinPosting *posting, const int64 *message_ids)
 	}
 }
 
+/* the worker gives them back when they are over */
+static void
+note_expiries(const FinPosting *posting)
+{
+	for (int i = posting->nholds_found; i < posting->nholds; i++)
+	{
+		if (posting->holds[i].expires)
+			fin_wake_note_expiry(posting->holds[i].expires_at);
+	}
+}
+
 void
 fin_posting_write(FinPosting *posting)
 {
 	int32		tenant_id = posting->context->tenant_id;
-	int64	   *message_ids = palloc0(sizeof(int64) * posting->norders);
+	int64	   *message_ids = draw_message_ids(posting);
 
-	for (int i = 0; i < posting->norders; i++)
-	{
-		if (is_new(posting, i))
-			message_ids[i] = fin_ident_next(0);
-	}
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	note_expiries(posting);
 	write_transfers(posting);
 	write_decisions(posting);
 	write_journals(posting);

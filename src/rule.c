@@ -12,6 +12,7 @@
 #include "utils/date.h"
 #include "utils/fmgrprotos.h"
 
+#include "account.h"
 #include "argument.h"
 #include "audit.h"
 #include "context.h"
@@ -94,9 +95,7 @@ find_account(const FinContext *context, const char *code)
 	fin_store_forget_account(context->tenant_id, code);
 	id = fin_store_find_account(context->tenant_id, code);
 	if (id == 0)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_UNKNOWN_ACCOUNT),
-				errmsg("account \"%s\" does not exist", code));
+		fin_fault_raise(fin_account_fault_unknown(code, 0));
 	return id;
 }
 

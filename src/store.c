@@ -18,6 +18,7 @@
 #include "access/stratnum.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -232,6 +233,16 @@ static FinQuery write_account =
 	.fires_triggers = true,
 };
 
+static FinQuery try_lock_accounts =
+{
+	.sql = "SELECT account_id FROM finance._account"
+	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
+	" ORDER BY account_id FOR NO KEY UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8ARRAYOID},
+	.expect = SPI_OK_SELECT,
+};
+
 static FinAccountStatus
 parse_status(const char *status)
 {
@@ -301,21 +312,60 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->changed = false;
 }
 
+static Datum
+id_array(const int64 *ids, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+int
+fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids, int n,
+							int64 *locked)
+{
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
+	int			found = (int) fin_query_run(&try_lock_accounts, arguments,
+											NULL, 0);
+
+	for (int i = 0; i < found; i++)
+		locked[i] = fin_query_int64(i, 1);
+	return found;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+int
+fin_store_distinct_ids(int64 *ids, int n)
+{
+	int			nonzero = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] != 0)
+			ids[nonzero++] = ids[i];
+	}
+	qsort(ids, nonzero, sizeof(int64), compare_ids);
+	return (int) qunique(ids, nonzero, sizeof(int64), compare_ids);
+}
+
 static int
 lock_accounts_sql(int32 tenant_id, const int64 *ids, int n,
 				  FinAccount *accounts, MemoryContext memory)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		arguments[2];
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
 	int			found;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	arguments[0] = Int32GetDatum(tenant_id);
-	arguments[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
-												   sizeof(int64),
-												   FLOAT8PASSBYVAL,
-												   TYPALIGN_DOUBLE));
 	found = (int) fin_query_run(&lock_accounts, arguments, NULL, 0);
 	for (int i = 0; i < found; i++)
 	{
@@ -643,128 +693,6 @@ fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
 		*from_code = text_in(memory, values[24]);
 	if (to_code != NULL)
 		*to_code = text_in(memory, values[25]);
-	return true;
-}
-
-/* ------------------------------------------------------------------------
- * idempotency keys
- * ------------------------------------------------------------------------ */
-
-#define KEY_COLUMNS 6
-
-static const Oid key_types[KEY_COLUMNS] = {
-	INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID, JSONBOID
-};
-
-static FinQuery insert_key =
-{
-	.sql = "INSERT INTO finance.idempotency_key (tenant_id, key, transfer_id,"
-	" expected_from_version, expected_to_version, request)"
-	" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, key) DO NOTHING",
-	.nargs = KEY_COLUMNS,
-	.argtypes = {INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID, JSONBOID},
-	.expect = SPI_OK_INSERT,
-	.fires_triggers = true,
-};
-
-static FinQuery delete_key =
-{
-	.sql = "DELETE FROM finance.idempotency_key"
-	" WHERE tenant_id = $1 AND key = $2",
-	.nargs = 2,
-	.argtypes = {INT4OID, TEXTOID},
-	.expect = SPI_OK_DELETE,
-	.fires_triggers = true,
-};
-
-static FinQuery select_key =
-{
-	.sql = "SELECT transfer_id, expected_from_version, expected_to_version,"
-	" request"
-	" FROM finance.idempotency_key WHERE tenant_id = $1 AND key = $2",
-	.nargs = 2,
-	.argtypes = {INT4OID, TEXTOID},
-	.expect = SPI_OK_SELECT,
-};
-
-static void
-key_columns(int32 tenant_id, const FinKeyRow *row, Datum *values, bool *nulls)
-{
-	memset(nulls, false, KEY_COLUMNS);
-	values[0] = Int32GetDatum(tenant_id);
-	values[1] = CStringGetTextDatum(row->key);
-	values[2] = Int64GetDatum(row->transfer_id);
-	values[3] = Int64GetDatum(row->expected_from_version);
-	nulls[3] = row->expected_from_version == FIN_NO_VERSION;
-	values[4] = Int64GetDatum(row->expected_to_version);
-	nulls[4] = row->expected_to_version == FIN_NO_VERSION;
-	values[5] = PointerGetDatum(row->request);
-	nulls[5] = row->request == NULL;
-}
-
-static bool
-take_key_sql(Datum *values, const bool *nulls)
-{
-	char		flags[KEY_COLUMNS];
-
-	for (int i = 0; i < KEY_COLUMNS; i++)
-		flags[i] = nulls[i] ? 'n' : ' ';
-	return fin_query_run(&insert_key, values, flags, 0) == 1;
-}
-
-int
-fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows, int n,
-					bool *ours)
-{
-	FinDirect  *direct = fin_direct_begin_unique("idempotency_key", key_types,
-												 KEY_COLUMNS);
-	int			taken = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		Datum		values[KEY_COLUMNS];
-		bool		nulls[KEY_COLUMNS];
-
-		key_columns(tenant_id, rows[i], values, nulls);
-		ours[i] = direct != NULL ?
-			fin_direct_insert_unique(direct, values, nulls) :
-			take_key_sql(values, nulls);
-		taken += ours[i];
-	}
-	if (direct != NULL)
-		fin_direct_end(direct);
-	return taken;
-}
-
-void
-fin_store_drop_key(int32 tenant_id, const char *key)
-{
-	Datum		values[2] = {Int32GetDatum(tenant_id), CStringGetTextDatum(key)};
-
-	fin_query_run(&delete_key, values, NULL, 0);
-}
-
-bool
-fin_store_read_key(int32 tenant_id, const char *key, FinKeyRow *row,
-				   MemoryContext memory)
-{
-	Datum		values[2] = {Int32GetDatum(tenant_id), CStringGetTextDatum(key)};
-	MemoryContext old;
-	bool		isnull;
-	Datum		value;
-
-	if (fin_query_run(&select_key, values, NULL, 1) == 0)
-		return false;
-	row->key = key;
-	row->transfer_id = fin_query_int64(0, 1);
-	value = fin_query_datum(0, 2, &isnull);
-	row->expected_from_version = isnull ? FIN_NO_VERSION : DatumGetInt64(value);
-	value = fin_query_datum(0, 3, &isnull);
-	row->expected_to_version = isnull ? FIN_NO_VERSION : DatumGetInt64(value);
-	value = fin_query_datum(0, 4, &isnull);
-	old = MemoryContextSwitchTo(memory);
-	row->request = isnull ? NULL : DatumGetJsonbPCopy(value);
-	MemoryContextSwitchTo(old);
 	return true;
 }
 

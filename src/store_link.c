@@ -33,6 +33,15 @@ static FinQuery select_journal =
 	.expect = SPI_OK_SELECT,
 };
 
+static FinQuery sum_reversed =
+{
+	.sql = "SELECT coalesce(pg_catalog.sum(r.amount), 0)"
+	" FROM finance.reversal r WHERE r.tenant_id = $1 AND r.transfer_id = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+};
+
 static FinQuery insert_reversal =
 {
 	.sql = "INSERT INTO finance.reversal (tenant_id, transfer_id, reversal_id,"
@@ -83,6 +92,23 @@ fin_store_read_journal(int32 tenant_id, int64 journal_id, int64 **transfer_ids)
 	for (int i = 0; i < n; i++)
 		(*transfer_ids)[i] = DatumGetInt64(elements[i]);
 	return n;
+}
+
+FinAmount
+fin_store_sum_reversed(int32 tenant_id, int64 transfer_id, int scale)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id), Int64GetDatum(transfer_id)};
+	FinAmount	sum;
+	bool		isnull;
+
+	fin_query_run(&sum_reversed, values, NULL, 1);
+	if (fin_amount_decode(DatumGetNumeric(fin_query_datum(0, 1, &isnull)),
+						  scale, &sum) != FIN_AMOUNT_OK)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("stored amount of a reversal does not fit a currency of %d decimals",
+					   scale));
+	return sum;
 }
 
 void

@@ -1580,7 +1580,7 @@ CREATE TABLE finance.value_day (
 	day				date NOT NULL,
 	change			numeric NOT NULL,
 	CONSTRAINT value_day_pkey PRIMARY KEY (tenant_id, account_id, day)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE finance.value_day IS
 'sum of finance.value_transfer for each account and day';
 COMMENT ON COLUMN finance.value_day.day IS 'UTC day of effective_at';

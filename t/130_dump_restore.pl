@@ -102,12 +102,23 @@ SELECT finance.create_account('alice', 'NOK', min_available => NULL), finance.cr
 SELECT finance.transfer('alice', 'bob', 7, idempotency_key => 'k0-1');
 SELECT finance.create_account_type('till', 'credit'), finance.create_transfer_type('top-up');
 ));
+# history, imported the later months first
+foreach my $year (2023, 2021)
+{
+	$node->safe_psql(
+		'book', qq(
+SELECT finance.create_account('payer $year', 'EUR', min_available => NULL), finance.create_account('payee $year', 'EUR');
+SELECT finance.import_transfers(ARRAY[
+	finance.request('payer $year', 'payee $year', 5, recorded_at => '$year-05-31 12:00+00', effective_at => '$year-06-01 00:00+00'),
+	finance.request('payer $year', 'payee $year', 6, recorded_at => '$year-06-30 12:00+00', idempotency_key => 'old $year')]);
+));
+}
 $node->safe_psql('book',
 	"SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 3)");
 $node->safe_psql('book', q(SELECT finance.read('all', 3600, 2)));
 is_query($node,
 	'SELECT count(DISTINCT tableoid) FROM finance.transfer',
-	'5', 'transfers are in five months', 'book');
+	'9', 'transfers are in nine months', 'book');
 is_sound($node, 'before', 'book');
 
 # ------------------------------------------------------------------------
@@ -124,6 +135,9 @@ my @kept = (
 	[ 'transfers', 'SELECT tableoid::regclass, * FROM finance.transfer' ],
 	[ 'entries', 'SELECT * FROM finance.entry' ],
 	[ 'keys', 'SELECT * FROM finance.idempotency_key' ],
+	[ 'value dates', 'SELECT * FROM finance.value_transfer' ],
+	[ 'value days', 'SELECT * FROM finance.value_day' ],
+	[ 'balances of then', "SELECT at, finance.balance_at('payee 2021', at, 'effective') FROM unnest('{2021-06-01,2021-06-02,2021-07-01}'::date[]) at" ],
 	[ 'rules', 'SELECT * FROM finance.risk_rule' ],
 	[ 'blocklist', 'SELECT * FROM finance.risk_list' ],
 	[ 'decisions', 'SELECT * FROM finance.risk_decision' ],

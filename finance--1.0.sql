@@ -565,7 +565,8 @@ SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
 	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now() THEN 0
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h;
@@ -1541,6 +1542,75 @@ COMMENT ON FUNCTION finance.expire_holds(integer) IS
 'gives back open holds of the tenant whose time is over, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
 
 -- ========================================================================
+-- HISTORY SECTION (history.c, store_value.c, batch_import.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- value dates: what completed transfers with a stated effective_at do to each
+-- of their accounts, and the sum of it for each day.  A transfer without one
+-- has no rows here.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.value_transfer (
+	account_id		bigint NOT NULL,
+	transfer_id		bigint NOT NULL,
+	effective_at	timestamptz NOT NULL,
+	tenant_id		integer NOT NULL,
+	change			numeric NOT NULL,
+	total			numeric NOT NULL,
+	CONSTRAINT value_transfer_pkey PRIMARY KEY (tenant_id, account_id, transfer_id)
+);
+CREATE INDEX value_transfer_effective_at
+	ON finance.value_transfer (tenant_id, account_id, effective_at);
+COMMENT ON TABLE finance.value_transfer IS
+'what each completed transfer with a stated effective_at changed of the balance of each of its accounts';
+COMMENT ON COLUMN finance.value_transfer.total IS
+'sum of change over these transfers of the account up to this one';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.value_transfer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.value_transfer ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance.value_day (
+	account_id		bigint NOT NULL,
+	tenant_id		integer NOT NULL,
+	day				date NOT NULL,
+	change			numeric NOT NULL,
+	CONSTRAINT value_day_pkey PRIMARY KEY (tenant_id, account_id, day)
+) WITH (fillfactor = 80);
+COMMENT ON TABLE finance.value_day IS
+'sum of finance.value_transfer for each account and day';
+COMMENT ON COLUMN finance.value_day.day IS 'UTC day of effective_at';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.value_day
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.value_day ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.balance_at(code text, at timestamptz,
+	by text DEFAULT 'recorded') RETURNS numeric
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_balance_at';
+COMMENT ON FUNCTION finance.balance_at(text, timestamptz, text) IS
+'the balance with all that was recorded (by recorded) or has its value date (by effective) before a moment';
+
+CREATE FUNCTION finance.statement(code text, "from" timestamptz DEFAULT NULL,
+	"to" timestamptz DEFAULT NULL, after bigint DEFAULT NULL,
+	"limit" integer DEFAULT 100)
+	RETURNS TABLE (line text, transfer_id bigint, version bigint,
+		recorded_at timestamptz, effective_at timestamptz, type text,
+		status text, side text, amount numeric, change numeric,
+		balance numeric, held numeric, counterparty text, reference text,
+		metadata jsonb)
+	LANGUAGE c STABLE ROWS 100 AS 'MODULE_PATHNAME', 'finance_statement';
+COMMENT ON FUNCTION finance.statement(text, timestamptz, timestamptz, bigint, integer) IS
+'what was recorded on an account from a time on, to before another, oldest first, between an opening and a closing line; after: the last transfer_id of the page before';
+
+CREATE FUNCTION finance.import_transfers(requests finance.transfer_request[])
+	RETURNS SETOF finance.batch_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_import_transfers';
+COMMENT ON FUNCTION finance.import_transfers(finance.transfer_request[]) IS
+'posts up to 10,000 transfers of the past, in the order of their recorded_at, all or none, before normal traffic starts on their accounts';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -1609,6 +1679,13 @@ WITH side AS (
 	FROM finance.transfer t
 	WHERE t.hold_id IS NOT NULL AND t.from_version IS NOT NULL
 	GROUP BY 1, 2
+), dated AS (
+	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.effective_at,
+		-t.amount::numeric AS change
+	FROM finance.transfer t WHERE t.effective_at IS NOT NULL AND t.status = 'completed'
+	UNION ALL
+	SELECT t.tenant_id, t.to_account_id, t.id, t.effective_at, t.amount::numeric
+	FROM finance.transfer t WHERE t.effective_at IS NOT NULL AND t.status = 'completed'
 ), breach (invariant, tenant_id, object, expected, found) AS MATERIALIZED (
 -- I1 the book balances, per tenant and currency
 SELECT 'I1 debits = credits', a.tenant_id, 'currency ' || a.currency,
@@ -1726,6 +1803,27 @@ FROM finance._account a
 WHERE a.status = 'closed' AND (a.credits_posted <> a.debits_posted
 	OR a.debits_pending <> 0 OR a.credits_pending <> 0)
 UNION ALL
+-- value dates
+SELECT 'I2 value dates = transfers', coalesce(v.tenant_id, d.tenant_id),
+	'account ' || coalesce(v.account_id, d.account_id) || ' transfer ' || coalesce(v.transfer_id, d.id),
+	coalesce(d.change || ' on ' || (d.effective_at AT TIME ZONE 'UTC') || ', in all ' || d.total, 'none'),
+	coalesce(v.change || ' on ' || (v.effective_at AT TIME ZONE 'UTC') || ', in all ' || v.total, 'none')
+FROM finance.value_transfer v
+FULL JOIN (SELECT x.*, sum(x.change) OVER (PARTITION BY x.tenant_id, x.account_id ORDER BY x.id) AS total
+	FROM dated x) d
+	ON d.tenant_id = v.tenant_id AND d.account_id = v.account_id AND d.id = v.transfer_id
+WHERE (v.change, v.effective_at, v.total) IS DISTINCT FROM (d.change, d.effective_at, d.total)
+UNION ALL
+SELECT 'I2 value days = transfers', coalesce(v.tenant_id, d.tenant_id),
+	'account ' || coalesce(v.account_id, d.account_id) || ' day ' || coalesce(v.day, d.day),
+	coalesce(d.change::text, 'none'), coalesce(v.change::text, 'none')
+FROM finance.value_day v
+FULL JOIN (SELECT x.tenant_id, x.account_id, (x.effective_at AT TIME ZONE 'UTC')::date AS day,
+		sum(x.change) AS change
+	FROM dated x GROUP BY 1, 2, 3) d
+	ON d.tenant_id = v.tenant_id AND d.account_id = v.account_id AND d.day = v.day
+WHERE v.change IS DISTINCT FROM d.change
+UNION ALL
 -- links
 SELECT 'I2 reversed at most once', t.tenant_id, 'transfer ' || t.id, 'at most ' || t.amount,
 	sum(r.amount)::text
@@ -1824,6 +1922,10 @@ ALTER TABLE finance.journal ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.journal USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.reversal ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.reversal USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.value_transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.value_transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.value_day ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.value_day USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
@@ -1852,6 +1954,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._hold', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.journal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.reversal', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

@@ -24,8 +24,9 @@
 
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
-	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
-	"rollup", "trial_balance", "balance_sheet", NULL
+	"_is_tenant_visible", "balance", "balance_at", "statement", "id_time",
+	"id_floor", "topic_matches", "rollup", "trial_balance", "balance_sheet",
+	NULL
 };
 
 static const char *const app_functions[] = {
@@ -42,7 +43,8 @@ static const char *const operator_functions[] = {
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
 	"check_integrity", "worker_status", "wake_worker",
-	"create_account_type", "create_transfer_type", "set_account_parent", NULL
+	"create_account_type", "create_transfer_type", "set_account_parent",
+	"import_transfers", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -58,7 +60,8 @@ static const char *const auditor_functions[] = {
 	" finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
-	" finance.audit_record, finance.tenant"
+	" finance.audit_record, finance.tenant, finance.value_transfer," \
+	" finance.value_day"
 
 typedef struct AccessLevel
 {

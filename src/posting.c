@@ -5,8 +5,8 @@
  * Owns nothing between calls; one call's state is a FinPosting on the stack,
  * and its memory the query scope's, but for the outcomes.
  *
- * Lock order: accounts by ascending id over the whole set, then idempotency
- * keys in ascending order.  Everything that is decided is decided under the
+ * Lock order: where history is imported, the tenant; accounts by ascending id
+ * over the whole set, then idempotency keys in ascending order.  Everything that is decided is decided under the
  * accounts' locks: versions, funds, holds, risk facts, and the transfers' ids,
  * which are above the last id of all the accounts, so that an account's id
  * order is its version order whatever the clock does.
@@ -255,6 +255,11 @@ draw_ids(FinPosting *posting)
 {
 	int64		last = 0;
 
+	if (posting->orders[0].has_recorded_at)
+	{
+		fin_posting_draw_past(posting);
+		return;
+	}
 	for (int i = 0; i < posting->naccounts; i++)
 		last = Max(last, posting->accounts[i].last_transfer_id);
 	for (int i = 0; i < posting->norders; i++)
@@ -375,6 +380,7 @@ static const FinFault *
 start_movement(FinPosting *posting, int i, FinMovement *movement)
 {
 	const FinOrder *order = &posting->orders[i];
+	TimeADT		time_of_day;
 
 	memset(movement, 0, sizeof(FinMovement));
 	movement->action = order->action;
@@ -396,6 +402,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 	movement->expected_from_version = order->expected_from_version;
 	movement->expected_to_version = order->expected_to_version;
 	movement->business_date = posting->business_date;
+	if (order->has_recorded_at)
+		fin_context_local(posting->context->tenant_id, order->recorded_at,
+						  &movement->business_date, &time_of_day);
 	movement->now = posting->now;
 	movement->up_to = order->up_to;
 	movement->final = order->final;
@@ -527,6 +536,35 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		note_remaining(outcome, movement->hold);
 }
 
+/* could there be more room for it?  history did without */
+static bool
+wants_room(const FinOrder *order, const FinMovement *movement,
+		   FinFinding finding)
+{
+	FinAmount	asked;
+
+	if (is_of_hold(order) || order->has_recorded_at)
+		return false;
+	if (finding == FIN_INSUFFICIENT_FUNDS || finding == FIN_BALANCE_LIMIT)
+		return true;
+	if (finding != FIN_OK || !order->up_to || order->amount == NULL)
+		return finding == FIN_OK && order->up_to;
+	return fin_amount_decode(order->amount, movement->from->scale,
+							 &asked) == FIN_AMOUNT_OK &&
+		movement->amount < asked;
+}
+
+static const FinFault *
+fault_found(const FinMovement *movement, FinFinding finding, bool hindered)
+{
+	FinFault   *fault = fin_posting_fault_finding(movement, finding);
+
+	if (hindered)
+		fin_fault_hint(fault,
+					   "Holds that are over are not yet given back; finance.expire_holds() does it.");
+	return fault;
+}
+
 /* every rule but those of risk */
 static const FinFault *
 check_movement(FinPosting *posting, int i, FinMovement *movement)
@@ -534,6 +572,7 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	const FinOrder *order = &posting->orders[i];
 	const FinFault *fault = NULL;
 	FinFinding	finding;
+	bool		hindered;
 
 	if (!is_of_hold(order))
 		fault = fin_type_fault(posting->context->tenant_id, order->type,
@@ -543,8 +582,9 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	if (fault != NULL)
 		return fault;
 	finding = fin_engine_check(movement);
-	return finding == FIN_OK ? NULL :
-		fin_posting_fault_finding(movement, finding);
+	hindered = wants_room(order, movement, finding) &&
+		fin_posting_is_hindered(posting, movement);
+	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
 /* NULL: done, or rejected by risk */
@@ -561,6 +601,9 @@ decide(FinPosting *posting, int i, bool in_chain)
 		outcome->from_code = movement.from->code;
 	if (movement.to != NULL)
 		outcome->to_code = movement.to->code;
+	if (fault == NULL && order->has_recorded_at)
+		fault = fin_posting_fault_past(&movement, posting->ids[i],
+									   order->recorded_at);
 	if (fault != NULL)
 		return fault;
 	/* whoever gives back what is over anyway has seen it expire */
@@ -849,6 +892,8 @@ prepare(FinPosting *posting)
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
 	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	if (posting->orders[0].has_recorded_at)
+		fin_store_lock_imports(posting->context->tenant_id);
 	find_and_lock(posting);
 
 	/*
@@ -868,14 +913,17 @@ prepare(FinPosting *posting)
 	keep_found(posting);
 }
 
-void
-fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
-					FinPostingMode mode)
+/*
+ * Fills hindering[FIN_EXPIRY_BATCH] with holds that are over and in the way,
+ * and returns how many; above zero, nothing was done.  NULL: never mind them.
+ */
+static int
+execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+		FinPostingMode mode, FinDueHold *hindering)
 {
 	FinPosting	posting = {0};
 	FinQueryScope scope;
 
-	Assert(n > 0 && n <= FIN_ORDERS_MAX);
 	posting.context = fin_context_hold();
 	posting.orders = orders;
 	posting.outcomes = outcomes;
@@ -889,9 +937,35 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 	{
 		restore_found(&posting);
 		settle_all(&posting);
+		if (hindering != NULL && posting.nhindering > 0)
+		{
+			memcpy(hindering, posting.hindering,
+				   sizeof(FinDueHold) * posting.nhindering);
+			fin_query_end(&scope);
+			return posting.nhindering;
+		}
+		hindering = NULL;
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
+	return 0;
+}
+
+void
+fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+					FinPostingMode mode)
+{
+	FinDueHold	hindering[FIN_EXPIRY_BATCH];
+	FinExpiry	results[FIN_EXPIRY_BATCH];
+	int			nhindering;
+
+	Assert(n > 0 && n <= FIN_ORDERS_MAX);
+	nhindering = execute(orders, n, outcomes, mode, hindering);
+	if (nhindering == 0)
+		return;
+	/* all this call waits for is locked by now, and stays so */
+	(void) fin_posting_expire(hindering, nhindering, results);
+	(void) execute(orders, n, outcomes, mode, NULL);
 }

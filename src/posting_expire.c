@@ -9,6 +9,9 @@
  * whatever locks, never waits for an account: he takes part in no deadlock and
  * is not held up by one busy account.  What he skips is done by the next who
  * comes.  Posting then locks the same accounts again, which does nothing.
+ *
+ * A slow worker is not the caller's trouble: orders that holds in the way would
+ * fail, or cut short, give those back first and are then settled anew.
  */
 #include "postgres.h"
 
@@ -111,4 +114,43 @@ fin_posting_expire(const FinDueHold *holds, int n, FinExpiry *results)
 			results[i] = FIN_EXPIRY_NOT_OPEN;
 	}
 	return nexpired;
+}
+
+/* ------------------------------------------------------------------------
+ * what is in the way of other orders
+ * ------------------------------------------------------------------------ */
+
+/* asked once for each side of an account */
+static bool
+is_hindering(FinPosting *posting, const FinAccount *account, bool debit)
+{
+	char	   *asked;
+	int			n;
+
+	if ((debit ? account->debits_pending : account->credits_pending) == 0)
+		return false;
+	if (posting->asked == NULL)
+	{
+		posting->asked = palloc0(2 * posting->naccounts);
+		posting->hindering = palloc(sizeof(FinDueHold) * FIN_EXPIRY_BATCH);
+	}
+	asked = &posting->asked[2 * (account - posting->accounts) + debit];
+	if (*asked == 0)
+	{
+		n = fin_store_due_holds_of(posting->context->tenant_id,
+								   account->account_id, debit, posting->now,
+								   FIN_EXPIRY_BATCH - posting->nhindering,
+								   posting->hindering + posting->nhindering);
+		posting->nhindering += n;
+		*asked = n > 0 ? 'y' : 'n';
+	}
+	return *asked == 'y';
+}
+
+bool
+fin_posting_is_hindered(FinPosting *posting, const FinMovement *movement)
+{
+	bool		debits = is_hindering(posting, movement->from, true);
+
+	return is_hindering(posting, movement->to, false) || debits;
 }

@@ -91,6 +91,50 @@ write_reversals(FinPosting *posting)
 	}
 }
 
+/* what counts from another time on than that of its recording */
+static bool
+has_value_date(const FinPosting *posting, int i)
+{
+	const FinTransferRow *row = &posting->outcomes[i].row;
+
+	return row->has_effective_at && is_new(posting, i) &&
+		strcmp(row->status, "completed") == 0;
+}
+
+static void
+fill_value(const FinTransferRow *row, int64 account_id, FinAmount change,
+		   FinValueRow *value)
+{
+	value->account_id = account_id;
+	value->transfer_id = row->id;
+	value->effective_at = row->effective_at;
+	value->scale = row->scale;
+	value->change = change;
+}
+
+static void
+write_values(FinPosting *posting)
+{
+	FinValueRow *values = NULL;
+	int			n = 0;
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinTransferRow *row = &posting->outcomes[i].row;
+
+		if (!has_value_date(posting, i))
+			continue;
+		if (values == NULL)
+			values = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(FinValueRow) * 2 *
+											(posting->norders - i));
+		fill_value(row, row->from_account_id, -row->amount, &values[n++]);
+		fill_value(row, row->to_account_id, row->amount, &values[n++]);
+	}
+	if (n > 0)
+		fin_store_write_values(posting->context->tenant_id, values, n);
+}
+
 static void
 fill_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id,
 		   FinAuditRecord *record)
@@ -207,6 +251,7 @@ fin_posting_write(FinPosting *posting)
 	write_decisions(posting);
 	write_journals(posting);
 	write_reversals(posting);
+	write_values(posting);
 	fin_context_resume(posting->context);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);

@@ -62,6 +62,20 @@ static const struct
 	{"default_table_access_method", "heap"},
 };
 
+/*
+ * and of one with a limit on rows in the order of an index: how long the
+ * history is that it stops in, no plan made beforehand knows
+ */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			in_order_settings[] =
+{
+	{"enable_bitmapscan", "off"},
+	{"enable_sort", "off"},
+};
+
 static HeapTuple
 finance_namespace(void)
 {
@@ -142,6 +156,11 @@ build_plan(FinQuery *query)
 	for (int i = 0; i < (int) lengthof(planning_settings); i++)
 		(void) set_config_option(planning_settings[i].name,
 								 planning_settings[i].value,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; query->in_order && i < (int) lengthof(in_order_settings); i++)
+		(void) set_config_option(in_order_settings[i].name,
+								 in_order_settings[i].value,
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 

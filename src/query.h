@@ -37,6 +37,8 @@ typedef struct FinQuery
 								 * STABLE functions */
 	bool		read_latest;	/* read with the newest snapshot, whatever the
 								 * isolation level: for loading caches */
+	bool		in_order;		/* has a limit, and an index in the order asked
+								 * for: never sort more than that */
 	bool		fires_triggers; /* written where somebody may have attached a
 								 * trigger: let its function set a search path */
 	SPIPlanPtr	plan;			/* kept; filled at first use */

@@ -187,4 +187,24 @@ extern void fin_store_write_decisions(int32 tenant_id,
 extern char *fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 									  MemoryContext memory);
 
+/* what a transfer with a stated value date does to one of its accounts */
+typedef struct FinValueRow
+{
+	int64		account_id;
+	int64		transfer_id;
+	TimestampTz effective_at;
+	int32		scale;
+	FinAmount	change;			/* of the balance */
+} FinValueRow;
+
+/* sorts the rows */
+extern void fin_store_write_values(int32 tenant_id, FinValueRow *rows, int n);
+
+/* one import of the tenant at a time, until the end of the transaction */
+extern void fin_store_lock_imports(int32 tenant_id);
+
+/* the highest id from 'low' to below 'high', committed or our own; 0: none */
+extern int64 fin_store_highest_transfer(int32 tenant_id, int64 low,
+										int64 high);
+
 #endif							/* FIN_STORE_H */

@@ -14,7 +14,7 @@ our %decimals = (EUR => 2, JPY => 0, BHD => 3);
 
 # types of transfers: which types of accounts they go from and to; undef: any
 our %transfer_types = (
-	(map { $_ => [ undef, undef ] } qw(transfer deposit adjustment)),
+	(map { $_ => [ undef, undef ] } qw(transfer deposit adjustment closing)),
 	fee => [ undef, 'income' ],
 	expense => [ 'expense', undef ]);
 
@@ -314,6 +314,12 @@ sub type_allows
 	  && ($to_type // $to->{type}) eq $to->{type};
 }
 
+sub is_being_closed
+{
+	my ($closing, $account) = @_;
+	return $closing && $closing == $account && $account->{status} ne 'closed';
+}
+
 # what a rule says of it: its name, or undef
 sub rejecting_rule
 {
@@ -407,7 +413,12 @@ sub judge
 	}
 	if ($action ne 'release')
 	{
-		return 'LG004' unless may_debit($from) && may_credit($to);
+		my $closing = $request->{closing};
+
+		return 'LG004'
+		  unless may_debit($from) || is_being_closed($closing, $from);
+		return 'LG004'
+		  unless may_credit($to) || is_being_closed($closing, $to);
 	}
 	return 'LG005'
 	  if ($request->{expected_from_version} // $from->{version}) != $from->{version}
@@ -689,16 +700,86 @@ sub set_status
 	return { scalar => $account->{version} };
 }
 
+# which of the limits are set: floor, ceiling or both
 sub set_limits
 {
-	my ($self, $code, $floor, $ceiling) = @_;
+	my ($self, $code, %limits) = @_;
 	my $account = $self->{accounts}{$code};
 
 	return failure('LG002') unless $account;
-	return failure('LG006') unless is_within_limits($account, $floor, $ceiling);
-	@{$account}{qw(floor ceiling)} = ($floor, $ceiling);
+	return failure('LG004') if $account->{status} eq 'closed';
+	%limits = (floor => $account->{floor}, ceiling => $account->{ceiling}, %limits);
+	return failure('LG006')
+	  unless is_within_limits($account, $limits{floor}, $limits{ceiling});
+	@{$account}{qw(floor ceiling)} = @limits{qw(floor ceiling)};
 	$account->{version}++;
 	return { scalar => $account->{version} };
+}
+
+# moves what is left, which limits of the account do not hinder
+sub empty_account
+{
+	my ($self, $account, $other) = @_;
+	my $balance = balance($account);
+	my %limits = map { $_ => $account->{$_} } qw(floor ceiling);
+	my ($from, $to) = $balance < 0 ? ($other, $account) : ($account, $other);
+	my $answer;
+
+	$limits{floor} = 0 if ($limits{floor} // 0) > 0;
+	$limits{ceiling} = 0 if ($limits{ceiling} // 0) < 0;
+	$self->change($account, %limits, version => $account->{version} + 1)
+	  if is_other($limits{floor}, $account->{floor})
+	  || is_other($limits{ceiling}, $account->{ceiling});
+	$answer = $self->ask(
+		{
+			action => 'transfer',
+			from_account => $from->{code},
+			to_account => $to->{code},
+			amount => money(abs $balance, $decimals{ $account->{currency} }),
+			type => 'closing',
+			strict => 1,
+			closing => $account
+		});
+	return $answer->{error};
+}
+
+sub close_account
+{
+	my ($self, $code, $to) = @_;
+	my $account = $self->{accounts}{$code};
+	my $other = defined $to ? $self->{accounts}{$to} : undef;
+	my $error;
+
+	return failure('LG008') if defined $to && $to eq $code;
+	return failure('LG002') if !$account || (defined $to && !$other);
+	return { scalar => $account->{version} } if $account->{status} eq 'closed';
+	return failure('55000') if $account->{held} != 0 || $account->{expected} != 0;
+	return failure('55000') if balance($account) != 0 && !$other;
+	$self->{undo} = [];
+	$error = $self->empty_account($account, $other) if balance($account) != 0;
+	$self->take_back if defined $error;
+	$self->{undo} = undef;
+	return failure($error) if defined $error;
+	$self->change($account, status => 'closed', version => $account->{version} + 1);
+	return { scalar => $account->{version} };
+}
+
+# gives back what is over, the earliest first; answers how many
+sub expire
+{
+	my ($self, $limit) = @_;
+	my $holds = $self->{holds};
+	my @over = sort { $holds->[$a]{ends} <=> $holds->[$b]{ends} || $a <=> $b }
+	  grep {
+		my $hold = $holds->[$_];
+		$hold->{status} eq 'open'
+		  && defined $hold->{ends}
+		  && $hold->{ends} <= $self->{now}
+	  } 0 .. $#$holds;
+
+	@over = @over[ 0 .. $limit - 1 ] if @over > $limit;
+	$self->ask({ action => 'release', hold => $holds->[$_] }) foreach @over;
+	return { scalar => scalar @over };
 }
 
 1;

@@ -110,6 +110,7 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- (accounts B: are twins, which are compared with the others alone)
 CREATE VIEW model.account AS
 SELECT code, status, version, round(credits_posted, minor_units) AS "in",
 	round(debits_posted, minor_units) AS "out", round(debits_pending, minor_units) AS held,
@@ -117,14 +118,14 @@ SELECT code, status, version, round(credits_posted, minor_units) AS "in",
 	round(max_balance, minor_units) AS ceiling, round(spent, minor_units) AS spent,
 	CASE WHEN spent_on <> '-infinity' THEN spent_on - '1970-01-01' END AS spent_day,
 	last_transfer_id
-FROM finance._account;
+FROM finance._account WHERE code NOT LIKE 'B:%';
 CREATE VIEW model.hold AS
 SELECT h.hold_id, f.code AS from_account, t.code AS to_account, h.status,
 	round(h.amount, f.minor_units) AS amount, round(h.captured, f.minor_units) AS captured,
 	round(h.released, f.minor_units) AS released, h.type, h.hold_group,
 	extract(epoch FROM h.expires_at)::bigint AS ends, h.held_on - '1970-01-01' AS day
 FROM finance._hold h JOIN finance._account f ON f.account_id = h.from_account_id
-	JOIN finance._account t ON t.account_id = h.to_account_id;
+	JOIN finance._account t ON t.account_id = h.to_account_id WHERE f.code NOT LIKE 'B:%';
 CREATE VIEW model.transfer AS
 SELECT x.id, f.code AS from_account, t.code AS to_account, x.from_version,
 	x.to_version, x.hold_id, x.journal_id, x.reverses_id, x.amount, x.from_balance, x.to_balance,
@@ -132,7 +133,7 @@ SELECT x.id, f.code AS from_account, t.code AS to_account, x.from_version,
 	nullif(x.released, 0) AS released, x.status, x.type, x.currency, x.reference, x.metadata,
 	extract(epoch FROM x.effective_at)::bigint AS effective_at
 FROM finance.transfer x JOIN finance._account f ON f.account_id = x.from_account_id
-	JOIN finance._account t ON t.account_id = x.to_account_id;
+	JOIN finance._account t ON t.account_id = x.to_account_id WHERE f.code NOT LIKE 'B:%';
 
 -- every row of every table of the extension, as it lies there
 CREATE FUNCTION model.fingerprint() RETURNS text LANGUAGE plpgsql AS $$
@@ -157,11 +158,22 @@ my %lists = (
 	B_RESULTS => join(', ', map { "b.$_" } @results),
 	P_FIELDS => join(', ', map { "p.$_" } @fields));
 $schema =~ s/(B_RESULTS|P_FIELDS)/$lists{$1}/g;
-$node->safe_psql('postgres', $schema);
 
 my $errors = $node->basedir . '/psql.err';
-my $session = open2(my $from_psql, my $to_psql, 'sh', '-c',
-	"exec psql -XqAt -v ON_ERROR_STOP=1 -d '" . $node->connstr('postgres') . "' 2>'$errors'");
+my ($from_psql, $to_psql);
+
+sub connect_to
+{
+	my ($database) = @_;
+
+	close $to_psql if $to_psql;
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, "CREATE EXTENSION finance; $schema");
+	open2($from_psql, $to_psql, 'sh', '-c',
+		"exec psql -XqAt -v ON_ERROR_STOP=1 -d '"
+		  . $node->connstr($database)
+		  . "' 2>'$errors'");
+}
 
 # what a script prints; only its last few thousand bytes may follow a statement
 # that prints much, for we do not read before all is written
@@ -299,7 +311,16 @@ sub op_line
 	my %request = %{ $op->{request} // {} };
 
 	$request{hold_id} =
-	  ref $request{hold} ? $request{hold}{transfer}{id} : $request{hold};
+	  !ref $request{hold} ? $request{hold}
+	  : $op->{twin_of} ? $request{hold}{twin_id}
+	  : $request{hold}{transfer}{id};
+	if ($op->{twin_of})
+	{
+		foreach my $field (qw(from_account to_account idempotency_key))
+		{
+			$request{$field} =~ s/^A:/B:/ if defined $request{$field};
+		}
+	}
 	$request{expires_in} .= ' seconds' if defined $request{expires_in};
 	$request{effective_at} = sql_time($request{effective_at})
 	  if ($request{effective_at} // '') =~ /^\d+$/;
@@ -361,6 +382,8 @@ sub bind_answer
 sub check_answer
 {
 	my ($op, $row) = @_;
+
+	return check_twin($op, $row) if $op->{twin_of};
 	my ($n, $error, $message, $detail, $scalar, @row) = @$row;
 	my %got;
 	my $answer = $op->{answer};
@@ -382,6 +405,7 @@ sub check_answer
 	}
 	my $expected = answer_line($answer);
 	push @{ $op->{told} }, $expected, $shown;
+	@{$op}{qw(got error message details)} = (\%got, $error, $message, $detail);
 	differs('an answer', describe($op), "expected: $expected", "got:      $shown",
 		$message // '', $detail // '', $wrong // '',
 		map { describe($_) . "\n    " . join("\n    ", @{ $_->{told} // [] }) }
@@ -391,6 +415,38 @@ sub check_answer
 			: $answer->{transfer} ? $answer->{transfer}{status}
 			: 'scalar') }++;
 	$seen{"$op->{kind} " . (defined $error ? 'failed' : 'done')}++;
+}
+
+# what a single call told of the one twin, against what the batch told of the other
+sub check_twin
+{
+	my ($op, $row) = @_;
+	my ($n, $error, $message, $detail, $scalar, @row) = @$row;
+	my $other = $op->{twin_of};
+	my (%got, $left, $right);
+
+	@got{@results} = @row;
+	$other->{answer}{transfer}{hold}{twin_id} = $got{hold_id}
+	  if ($got{status} // '') eq 'held' && $got{replayed} eq 'f';
+	foreach my $it ([ \$left, $error, $message, $detail, \%got ],
+		[ \$right, @{$other}{qw(error message details got)} ])
+	{
+		my ($line, $sqlstate, $message, $detail, $result) = @$it;
+
+		# batches name the accounts of failures as well
+		$$line = line(
+			$sqlstate,
+			$message,
+			defined $sqlstate ? $detail || undef : @{$result}{
+				grep { !/^(id|recorded_at|trace_id|hold_id)$/ } @results
+			});
+		$$line =~ s/B:/A:/g;
+		$$line =~ s/\d{15,}/ID/g;
+	}
+	differs('a single call instead of a batch',
+		describe($other), "in a batch: $right", "by itself:  $left")
+	  if $left ne $right;
+	$seen{ 'twin ' . (defined $error ? 'failed' : 'done') }++;
 }
 
 sub null_or
@@ -491,7 +547,13 @@ my @codes;           # of the accounts in use
 my @known_holds;     # whose ids are known; those that ended are weeded out
 my @recent_keys;
 my $key_count = 0;
+my $prefix = '';     # of all names: 'A:' of those that have a twin
 my $code_count = 0;
+
+sub new_key
+{
+	return "${prefix}key " . ++$key_count;
+}
 
 sub amount_text
 {
@@ -601,9 +663,9 @@ sub decorate
 	$request->{currency} = pick(qw(EUR JPY BHD)) if one_in(100);
 	$request->{type} = pick(qw(adjustment transfer deposit)) if one_in(8);
 	$request->{type} = pick(qw(fee expense bribe)) if one_in(100);
-	$request->{type} = 'fee' if $request->{to_account} eq 'fees' && !one_in(8);
+	$request->{type} = 'fee' if $request->{to_account} =~ /fees$/ && !one_in(8);
 	$request->{type} = 'expense'
-	  if $request->{from_account} eq 'costs' && !one_in(8);
+	  if $request->{from_account} =~ /costs$/ && !one_in(8);
 	$request->{expected_from_version} = random_version($from) if one_in(12);
 	$request->{expected_to_version} = random_version($to) if one_in(12);
 	if (one_in(12))
@@ -723,7 +785,7 @@ sub random_request
 	decorate($model, \%request);
 	if (one_in(4))
 	{
-		$request{idempotency_key} = 'key ' . ++$key_count;
+		$request{idempotency_key} = new_key();
 		push @recent_keys, $request{idempotency_key};
 		shift @recent_keys if @recent_keys > 60;
 	}
@@ -772,7 +834,7 @@ sub do_batch
 		if (@requests && one_in(15))
 		{
 			$request = { %{ pick(@requests) } };
-			$request->{idempotency_key} //= 'key ' . ++$key_count;
+			$request->{idempotency_key} //= new_key();
 		}
 		delete @{$request}{qw(linked strict)};
 		$request->{linked} = 't' if rand() < $links && ($i < $size || one_in(10));
@@ -991,9 +1053,13 @@ sub new_book
 		[ 'dinar1', 'BHD', 0, undef ],
 		[ 'dinar2', 'BHD', -5_000, undef ]);
 
+	@codes = @known_holds = @recent_keys = ();
+	$last_id = $last_seen_transfer = 0;
 	foreach (@plan)
 	{
-		open_account($model, @$_);
+		my ($code, @more) = @$_;
+
+		open_account($model, "$prefix$code", @more);
 	}
 	# what risk says no to
 	foreach (
@@ -1001,19 +1067,31 @@ sub new_book
 		[ 'child', 'transfer_limit', 2_500 ])
 	{
 		my ($code, $kind, $threshold) = @$_;
-		my $limit = money($threshold, 'EUR');
 
-		$model->{rules}{$code} =
-		  { kind => $kind, threshold => $threshold, name => "of $code" };
-		note_op(
-			'scalar',
-			{ scalar => '' },
-			call => "finance.add_rule('of $code', '$kind', $limit, account => '$code')");
+		add_rule($model, "$prefix$code", $kind, $threshold);
 	}
 	set_clock($model, $model->{now});
 	return $model;
 }
 
+sub add_rule
+{
+	my ($model, $code, $kind, $threshold) = @_;
+	my $limit = money($threshold, 'EUR');
+
+	$model->{rules}{$code} =
+	  { kind => $kind, threshold => $threshold, name => "of $code" };
+	note_op(
+		'scalar',
+		{ scalar => '' },
+		call => "finance.add_rule('of $code', '$kind', $limit, account => '$code')");
+}
+
+# ------------------------------------------------------------------------
+# all of it
+# ------------------------------------------------------------------------
+
+connect_to('model');
 my $model = new_book();
 my $done = 0;
 my $started = time();
@@ -1029,7 +1107,181 @@ while ($done < $steps)
 pass("$done operations as the model has them, seed $seed");
 note(sprintf '%d seconds', time() - $started);
 note("$_: $seen{$_}") foreach sort keys %seen;
-is_sound($node, 'after all of it');
+is_sound($node, 'after all of it', 'model');
+
+# each that there is came often enough to mean something
+cmp_ok($seen{$_} // 0, '>=', $steps / 10_000, "many of: $_")
+  foreach qw(completed held released expired rejected replayed
+  22003 22004 22008 22023 55000 LG001 LG002 LG003 LG004 LG005 LG006 LG007 LG008
+  LG012 LG013 LG014 LG015 LG016 LG017 LG101);
+
+# ------------------------------------------------------------------------
+# a batch is as its requests one at a time
+# ------------------------------------------------------------------------
+
+sub twin_ops
+{
+	my ($model) = @_;
+	my @requests = map {
+		my $request = { %{ random_request($model, 0) } };
+
+		delete @{$request}{qw(linked strict)};
+		$request;
+	} 1 .. between(1, 60);
+	my @answers = $model->ask_batch(\@requests, 0);
+	my @batch;
+
+	$batch_count++;
+	foreach my $i (0 .. $#requests)
+	{
+		note_op(
+			$i == 0 ? 'batch' : 'member', $answers[$i],
+			batch => $batch_count,
+			request => $requests[$i]);
+		push @batch, $ops[-1];
+	}
+	note_op($_->{request}{action}, undef, request => $_->{request}, twin_of => $_)
+	  foreach @batch;
+}
+
+connect_to('twins');
+$prefix = 'A:';
+$model = new_book();
+# the twins: all that was said of A: is said of B: too
+note_op($_->{kind}, $_->{answer}, call => $_->{call} =~ s/A:/B:/gr)
+  foreach grep { $_->{call} =~ /A:/ } @ops[ 0 .. $#ops ];
+send_round($model);
+$done = 0;
+while ($done < $steps / 10)
+{
+	weed_holds($model);
+	twin_ops($model) while @ops < $round_steps;
+	$done += @ops;
+	send_round($model);
+	set_clock($model, $model->{now} + 7200);
+	my $expired = $model->expire(10_000)->{scalar};
+	note_op(
+		'scalar',
+		{ scalar => 2 * $expired },
+		call => 'finance.expire_holds(10000)');
+	send_round($model);
+}
+pass("$done operations, in batches and one at a time, are the same, seed $seed");
+is_query(
+	$node, q(
+	SELECT substr(a.code, 3), a.version, b.version
+	FROM finance._account a FULL JOIN finance._account b ON 'B:' || substr(a.code, 3) = b.code
+	WHERE a.code LIKE 'A:%' AND
+		(a.status, a.version, a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending, a.spent, a.spent_on)
+		IS DISTINCT FROM
+		(b.status, b.version, b.debits_posted, b.credits_posted, b.debits_pending, b.credits_pending, b.spent, b.spent_on)
+), '', 'and so are the accounts afterwards', 'twins');
+is_sound($node, 'twins', 'twins');
+
+# ------------------------------------------------------------------------
+# what is refused leaves nothing
+# ------------------------------------------------------------------------
+
+connect_to('refused');
+$node->safe_psql(
+	'refused', q(
+SELECT finance.create_account('bank', 'EUR', min_available => NULL),
+	finance.create_account('poor', 'EUR'),
+	finance.create_account('full', 'EUR', max_balance => 10),
+	finance.create_account('cold', 'EUR'),
+	finance.create_account('yen', 'JPY'),
+	finance.create_account('owing', 'EUR', min_available => -50);
+SELECT finance.add_rule('much', 'transfer_limit', 1000);
+SELECT finance.transfer('bank', 'poor', 5), finance.transfer('bank', 'full', 8),
+	finance.transfer('bank', 'cold', 3), finance.transfer('bank', 'poor', 1, idempotency_key => 'known');
+SELECT finance.set_account_status('cold', 'frozen');
+SELECT hold_id AS open FROM finance.hold('poor', 'bank', 2, idempotency_key => 'held');
+SELECT hold_id FROM finance.hold('bank', 'poor', 1, hold_group => 'gone');
+SELECT finance.release(hold_id) FROM finance.hold WHERE hold_group = 'gone';
+CREATE FUNCTION model.refused(call text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'SELECT ' || call;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+CREATE FUNCTION model.fails(requests finance.transfer_request[], atomic boolean DEFAULT false)
+	RETURNS text LANGUAGE sql
+	AS 'SELECT string_agg(coalesce(error, status), $s$ $s$ ORDER BY position) FROM finance.transfer_batch($1, $2)';
+));
+my $open = '(SELECT hold_id FROM finance.hold WHERE status = $s$open$s$)';
+my $released = '(SELECT hold_id FROM finance.hold WHERE status = $s$released$s$)';
+foreach (
+	[ LG001 => "finance.transfer('poor', 'bank', 5)" ],
+	[ LG001 => "finance.hold('poor', 'bank', 5)" ],
+	[ LG002 => "finance.transfer('poor', 'nobody', 1)" ],
+	[ LG003 => "finance.transfer('poor', 'yen', 1)" ],
+	[ LG003 => "finance.transfer('poor', 'bank', 1, 'JPY')" ],
+	[ LG004 => "finance.transfer('bank', 'cold', 1)" ],
+	[ LG004 => "finance.hold('cold', 'bank', 1)" ],
+	[ LG005 => "finance.transfer('poor', 'bank', 1, expected_from_version => 99)" ],
+	[ LG006 => "finance.transfer('bank', 'full', 3)" ],
+	[ LG006 => "finance.hold('bank', 'full', 3)" ],
+	[ LG007 => "finance.transfer('bank', 'poor', 2, idempotency_key => 'known')" ],
+	[ LG007 => "finance.hold('poor', 'bank', 2, hold_group => 'x', idempotency_key => 'held')" ],
+	[ LG008 => "finance.transfer('poor', 'poor', 1)" ],
+	[ LG012 => 'finance.capture(1)' ],
+	[ LG013 => "finance.capture($released)" ],
+	[ LG013 => "finance.release($released)" ],
+	[ LG016 => "finance.capture($open, 3)" ],
+	[ LG016 => "finance.release($open, 2.01)" ],
+	[ LG017 => "finance.transfer('bank', 'poor', 1, type => 'bribe')" ],
+	[ LG101 => "finance.transfer('bank', 'poor', 2000, strict => true)" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 'NaN')" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 0.001)" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 1e36)" ],
+	[ '22004' => "finance.transfer('bank', 'poor', NULL)" ],
+	[ '22008' => "finance.transfer('bank', 'poor', 1, effective_at => 'infinity')" ],
+	[ '22023' => "finance.transfer('bank', 'poor', 0)" ],
+	[ '22023' => "finance.hold('bank', 'poor', 1, expires_in => '-1 day')" ],
+	[ LG006 => "finance.set_account_limits('poor', 5, NULL)" ],
+	[ LG006 => "finance.set_max_balance('full', 7)" ],
+	[ '55000' => "finance.set_account_status('full', 'closed')" ],
+	[ '55000' => "finance.close_account('poor', 'bank')" ],
+	[ LG003 => "finance.close_account('full', 'yen')" ],
+	[ LG009 => "finance.create_account('new', 'XXQ')" ],
+	[ '42710' => "finance.create_account('poor', 'EUR')" ],
+	# an answer given again changes nothing either
+	[ done => "finance.transfer('bank', 'poor', 1, idempotency_key => 'known')" ],
+	[ done => "finance.hold('poor', 'bank', 2, idempotency_key => 'held')" ],
+	[ done => "finance.set_account_status('cold', 'frozen')" ],
+	[ done => 'finance.expire_holds()' ])
+{
+	my ($sqlstate, $call) = @$_;
+	my ($before, $state, $after) = map { $node->safe_psql('refused', $_) } (
+		'SELECT model.fingerprint()',
+		'SELECT model.refused($call$' . $call . '$call$)',
+		'SELECT model.fingerprint()');
+
+	is($state, $sqlstate, "$sqlstate of $call");
+	is($after, $before, '... leaves every row as it lies');
+}
+foreach (
+	[ 'LG001 LG002 LG008' => "ARRAY[finance.request('poor', 'bank', 50), finance.request('poor', 'nobody', 1), finance.request('bank', 'bank', 1)]" ],
+	[ 'LG014 LG014 LG001 LG014' => "ARRAY[finance.request('bank', 'poor', 7, idempotency_key => 'a', linked => true), finance.request('bank', 'poor', 7, idempotency_key => 'a', linked => true), finance.request('poor', 'bank', 50, linked => true), finance.request('bank', 'full', 1)]" ],
+	[ 'LG014 LG014 LG006' => "ARRAY[finance.request('bank', 'poor', 7, action => 'hold'), finance.request(action => 'capture', hold_id => (SELECT hold_id FROM finance.hold WHERE status = 'open')), finance.request('bank', 'full', 5)], true" ],
+	[ 'LG014 LG015' => "ARRAY[finance.request('bank', 'poor', 7, idempotency_key => 'b', linked => true), finance.request('bank', 'poor', 1, idempotency_key => 'c', linked => true)]" ],
+	[ 'completed LG014 LG001' => "ARRAY[finance.request('bank', 'poor', 1, idempotency_key => 'known', linked => true), finance.request('bank', 'poor', 1, linked => true), finance.request('poor', 'bank', 50)]" ])
+{
+	my ($errors, $requests) = @$_;
+	my ($before, $states, $after) = map { $node->safe_psql('refused', $_) } (
+		'SELECT model.fingerprint()',
+		"SELECT model.fails($requests)",
+		'SELECT model.fingerprint()');
+
+	is($states, $errors, "a batch of $errors");
+	is($after, $before, '... leaves every row as it lies');
+}
+my $before = $node->safe_psql('refused', 'SELECT model.fingerprint()');
+$node->safe_psql('refused', "SELECT finance.transfer('bank', 'poor', 1)");
+isnt($node->safe_psql('refused', 'SELECT model.fingerprint()'),
+	$before, 'and a transfer that is made would have shown');
+is_sound($node, 'refused', 'refused');
 
 close $to_psql;
 $node->stop;

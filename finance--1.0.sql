@@ -1611,6 +1611,166 @@ COMMENT ON FUNCTION finance.import_transfers(finance.transfer_request[]) IS
 'posts up to 10,000 transfers of the past, in the order of their recorded_at, all or none, before normal traffic starts on their accounts';
 
 -- ========================================================================
+-- JOURNAL SECTION (journal.c, exchange.c, split.c, distribute.c, reversal.c,
+-- group.c)
+-- ========================================================================
+
+CREATE TYPE finance.journal_leg AS (
+	account			text,
+	side			text,
+	amount			numeric,
+	expected_version bigint
+);
+COMMENT ON TYPE finance.journal_leg IS
+'one debit (takes from the account) or credit (gives to it) of a journal; expected_version: the account''s version before the journal, or null';
+
+CREATE FUNCTION finance.leg(account text, side text, amount numeric,
+	expected_version bigint DEFAULT NULL) RETURNS finance.journal_leg
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS 'SELECT ROW($1, $2, $3, $4)::finance.journal_leg';
+COMMENT ON FUNCTION finance.leg(text, text, numeric, bigint) IS
+'one leg of a journal: account, side debit or credit, amount';
+
+CREATE FUNCTION finance.journal(legs finance.journal_leg[],
+	idempotency_key text DEFAULT NULL, type text DEFAULT 'journal',
+	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_journal';
+COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean) IS
+'posts 2 to 1,000 debits and credits, equal in each currency, as one; returns the transfers they become, or the one that risk rejected';
+
+CREATE FUNCTION finance.split_amount(amount numeric, weights numeric[],
+	decimals integer) RETURNS numeric[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_split_amount';
+COMMENT ON FUNCTION finance.split_amount(numeric, numeric[], integer) IS
+'divides an amount by weights into parts of so many decimals that add up to it: largest remainder, of equal ones the earlier';
+
+CREATE FUNCTION finance.distribute(from_account text, to_accounts text[],
+	weights numeric[], amount numeric, idempotency_key text DEFAULT NULL,
+	type text DEFAULT 'transfer', effective_at timestamptz DEFAULT NULL,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_distribute';
+COMMENT ON FUNCTION finance.distribute(text, text[], numeric[], numeric, text, text, timestamptz, text, jsonb, boolean) IS
+'moves exactly an amount from one account to up to 1,000 others by weights, as a journal; see split_amount()';
+
+-- ------------------------------------------------------------------------
+-- exchange: amount * rate is exact; it is the bought amount and a difference,
+-- and no fraction of that is lost where there is a rounding account
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.exchange (
+	tenant_id		integer NOT NULL,
+	journal_id		bigint NOT NULL,
+	from_account_id	bigint NOT NULL,
+	to_account_id	bigint NOT NULL,
+	liquidity_from_id bigint NOT NULL,
+	liquidity_to_id	bigint NOT NULL,
+	rounding_account_id bigint,
+	amount			finance.amount NOT NULL,
+	rate			numeric NOT NULL,
+	exact			numeric NOT NULL,
+	bought			finance.amount NOT NULL,
+	difference		numeric NOT NULL,
+	carried			numeric,
+	rounding		text NOT NULL,
+	CONSTRAINT exchange_pkey PRIMARY KEY (tenant_id, journal_id),
+	CONSTRAINT exchange_rounding CHECK (rounding IN ('half_even', 'half_up', 'down', 'up')),
+	CONSTRAINT exchange_rate CHECK (rate > 0 AND rate < 'Infinity'),
+	CONSTRAINT exchange_exact CHECK (exact = amount * rate),
+	CONSTRAINT exchange_difference CHECK (difference = exact - bought),
+	CONSTRAINT exchange_carried CHECK ((carried IS NULL) = (rounding_account_id IS NULL))
+);
+CREATE INDEX exchange_rounding_account
+	ON finance.exchange (tenant_id, rounding_account_id)
+	WHERE rounding_account_id IS NOT NULL;
+COMMENT ON TABLE finance.exchange IS
+'exchanges: the rate, what was bought, and the difference that rounding made; its journal has the transfers';
+COMMENT ON COLUMN finance.exchange.rate IS
+'units of the bought currency for one of the sold';
+COMMENT ON COLUMN finance.exchange.exact IS 'amount * rate, not rounded';
+COMMENT ON COLUMN finance.exchange.bought IS
+'exact, rounded to the decimals of the bought currency';
+COMMENT ON COLUMN finance.exchange.difference IS
+'exact - bought: what liquidity_to kept by rounding, or if negative gave';
+COMMENT ON COLUMN finance.exchange.rounding_account_id IS
+'gets the differences; null: they stay with liquidity_to';
+COMMENT ON COLUMN finance.exchange.carried IS
+'moved from liquidity_to to the rounding account in this journal, or if negative back: whole units of differences summed up so far';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.exchange
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.exchange ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance.exchange_residue (
+	tenant_id		integer NOT NULL,
+	account_id		bigint NOT NULL,
+	residue			numeric NOT NULL,
+	CONSTRAINT exchange_residue_pkey PRIMARY KEY (tenant_id, account_id),
+	CONSTRAINT exchange_residue_small CHECK (residue > -1 AND residue < 1)
+) WITH (fillfactor = 80);
+COMMENT ON TABLE finance.exchange_residue IS
+'differences of exchanges with a rounding account that are not moved there yet: less than its currency''s smallest unit';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.exchange_residue
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.exchange_residue ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.exchange(from_account text, to_account text,
+	amount numeric, rate numeric, liquidity_from text, liquidity_to text,
+	rounding text DEFAULT 'half_even', rounding_account text DEFAULT NULL,
+	idempotency_key text DEFAULT NULL, effective_at timestamptz DEFAULT NULL,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	strict boolean DEFAULT false)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_exchange';
+COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean) IS
+'sells an amount for amount * rate of another currency, rounded half_even, half_up, down or up, through two liquidity accounts; rounding_account gets the differences, exactly, as they make whole units';
+
+-- ------------------------------------------------------------------------
+-- reversals, groups of holds
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.reverse_transfer(id bigint, amount numeric DEFAULT NULL,
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	RETURNS finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reverse_transfer';
+COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text) IS
+'gives back what a completed transfer moved, all that is left or a part, never more in sum';
+CREATE FUNCTION finance.reverse_journal(journal_id bigint,
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reverse_journal';
+COMMENT ON FUNCTION finance.reverse_journal(bigint, text, text) IS
+'gives back all that a journal moved, as a journal of its own';
+CREATE FUNCTION finance.reversals(id bigint)
+	RETURNS TABLE (reversal_id bigint, amount numeric, recorded_at timestamptz)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_reversals';
+COMMENT ON FUNCTION finance.reversals(bigint) IS
+'the transfers that gave back what this one moved, and how much each';
+
+CREATE FUNCTION finance.capture_group(hold_group text,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_capture_group';
+COMMENT ON FUNCTION finance.capture_group(text, text, jsonb) IS
+'captures what remains of all open holds of a group, or of none';
+CREATE FUNCTION finance.release_group(hold_group text,
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS SETOF finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_release_group';
+COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
+'gives back what remains of all open holds of a group; those whose time is over expire';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -1849,6 +2009,40 @@ FULL JOIN (SELECT t.tenant_id, t.journal_id, array_agg(t.id ORDER BY t.id) AS id
 	ON t.tenant_id = j.tenant_id AND t.journal_id = j.journal_id
 WHERE j.transfer_ids IS DISTINCT FROM t.ids
 UNION ALL
+SELECT 'I2 exchange has its transfers', x.tenant_id, 'exchange ' || x.journal_id,
+	concat_ws(', ', x.amount, x.bought, nullif(abs(x.carried), 0)),
+	coalesce(t.amounts, 'none')
+FROM finance.exchange x
+LEFT JOIN (SELECT t.tenant_id, t.journal_id,
+		array_agg(t.amount::numeric ORDER BY t.id) AS moved,
+		array_agg(t.from_account_id ORDER BY t.id) AS payers,
+		array_agg(t.to_account_id ORDER BY t.id) AS payees,
+		string_agg(t.amount::text, ', ' ORDER BY t.id) AS amounts
+	FROM finance.transfer t
+	WHERE t.journal_id IS NOT NULL AND t.status = 'completed' GROUP BY 1, 2) t
+	ON t.tenant_id = x.tenant_id AND t.journal_id = x.journal_id
+WHERE t.moved IS DISTINCT FROM array_remove(ARRAY[x.amount::numeric, x.bought::numeric,
+		nullif(abs(x.carried), 0)], NULL)
+	OR t.payers IS DISTINCT FROM array_remove(ARRAY[x.from_account_id, x.liquidity_to_id,
+		CASE sign(x.carried) WHEN 1 THEN x.liquidity_to_id WHEN -1 THEN x.rounding_account_id END], NULL)
+	OR t.payees IS DISTINCT FROM array_remove(ARRAY[x.liquidity_from_id, x.to_account_id,
+		CASE sign(x.carried) WHEN 1 THEN x.rounding_account_id WHEN -1 THEN x.liquidity_to_id END], NULL)
+UNION ALL
+-- differences are carried to their rounding account but for less than a unit
+SELECT 'I2 differences carried', a.tenant_id, 'account ' || a.code,
+	'carried ' || coalesce(d.carried, 0) || ' and less than a unit of '
+		|| coalesce(d.difference, 0),
+	'residue ' || coalesce(r.residue, 0)
+FROM finance._account a
+LEFT JOIN (SELECT x.tenant_id, x.rounding_account_id AS account_id,
+		sum(x.difference) AS difference, sum(x.carried) AS carried
+	FROM finance.exchange x WHERE x.rounding_account_id IS NOT NULL GROUP BY 1, 2) d
+	ON d.tenant_id = a.tenant_id AND d.account_id = a.account_id
+LEFT JOIN finance.exchange_residue r
+	ON r.tenant_id = a.tenant_id AND r.account_id = a.account_id
+WHERE coalesce(d.difference, 0) <> coalesce(d.carried, 0) + coalesce(r.residue, 0)
+	OR trunc(r.residue, a.minor_units) <> 0
+UNION ALL
 SELECT 'I5 available above the floor', a.tenant_id, 'account ' || a.code,
 	'at least ' || a.min_available,
 	(a.credits_posted - a.debits_posted - a.debits_pending)::text
@@ -1926,6 +2120,10 @@ ALTER TABLE finance.value_transfer ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.value_transfer USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.value_day ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.value_day USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.exchange ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.exchange USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.exchange_residue ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.exchange_residue USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
@@ -1956,6 +2154,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.journal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.reversal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

@@ -55,6 +55,7 @@ SELECT operation, status, currency, request FROM finance.audit_record
 WHERE tenant_id = :tenant AND operation = 'create_account' ORDER BY id;
 
 -- the longest there may be, in bytes
+SELECT finance.create_account_type(repeat('t', 63), 'credit');
 SELECT finance.create_account(repeat(U&'\00E9', 64), 'EUR', repeat('t', 63)) > 0 AS has_id;
 
 SELECT what, pg_temp.attempt('SELECT finance.create_account(' || arguments || ')')

@@ -24,16 +24,18 @@
 
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
-	"_is_tenant_visible", "balance", "balance_at", "statement", "id_time",
-	"id_floor", "topic_matches", "rollup", "trial_balance", "balance_sheet",
-	NULL
+	"_is_tenant_visible", "_now", "balance", "balance_at", "statement",
+	"id_time", "id_floor", "topic_matches", "rollup", "trial_balance",
+	"balance_sheet", "reversals", "split_amount", NULL
 };
 
 static const char *const app_functions[] = {
 	"transfer", "transfer_batch", "request", "hold", "capture", "release",
-	"expire_holds", "create_account", "lock_accounts", "set_context",
-	"publish", "send", "send_batch", "read", "pop", "delete", "archive",
-	"set_vt", "test_routing", "list_queues", "metrics", NULL
+	"capture_group", "release_group", "expire_holds", "journal", "leg",
+	"exchange", "distribute", "reverse_transfer", "reverse_journal",
+	"create_account", "lock_accounts", "set_context", "publish", "send",
+	"send_batch", "read", "pop", "delete", "archive", "set_vt",
+	"test_routing", "list_queues", "metrics", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -51,9 +53,11 @@ static const char *const auditor_functions[] = {
 	"audit_trace", "check_integrity", NULL
 };
 
-#define APP_RELATIONS "finance.account, finance._account, finance.entry," \
+#define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
+	" finance._hold, finance.entry," \
 	" finance.transfer, finance.currency, finance.risk_decision," \
-	" finance.account_type, finance.transfer_type"
+	" finance.account_type, finance.transfer_type, finance.journal," \
+	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \

@@ -50,6 +50,13 @@
 #define FIN_HAS_TRANSACTION_TIMEOUT
 #endif
 
+/* a function that does not return; 18 has it in front of the declaration */
+#if PG_VERSION_NUM >= 180000
+#define FIN_NORETURN pg_noreturn
+#else
+#define FIN_NORETURN __attribute__((noreturn))
+#endif
+
 /* datconnlimit of a database whose DROP was cut off; minor releases added it */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "compat.h"
+
 typedef struct FinFault
 {
 	int			sqlstate;
@@ -29,6 +31,6 @@ extern FinFault *fin_fault_hint(FinFault *fault, const char *hint);
 /* a copy in the current context */
 extern FinFault *fin_fault_copy(const FinFault *fault);
 
-extern void fin_fault_raise(const FinFault *fault) pg_attribute_noreturn();
+FIN_NORETURN extern void fin_fault_raise(const FinFault *fault);
 
 #endif							/* FIN_FAULT_H */

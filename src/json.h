@@ -17,7 +17,7 @@ extern void fin_json_text(StringInfo json, const char *key, const char *text);
 extern void fin_json_int64(StringInfo json, const char *key, int64 number);
 extern void fin_json_jsonb(StringInfo json, const char *key, Jsonb *value);
 
-/* a member that is an object, as fin_json_end() gave it; NULL adds nothing */
+/* a member that is an object or array, as JSON text; NULL adds nothing */
 extern void fin_json_object(StringInfo json, const char *key,
 							const char *object);
 extern char *fin_json_end(StringInfo json);

@@ -305,7 +305,7 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 		!order->has_recorded_at)
 		return NULL;
 	initStringInfo(&json);
-	/* a key of a transfer has none: what differs is then the mode */
+	/* a transfer is one with its mode or without: so that the mode differs */
 	if (order->action != FIN_TRANSFER)
 		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)

@@ -455,6 +455,7 @@ sub null_or
 }
 
 my $last_seen_transfer = 0;
+my @known_transfers;    # some of the last, which may be reversed
 
 sub check_lines
 {
@@ -498,6 +499,8 @@ sub check_state
 		$parts[0]);
 	check_lines('a transfer', [ map { transfer_line($_) } @transfers ], $parts[1]);
 	$last_seen_transfer = $transfers[-1]{id} if @transfers;
+	push @known_transfers, @transfers;
+	splice @known_transfers, 0, @known_transfers - 100 if @known_transfers > 100;
 	@{ $model->{transfers} } = ();
 	my $holds = join("\n", map { hold_line($_) } @{ $model->{holds} });
 	return if !@{ $model->{holds} } || md5_hex($holds) eq $parts[2][0];
@@ -720,6 +723,8 @@ sub repeat
 	my ($model) = @_;
 	my $key = pick(@recent_keys);
 	my $first = $model->{keys}{$key} or return;
+	# the key of a journal, say: not with these arguments
+	return if $first->{request}{content};
 	my %request = %{ $first->{request} };
 	my $of_hold = $request{action} =~ /^(capture|release)$/;
 
@@ -1015,6 +1020,238 @@ sub weed_holds
 	@known_holds = (@open, @ended);
 }
 
+# ------------------------------------------------------------------------
+# requests that become several transfers
+# ------------------------------------------------------------------------
+
+my @recent_joints;    # how to ask, and the call: to do so again
+
+# attempt: asks the model; its first answer is that of the call's first row
+sub do_joint
+{
+	my ($attempt, $call) = @_;
+	my @answers = $attempt->();
+
+	note_op($_ == 0 ? 'row' : 'member', $answers[$_], call => $call)
+	  foreach 0 .. $#answers;
+	push @recent_joints, [ $attempt, $call ];
+	shift @recent_joints if @recent_joints > 20;
+}
+
+# its key and its other arguments, as the call writes them
+sub joint_request
+{
+	my ($action, @content) = @_;
+	my %request = (action => $action);
+
+	$request{reference} = 'ref ' . between(1, 3) if one_in(4);
+	$request{idempotency_key} =
+	  one_in(6) && @recent_keys ? pick(@recent_keys) : new_key()
+	  if one_in(3);
+	$request{strict} = 1 if one_in(4);
+	$request{content} = [ @content, reference => $request{reference} ];
+	return (
+		\%request,
+		', idempotency_key => '
+		  . quoted($request{idempotency_key})
+		  . ', reference => '
+		  . quoted($request{reference})
+		  . ', strict => '
+		  . ($request{strict} ? 'true' : 'false'));
+}
+
+sub of_currency
+{
+	my ($model, $currency) = @_;
+	my $accounts = $model->{accounts};
+
+	return pick(grep { $accounts->{$_}{currency} eq $currency } @codes);
+}
+
+sub do_journal
+{
+	my ($model) = @_;
+	my $accounts = $model->{accounts};
+	my (@legs, %side);
+
+	foreach my $currency (one_in(3) ? qw(EUR JPY) : pick(qw(EUR EUR BHD)))
+	{
+		my %sums = (debit => 0, credit => 0);
+
+		foreach my $side (qw(debit credit))
+		{
+			foreach (1 .. between(1, 4))
+			{
+				my $code = one_in(2)
+				  && $side eq 'debit' ? "bank$currency" : of_currency($model, $currency);
+
+				next if ($side{$code} // $side) ne $side && !one_in(20);
+				$side{$code} = $side;
+				push @legs, { code => $code, side => $side, units => between(1, 900) };
+				$sums{$side} += $legs[-1]{units};
+			}
+		}
+		# the banks make it even
+		my $difference = $sums{credit} - $sums{debit};
+		my $side = $difference > 0 ? 'debit' : 'credit';
+
+		push @legs, { code => "bank$currency", side => $side, units => abs $difference }
+		  if $difference != 0
+		  && !one_in(15)
+		  && ($side{"bank$currency"} // $side) eq $side;
+	}
+	return unless @legs > 1;
+	$legs[ int(rand(@legs)) ]{code} = 'nobody' if one_in(40);
+	foreach my $leg (grep { one_in(12) } @legs)
+	{
+		$leg->{version} = random_version($accounts->{ $leg->{code} });
+		$_->{version} = $leg->{version}
+		  foreach grep { $_->{code} eq $leg->{code} && defined $_->{version} } @legs;
+	}
+	my $list = join(
+		', ',
+		map {
+			my $currency = ($accounts->{ $_->{code} } // { currency => 'EUR' })->{currency};
+			"finance.leg('$_->{code}', '$_->{side}', "
+			  . money($_->{units}, $currency) . ', '
+			  . ($_->{version} // 'NULL') . ')'
+		} @legs);
+	my ($request, $rest) = joint_request('journal', legs => $list);
+	$request->{type} = 'journal';
+	do_joint(sub { return $model->journal($request, @legs) },
+		"finance.journal(ARRAY[$list]$rest)");
+}
+
+sub do_distribute
+{
+	my ($model) = @_;
+	my $from = one_in(2) ? 'bankEUR' : pick(@codes);
+	my $currency = $model->{accounts}{$from}{currency};
+	my %to = map { of_currency($model, $currency) => 1 } 1 .. between(1, 6);
+	my $units = between(1, one_in(2) ? 10 : 5000);
+
+	delete $to{$from} unless one_in(30);
+	my @to = sort keys %to or return;
+	push @to, 'nobody' if one_in(40);
+	push @to, $to[0] if one_in(40);
+	push @to, pick(@codes) if one_in(20);
+	my @weights = map { between(0, 9) } @to;
+	$weights[0] = 1;
+	my $codes = join(', ', map { quoted($_) } @to);
+	my $weights = join(', ', @weights);
+	my ($request, $rest) = joint_request(
+		'distribute',
+		from_account => $from,
+		to_accounts => $codes,
+		weights => $weights,
+		amount => $units);
+	$request->{type} = 'transfer';
+	do_joint(
+		sub { return $model->distribute($request, $from, $units, \@to, \@weights) },
+		"finance.distribute('$from', ARRAY[$codes], ARRAY[$weights]::numeric[], "
+		  . money($units, $currency)
+		  . $rest . ')');
+}
+
+sub do_exchange
+{
+	my ($model) = @_;
+	my ($sold, $bought) = pick([qw(EUR BHD)], [qw(EUR JPY)], [qw(BHD EUR)], [qw(JPY EUR)])->@*;
+	my @parties = (
+		of_currency($model, $sold), of_currency($model, $bought),
+		"bank$sold", "bank$bought");
+	my $units = between(1, 10**between(1, 5));
+	my $rate = between(1, 30_000);
+	my $rounding = pick(qw(half_even half_even half_up down up));
+
+	$parties[ int(rand(4)) ] = pick(@codes) if one_in(20);
+	$parties[4] = one_in(20) ? pick(@codes) : of_currency($model, $bought)
+	  if one_in(2);
+	my ($request, $rest) = joint_request(
+		'exchange',
+		from_account => $parties[0],
+		to_account => $parties[1],
+		amount => $units,
+		rate => $rate,
+		liquidity_from => $parties[2],
+		liquidity_to => $parties[3],
+		rounding => $rounding,
+		rounding_account => $parties[4]);
+	$request->{type} = 'exchange';
+	do_joint(
+		sub { return $model->exchange($request, $units, $rate, $rounding, @parties) },
+		"finance.exchange('$parties[0]', '$parties[1]', "
+		  . money($units, $model->{accounts}{ $parties[0] }{currency}) . ', '
+		  . FinanceModel::money($rate, 4)
+		  . ", '$parties[2]', '$parties[3]', '$rounding', "
+		  . quoted($parties[4])
+		  . $rest . ')');
+}
+
+sub do_reverse
+{
+	my ($model) = @_;
+	my $original = one_in(30) ? 5 : pick(@known_transfers) or return;
+	my $id = ref $original ? $original->{id} : $original;
+	my ($amount, $reason);
+
+	$amount = amount_text(between(1, $original->{amount}), $original->{currency})
+	  if ref $original && one_in(2);
+	my ($request, $rest) =
+	  joint_request('reverse', transfer_id => $id, amount => $amount);
+	delete $request->{strict};
+	$reason = delete $request->{reference};
+	$request->{content}[-2] = 'reason';
+	$rest =~ s/, strict.*//;
+	$rest =~ s/reference/reason/;
+	do_joint(
+		sub {
+			return $model->reverse_transfer($request, $original, $amount, $reason);
+		},
+		"finance.reverse_transfer($id, " . ($amount // 'NULL') . $rest . ')');
+}
+
+sub do_reverse_journal
+{
+	my ($model) = @_;
+	my ($transfer) = grep { $_->{members} } reverse @known_transfers;
+	my $head = one_in(20) ? 5 : $transfer or return;
+	my $id = ref $head ? $head->{id} : $head;
+	my ($request, $rest) = joint_request('reverse_journal', journal_id => $id);
+	my $reason = delete $request->{reference};
+
+	delete $request->{strict};
+	$request->{content}[-2] = 'reason';
+	$rest =~ s/, strict.*//;
+	$rest =~ s/reference/reason/;
+	do_joint(sub { return $model->reverse_journal($request, $head, $reason) },
+		"finance.reverse_journal($id$rest)");
+}
+
+sub do_group
+{
+	my ($model) = @_;
+	my $group = 'group ' . between(1, one_in(30) ? 6 : 5);
+	my $action = pick(qw(capture capture release));
+
+	do_joint(sub { return $model->settle_group($action, $group, 'all') },
+		"finance.${action}_group('$group', 'all')");
+}
+
+sub random_joint
+{
+	my ($model) = @_;
+	my $dice = rand(100);
+
+	if (@recent_joints && $dice < 15) { do_joint(@{ pick(@recent_joints) }); }
+	elsif ($dice < 40) { do_journal($model); }
+	elsif ($dice < 55) { do_distribute($model); }
+	elsif ($dice < 70) { do_exchange($model); }
+	elsif ($dice < 85) { do_reverse($model); }
+	elsif ($dice < 93) { do_reverse_journal($model); }
+	else { do_group($model); }
+}
+
 sub random_op
 {
 	my ($model) = @_;
@@ -1026,6 +1263,7 @@ sub random_op
 	elsif ($dice < 5) { do_status($model); }
 	elsif ($dice < 7) { do_limits($model); }
 	elsif ($dice < 12) { do_batch($model); }
+	elsif ($dice < 24) { random_joint($model); }
 	else { do_single($model); }
 }
 

@@ -287,8 +287,9 @@ ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
 
 -- ------------------------------------------------------------------------
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
--- account_id) and (tenant_id, code) are indexed and neither ever changes, so
--- every update stays on its page (HOT).  No foreign keys: their triggers would
+-- account_id), (tenant_id, code) and, where there is one, the parent are
+-- indexed, and no transfer changes those, so every update stays on its page
+-- (HOT).  No foreign keys: their triggers would
 -- look at each update; tenants and currencies are never deleted, and
 -- check_integrity() looks.
 -- ------------------------------------------------------------------------
@@ -317,6 +318,8 @@ CREATE TABLE finance._account (
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
 	CONSTRAINT account_code_key UNIQUE (tenant_id, code)
 ) WITH (fillfactor = 50);
+CREATE INDEX account_parent ON finance._account (tenant_id, parent_id)
+	WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
@@ -353,7 +356,7 @@ SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
 	a.credits_posted - a.debits_posted - a.debits_pending AS available,
 	a.min_available, a.max_balance,
 	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
-	a.version, a.created_at, a.metadata
+	a.version, a.created_at, a.parent_id, a.metadata
 FROM finance._account a;
 COMMENT ON VIEW finance.account IS
 'accounts with their balance (credits posted - debits posted), what is held, and what is available';
@@ -369,7 +372,7 @@ CREATE TABLE finance.account_change (
 	actor		text NOT NULL,
 	changed_at	timestamptz NOT NULL,
 	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
-	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits'))
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the entries they account for every version';
@@ -492,6 +495,7 @@ CREATE TABLE finance._hold (
 	expires_at		timestamptz,
 	tenant_id		integer NOT NULL,
 	held_on			date NOT NULL,
+	minor_units		smallint NOT NULL,
 	status			text NOT NULL DEFAULT 'open',
 	amount			finance.amount NOT NULL,
 	captured		numeric NOT NULL DEFAULT 0,
@@ -504,7 +508,7 @@ CREATE TABLE finance._hold (
 		AND captured + released <= amount),
 	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
 ) WITH (fillfactor = 80);
-CREATE INDEX hold_expiry ON finance._hold (expires_at)
+CREATE INDEX hold_expiry ON finance._hold (expires_at, hold_id)
 	WHERE status = 'open' AND expires_at IS NOT NULL;
 CREATE INDEX hold_group_open ON finance._hold (tenant_id, hold_group)
 	WHERE status = 'open' AND hold_group IS NOT NULL;
@@ -561,7 +565,8 @@ SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
 	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now() THEN 0
+	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h;
@@ -660,10 +665,11 @@ COMMENT ON FUNCTION finance.create_currency(text, integer, text) IS
 
 CREATE FUNCTION finance.create_account(code text, currency text,
 	type text DEFAULT 'liability', min_available numeric DEFAULT 0,
-	max_balance numeric DEFAULT NULL, metadata jsonb DEFAULT NULL) RETURNS bigint
+	max_balance numeric DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	parent text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_account';
-COMMENT ON FUNCTION finance.create_account(text, text, text, numeric, numeric, jsonb) IS
-'opens an account and returns its id; min_available is the floor of what is available (null: none), max_balance the ceiling of the balance (null: none)';
+COMMENT ON FUNCTION finance.create_account(text, text, text, numeric, numeric, jsonb, text) IS
+'opens an account and returns its id; min_available is the floor of what is available (null: none), max_balance the ceiling of the balance (null: none), parent the account it is summed up under (null: none)';
 CREATE FUNCTION finance.set_account_status(code text, status text, reason text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_set_account_status';
@@ -1396,6 +1402,215 @@ COMMENT ON FUNCTION finance.lock_accounts(text[]) IS
 'locks up to 10,000 accounts until the end of the transaction and tells how they stand, in the order of the codes; transfers between them then cannot end in a deadlock';
 
 -- ========================================================================
+-- TYPES AND REPORTS SECTION (type.c, account_parent.c, report.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- types.  Those that come with the extension are rows of tenant 0 that every
+-- tenant sees; a dump leaves them to the CREATE EXTENSION of the restore.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.account_type (
+	tenant_id	integer NOT NULL,
+	type		text NOT NULL,
+	normal_side	text NOT NULL,
+	name		text NOT NULL,
+	builtin		boolean NOT NULL DEFAULT false,
+	CONSTRAINT account_type_pkey PRIMARY KEY (tenant_id, type),
+	CONSTRAINT account_type_normal_side CHECK (normal_side IN ('debit', 'credit')),
+	CONSTRAINT account_type_builtin CHECK (NOT builtin OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.account_type IS
+'types of accounts; the built-in ones are of every tenant, create_account_type() adds';
+COMMENT ON COLUMN finance.account_type.normal_side IS
+'side on which reports show such an account''s balance as positive';
+
+INSERT INTO finance.account_type (tenant_id, type, normal_side, name, builtin) VALUES
+	(0, 'asset', 'debit', 'what the book''s owner has, or is owed', true),
+	(0, 'expense', 'debit', 'what it has spent', true),
+	(0, 'liability', 'credit', 'what it owes, such as customers'' money', true),
+	(0, 'equity', 'credit', 'what its owners put in', true),
+	(0, 'income', 'credit', 'what it has earned', true);
+
+CREATE TABLE finance.transfer_type (
+	tenant_id	integer NOT NULL,
+	type		text NOT NULL,
+	from_types	text[],
+	to_types	text[],
+	name		text NOT NULL,
+	builtin		boolean NOT NULL DEFAULT false,
+	CONSTRAINT transfer_type_pkey PRIMARY KEY (tenant_id, type),
+	CONSTRAINT transfer_type_from_some CHECK (pg_catalog.cardinality(from_types) > 0),
+	CONSTRAINT transfer_type_to_some CHECK (pg_catalog.cardinality(to_types) > 0),
+	CONSTRAINT transfer_type_builtin CHECK (NOT builtin OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_type IS
+'types of transfers and between which types of accounts they go; the built-in ones are of every tenant, create_transfer_type() adds';
+COMMENT ON COLUMN finance.transfer_type.from_types IS
+'types of accounts it may debit; null: any';
+COMMENT ON COLUMN finance.transfer_type.to_types IS
+'types of accounts it may credit; null: any';
+
+-- Only what no chart of accounts does otherwise is restricted: earning credits
+-- an account of income, and a fee is earned; spending debits one of expense.
+-- The others go either way: interest is earned or paid, a loan is given or
+-- taken, a deposit comes from cash or from a suspense account.
+INSERT INTO finance.transfer_type (tenant_id, type, from_types, to_types, name, builtin) VALUES
+	(0, 'transfer', NULL, NULL, 'between any two accounts', true),
+	(0, 'payment', NULL, NULL, 'for goods or services', true),
+	(0, 'deposit', NULL, NULL, 'money comes into the book', true),
+	(0, 'withdrawal', NULL, NULL, 'money leaves the book', true),
+	(0, 'purchase', NULL, NULL, 'of a fund, a security, or another currency', true),
+	(0, 'redemption', NULL, NULL, 'of what was purchased', true),
+	(0, 'income', NULL, '{income}', 'the book''s owner earns', true),
+	(0, 'expense', '{expense}', NULL, 'the book''s owner spends', true),
+	(0, 'loan', NULL, NULL, 'paid out', true),
+	(0, 'repayment', NULL, NULL, 'of a loan', true),
+	(0, 'fee', NULL, '{income}', 'earned for a service', true),
+	(0, 'interest', NULL, NULL, 'earned or paid', true),
+	(0, 'refund', NULL, NULL, 'of a payment or a fee', true),
+	(0, 'adjustment', NULL, NULL, 'of a difference found', true),
+	(0, 'exchange', NULL, NULL, 'one side of an exchange of currencies', true),
+	(0, 'journal', NULL, NULL, 'part of a journal of several legs', true),
+	(0, 'reversal', NULL, NULL, 'gives back what another transfer moved', true),
+	(0, 'closing', NULL, NULL, 'the rest of an account that is being closed', true),
+	(0, 'opening', NULL, NULL, 'balance brought in from another book', true);
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.account_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.account_type ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.transfer_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.transfer_type ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_type
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_type ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE FUNCTION finance.create_account_type(type text, normal_side text,
+	name text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_account_type';
+COMMENT ON FUNCTION finance.create_account_type(text, text, text) IS
+'adds a type of accounts, whose balance reports show as positive on the side debit or credit';
+CREATE FUNCTION finance.create_transfer_type(type text,
+	from_types text[] DEFAULT NULL, to_types text[] DEFAULT NULL,
+	name text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_transfer_type';
+COMMENT ON FUNCTION finance.create_transfer_type(text, text[], text[], text) IS
+'adds a type of transfers from accounts of from_types to accounts of to_types (null: any)';
+
+-- ------------------------------------------------------------------------
+-- parents and reports
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION finance.set_account_parent(code text, parent text,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_account_parent';
+COMMENT ON FUNCTION finance.set_account_parent(text, text, text) IS
+'puts the account, and all below it, under another one in roll-ups (null: under none), at most 32 levels deep; returns the account''s version';
+CREATE FUNCTION finance.rollup(code text)
+	RETURNS TABLE (currency text, accounts bigint, balance numeric, held numeric,
+		available numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollup';
+COMMENT ON FUNCTION finance.rollup(text) IS
+'the account and all below it, summed up for each currency among them';
+CREATE FUNCTION finance.trial_balance(at timestamptz DEFAULT NULL)
+	RETURNS TABLE (currency text, type text, normal_side text, code text,
+		debit numeric, credit numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_trial_balance';
+COMMENT ON FUNCTION finance.trial_balance(timestamptz) IS
+'each account with a balance, in debit or in credit, now or as recorded at a moment; in each currency both columns sum up to the same';
+CREATE FUNCTION finance.balance_sheet(at timestamptz DEFAULT NULL)
+	RETURNS TABLE (currency text, type text, normal_side text, balance numeric)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_balance_sheet';
+COMMENT ON FUNCTION finance.balance_sheet(timestamptz) IS
+'the trial balance summed up by type of account, positive on the type''s normal side';
+
+-- ========================================================================
+-- EXPIRY SECTION (expire.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.expire_holds("limit" integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_expire_holds';
+COMMENT ON FUNCTION finance.expire_holds(integer) IS
+'gives back open holds of the tenant whose time is over, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
+
+-- ========================================================================
+-- HISTORY SECTION (history.c, store_value.c, batch_import.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- value dates: what completed transfers with a stated effective_at do to each
+-- of their accounts, and the sum of it for each day.  A transfer without one
+-- has no rows here.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.value_transfer (
+	account_id		bigint NOT NULL,
+	transfer_id		bigint NOT NULL,
+	effective_at	timestamptz NOT NULL,
+	tenant_id		integer NOT NULL,
+	change			numeric NOT NULL,
+	total			numeric NOT NULL,
+	CONSTRAINT value_transfer_pkey PRIMARY KEY (tenant_id, account_id, transfer_id)
+);
+CREATE INDEX value_transfer_effective_at
+	ON finance.value_transfer (tenant_id, account_id, effective_at);
+COMMENT ON TABLE finance.value_transfer IS
+'what each completed transfer with a stated effective_at changed of the balance of each of its accounts';
+COMMENT ON COLUMN finance.value_transfer.total IS
+'sum of change over these transfers of the account up to this one';
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.value_transfer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.value_transfer ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance.value_day (
+	account_id		bigint NOT NULL,
+	tenant_id		integer NOT NULL,
+	day				date NOT NULL,
+	change			numeric NOT NULL,
+	CONSTRAINT value_day_pkey PRIMARY KEY (tenant_id, account_id, day)
+) WITH (fillfactor = 80);
+COMMENT ON TABLE finance.value_day IS
+'sum of finance.value_transfer for each account and day';
+COMMENT ON COLUMN finance.value_day.day IS 'UTC day of effective_at';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.value_day
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.value_day ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.balance_at(code text, at timestamptz,
+	by text DEFAULT 'recorded') RETURNS numeric
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_balance_at';
+COMMENT ON FUNCTION finance.balance_at(text, timestamptz, text) IS
+'the balance with all that was recorded (by recorded) or has its value date (by effective) before a moment';
+
+CREATE FUNCTION finance.statement(code text, "from" timestamptz DEFAULT NULL,
+	"to" timestamptz DEFAULT NULL, after bigint DEFAULT NULL,
+	"limit" integer DEFAULT 100)
+	RETURNS TABLE (line text, transfer_id bigint, version bigint,
+		recorded_at timestamptz, effective_at timestamptz, type text,
+		status text, side text, amount numeric, change numeric,
+		balance numeric, held numeric, counterparty text, reference text,
+		metadata jsonb)
+	LANGUAGE c STABLE ROWS 100 AS 'MODULE_PATHNAME', 'finance_statement';
+COMMENT ON FUNCTION finance.statement(text, timestamptz, timestamptz, bigint, integer) IS
+'what was recorded on an account from a time on, to before another, oldest first, between an opening and a closing line; after: the last transfer_id of the page before';
+
+CREATE FUNCTION finance.import_transfers(requests finance.transfer_request[])
+	RETURNS SETOF finance.batch_result
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_import_transfers';
+COMMENT ON FUNCTION finance.import_transfers(finance.transfer_request[]) IS
+'posts up to 10,000 transfers of the past, in the order of their recorded_at, all or none, before normal traffic starts on their accounts';
+
+-- ========================================================================
 -- JOURNAL SECTION (journal.c, exchange.c, split.c, distribute.c, reversal.c,
 -- group.c)
 -- ========================================================================
@@ -1624,6 +1839,13 @@ WITH side AS (
 	FROM finance.transfer t
 	WHERE t.hold_id IS NOT NULL AND t.from_version IS NOT NULL
 	GROUP BY 1, 2
+), dated AS (
+	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.effective_at,
+		-t.amount::numeric AS change
+	FROM finance.transfer t WHERE t.effective_at IS NOT NULL AND t.status = 'completed'
+	UNION ALL
+	SELECT t.tenant_id, t.to_account_id, t.id, t.effective_at, t.amount::numeric
+	FROM finance.transfer t WHERE t.effective_at IS NOT NULL AND t.status = 'completed'
 ), breach (invariant, tenant_id, object, expected, found) AS MATERIALIZED (
 -- I1 the book balances, per tenant and currency
 SELECT 'I1 debits = credits', a.tenant_id, 'currency ' || a.currency,
@@ -1671,6 +1893,26 @@ FROM finance._account a
 WHERE NOT EXISTS (SELECT FROM finance.tenant t WHERE t.tenant_id = a.tenant_id)
 	OR NOT EXISTS (SELECT FROM finance.currency c
 		WHERE c.code = a.currency AND c.minor_units = a.minor_units)
+UNION ALL
+SELECT 'I2 account has a type', a.tenant_id, 'account ' || a.code, a.type, 'none'
+FROM finance._account a
+WHERE NOT EXISTS (SELECT FROM finance.account_type t
+	WHERE t.type = a.type AND (t.tenant_id = a.tenant_id OR t.builtin))
+UNION ALL
+SELECT 'I2 parents form a tree', a.tenant_id, 'account ' || a.code,
+	'below an account without a parent, at most 32 levels', 'parent ' || a.parent_id
+FROM finance._account a
+WHERE a.parent_id IS NOT NULL AND NOT EXISTS (SELECT
+	FROM (WITH RECURSIVE tree AS (
+			SELECT r.tenant_id, r.account_id, 1 AS depth
+			FROM finance._account r WHERE r.parent_id IS NULL
+			UNION ALL
+			SELECT c.tenant_id, c.account_id, p.depth + 1
+			FROM tree p
+			JOIN finance._account c ON c.tenant_id = p.tenant_id AND c.parent_id = p.account_id
+			WHERE p.depth < 32)
+		SELECT tree.tenant_id, tree.account_id FROM tree) t
+	WHERE t.tenant_id = a.tenant_id AND t.account_id = a.account_id)
 UNION ALL
 -- I3 versions count every change, without a gap
 SELECT 'I3 version = changes', a.tenant_id, 'account ' || a.code,
@@ -1720,6 +1962,27 @@ SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothi
 FROM finance._account a
 WHERE a.status = 'closed' AND (a.credits_posted <> a.debits_posted
 	OR a.debits_pending <> 0 OR a.credits_pending <> 0)
+UNION ALL
+-- value dates
+SELECT 'I2 value dates = transfers', coalesce(v.tenant_id, d.tenant_id),
+	'account ' || coalesce(v.account_id, d.account_id) || ' transfer ' || coalesce(v.transfer_id, d.id),
+	coalesce(d.change || ' on ' || (d.effective_at AT TIME ZONE 'UTC') || ', in all ' || d.total, 'none'),
+	coalesce(v.change || ' on ' || (v.effective_at AT TIME ZONE 'UTC') || ', in all ' || v.total, 'none')
+FROM finance.value_transfer v
+FULL JOIN (SELECT x.*, sum(x.change) OVER (PARTITION BY x.tenant_id, x.account_id ORDER BY x.id) AS total
+	FROM dated x) d
+	ON d.tenant_id = v.tenant_id AND d.account_id = v.account_id AND d.id = v.transfer_id
+WHERE (v.change, v.effective_at, v.total) IS DISTINCT FROM (d.change, d.effective_at, d.total)
+UNION ALL
+SELECT 'I2 value days = transfers', coalesce(v.tenant_id, d.tenant_id),
+	'account ' || coalesce(v.account_id, d.account_id) || ' day ' || coalesce(v.day, d.day),
+	coalesce(d.change::text, 'none'), coalesce(v.change::text, 'none')
+FROM finance.value_day v
+FULL JOIN (SELECT x.tenant_id, x.account_id, (x.effective_at AT TIME ZONE 'UTC')::date AS day,
+		sum(x.change) AS change
+	FROM dated x GROUP BY 1, 2, 3) d
+	ON d.tenant_id = v.tenant_id AND d.account_id = v.account_id AND d.day = v.day
+WHERE v.change IS DISTINCT FROM d.change
 UNION ALL
 -- links
 SELECT 'I2 reversed at most once', t.tenant_id, 'transfer ' || t.id, 'at most ' || t.amount,
@@ -1841,12 +2104,22 @@ ALTER TABLE finance.account_change ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.account_change USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.transfer ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.account_type ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.account_type
+	USING (builtin OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.transfer_type ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_type
+	USING (builtin OR finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance._hold ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._hold USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.journal ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.journal USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.reversal ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.reversal USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.value_transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.value_transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.value_day ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.value_day USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.exchange ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.exchange USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.exchange_residue ENABLE ROW LEVEL SECURITY;
@@ -1871,12 +2144,16 @@ SELECT pg_catalog.pg_extension_config_dump('finance.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._tenant_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.currency', 'WHERE NOT iso');
+SELECT pg_catalog.pg_extension_config_dump('finance.account_type', 'WHERE NOT builtin');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_type', 'WHERE NOT builtin');
 SELECT pg_catalog.pg_extension_config_dump('finance._account', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.account_change', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.idempotency_key', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._hold', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.journal', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.reversal', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');

@@ -80,11 +80,11 @@ CREATE TEMP TABLE outcome (n integer, what text, expected text, found text);
 -- the SQLSTATE or status that the rules of the ledger ask for
 CREATE FUNCTION pg_temp.predict(f model, t model, amount numeric, version bigint) RETURNS text LANGUAGE sql AS $$
 	SELECT CASE
+		WHEN f.code = t.code THEN 'LG008'
 		WHEN amount = 'NaN' OR scale(trim_scale(amount)) > f.scale THEN '22003'
 		WHEN amount <= 0 THEN '22023'
-		WHEN f.code = t.code THEN 'LG008'
-		WHEN f.status <> 'active' OR t.status <> 'active' THEN 'LG004'
 		WHEN f.currency <> t.currency THEN 'LG003'
+		WHEN f.status <> 'active' OR t.status <> 'active' THEN 'LG004'
 		WHEN version <> f.version THEN 'LG005'
 		WHEN f.balance - amount < f.floor THEN 'LG001'
 		WHEN t.balance + amount > t.ceiling THEN 'LG006'
@@ -167,7 +167,7 @@ BEGIN
 			found := SQLSTATE;
 		END;
 	ELSE
-		expected := CASE WHEN m.balance < new_floor OR m.balance > new_ceiling THEN 'LG006' ELSE (m.version + 1)::text END;
+		expected := CASE WHEN m.status = 'closed' THEN 'LG004' WHEN m.balance < new_floor OR m.balance > new_ceiling THEN 'LG006' ELSE (m.version + 1)::text END;
 		BEGIN
 			found := finance.set_account_limits(m.code, new_floor, new_ceiling);
 			UPDATE model SET floor = new_floor, ceiling = new_ceiling, version = found::bigint WHERE code = m.code;

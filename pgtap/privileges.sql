@@ -72,10 +72,10 @@ CREATE FUNCTION pg_temp.readable(role text) RETURNS SETOF text LANGUAGE sql AS
 $$ SELECT relname::text FROM relation WHERE relkind <> 'S' AND has_table_privilege(role, oid, 'SELECT') $$;
 
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
-	'topic_matches', 'transfer', 'create_account', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
+	'topic_matches', 'transfer', 'create_account', 'lock_accounts', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
 	'set_vt', 'test_routing', 'list_queues', 'metrics'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
-	'set_account_status', 'set_account_limits', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
+	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
 	'create_queue', 'drop_queue', 'purge_queue', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');

@@ -167,16 +167,17 @@ BEGIN
 	EXECUTE format('CREATE TABLE %s (id bigint NOT NULL,'
 		' to_account_id bigint NOT NULL, from_account_id bigint NOT NULL,'
 		' from_version bigint, to_version bigint, recorded_at timestamptz NOT NULL,'
-		' effective_at timestamptz, tenant_id integer NOT NULL, trace_id uuid NOT NULL,'
+		' effective_at timestamptz, hold_id bigint, journal_id bigint, reverses_id bigint,'
+		' tenant_id integer NOT NULL, trace_id uuid NOT NULL,'
 		' amount finance.amount NOT NULL, from_balance numeric NOT NULL,'
-		' to_balance numeric NOT NULL, from_held numeric, to_held numeric,'
+		' to_balance numeric NOT NULL, from_held numeric, to_held numeric, released numeric,'
 		' status text NOT NULL, type text NOT NULL, currency text NOT NULL,'
 		' reference text, metadata jsonb,'
 		' CONSTRAINT transfer_two_accounts CHECK (from_account_id <> to_account_id))', part);
 	EXECUTE format('ALTER TABLE finance.transfer ATTACH PARTITION %s %s', part, bound);
 	INSERT INTO finance.transfer SELECT id, from_account_id, to_account_id, from_version,
-		to_version, recorded_at, effective_at, tenant_id, trace_id, amount, from_balance,
-		to_balance, from_held, to_held, status, type, currency, reference, metadata
+		to_version, recorded_at, effective_at, hold_id, journal_id, reverses_id, tenant_id, trace_id,
+		amount, from_balance, to_balance, from_held, to_held, released, status, type, currency, reference, metadata
 		FROM review.old;
 END $$;
 SELECT review.breaches();

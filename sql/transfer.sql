@@ -181,7 +181,6 @@ INSERT INTO bad (what, arguments) VALUES
 	('key empty', $$'source', 'alice', 1, idempotency_key => ''$$),
 	('key of 256 bytes', $$'source', 'alice', 1, idempotency_key => repeat('k', 256)$$),
 	('control character in the key', $$'source', 'alice', 1, idempotency_key => E'a\tb'$$),
-	('type null', $$'source', 'alice', 1, type => NULL$$),
 	('type empty', $$'source', 'alice', 1, type => ''$$),
 	('type of 64 bytes', $$'source', 'alice', 1, type => repeat('t', 64)$$),
 	('control character in the type', $$'source', 'alice', 1, type => E'\x01'$$),

@@ -24,16 +24,18 @@
 
 /* NULL-terminated names; a name stands for all its overloads */
 static const char *const reading_functions[] = {
-	"_is_tenant_visible", "balance", "id_time", "id_floor", "topic_matches",
-	"reversals", "split_amount", NULL
+	"_is_tenant_visible", "_now", "balance", "balance_at", "statement",
+	"id_time", "id_floor", "topic_matches", "rollup", "trial_balance",
+	"balance_sheet", "reversals", "split_amount", NULL
 };
 
 static const char *const app_functions[] = {
-	"transfer", "create_account", "lock_accounts", "set_context", "publish",
-	"send", "send_batch", "read", "pop", "delete", "archive",
-	"set_vt", "test_routing", "list_queues", "metrics",
-	"journal", "leg", "exchange", "distribute", "reverse_transfer",
-	"reverse_journal", "capture_group", "release_group", NULL
+	"transfer", "transfer_batch", "request", "hold", "capture", "release",
+	"capture_group", "release_group", "expire_holds", "journal", "leg",
+	"exchange", "distribute", "reverse_transfer", "reverse_journal",
+	"create_account", "lock_accounts", "set_context", "publish", "send",
+	"send_batch", "read", "pop", "delete", "archive", "set_vt",
+	"test_routing", "list_queues", "metrics", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -42,7 +44,9 @@ static const char *const operator_functions[] = {
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker", NULL
+	"check_integrity", "worker_status", "wake_worker",
+	"create_account_type", "create_transfer_type", "set_account_parent",
+	"import_transfers", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -51,15 +55,16 @@ static const char *const auditor_functions[] = {
 
 #define APP_RELATIONS "finance.account, finance._account, finance.entry," \
 	" finance.transfer, finance.currency, finance.risk_decision," \
-	" finance.journal, finance.reversal, finance.exchange," \
-	" finance.exchange_residue"
+	" finance.account_type, finance.transfer_type, finance.journal," \
+	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \
 	" finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
-	" finance.audit_record, finance.tenant"
+	" finance.audit_record, finance.tenant, finance.value_transfer," \
+	" finance.value_day"
 
 typedef struct AccessLevel
 {

@@ -17,6 +17,7 @@
 #include "ident.h"
 #include "json.h"
 #include "query.h"
+#include "type.h"
 
 static FinQuery select_currency =
 {
@@ -29,12 +30,13 @@ static FinQuery select_currency =
 static FinQuery insert_account =
 {
 	.sql = "INSERT INTO finance._account (account_id, tenant_id, minor_units,"
-	" created_at, min_available, max_balance, currency, type, code, metadata)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+	" created_at, min_available, max_balance, currency, type, code, parent_id,"
+	" metadata)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 	" ON CONFLICT (tenant_id, code) DO NOTHING",
-	.nargs = 10,
+	.nargs = 11,
 	.argtypes = {INT8OID, INT4OID, INT2OID, TIMESTAMPTZOID, NUMERICOID,
-	NUMERICOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID},
+	NUMERICOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, JSONBOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
 };
@@ -84,10 +86,10 @@ audit_account(const char *operation, const FinAccount *account,
 
 static void
 write_new_account(const FinContext *context, const FinAccount *account,
-				  Jsonb *metadata)
+				  int64 parent_id, Jsonb *metadata)
 {
-	Datum		values[10];
-	char		nulls[10];
+	Datum		values[11];
+	char		nulls[11];
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(account->account_id);
@@ -103,9 +105,12 @@ write_new_account(const FinContext *context, const FinAccount *account,
 	values[6] = CStringGetTextDatum(account->currency);
 	values[7] = CStringGetTextDatum(account->type);
 	values[8] = CStringGetTextDatum(account->code);
-	values[9] = PointerGetDatum(metadata);
-	if (metadata == NULL)
+	values[9] = Int64GetDatum(parent_id);
+	if (parent_id == 0)
 		nulls[9] = 'n';
+	values[10] = PointerGetDatum(metadata);
+	if (metadata == NULL)
+		nulls[10] = 'n';
 	if (fin_query_run(&insert_account, values, nulls, 0) == 0)
 		ereport(ERROR,
 				errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -113,7 +118,7 @@ write_new_account(const FinContext *context, const FinAccount *account,
 }
 
 static char *
-new_account_json(const FinAccount *account)
+new_account_json(const FinAccount *account, const char *parent)
 {
 	StringInfoData json;
 
@@ -122,6 +127,7 @@ new_account_json(const FinAccount *account)
 	fin_json_text(&json, "currency", account->currency);
 	fin_json_text(&json, "type", account->type);
 	fin_json_object(&json, "limits", fin_account_limits_json(account));
+	fin_json_text(&json, "parent", parent);
 	return fin_json_end(&json);
 }
 
@@ -129,21 +135,27 @@ PG_FUNCTION_INFO_V1(finance_create_account);
 
 /*
  * finance.create_account(code, currency, type, min_available, max_balance,
- *						  metadata) returns bigint
+ *						  metadata, parent) returns bigint
  *
  * Opens an account with zero totals.  code: 1 to 128 bytes, unique in the
- * tenant.  min_available: what must remain available, at most zero for a new
- * account; null: no floor.  max_balance: ceiling, zero or above; null: none.
- * Result: the account's id.  Errors: 42710 code taken, LG009 unknown currency,
- * LG006 limits that zero violates, 22003 limits out of range, LG303 metadata
- * over finance.max_payload.  Locks: the new row.
+ * tenant.  type: one of finance.account_type.  min_available: what must remain
+ * available, at most zero for a new account; null: no floor.  max_balance:
+ * ceiling, zero or above; null: none.  parent: the account it is summed up
+ * under; null: none.  Result: the account's id.  Errors: 42710 code taken,
+ * LG009 unknown currency, LG017 unknown type, LG006 limits that zero violates,
+ * 22003 limits out of range, LG303 metadata over finance.max_payload, LG002
+ * unknown parent, LG004 parent closed, 54000 more than 32 levels.  Locks: with
+ * a parent, the tenant's row FOR SHARE; the new row.
  */
 Datum
 finance_create_account(PG_FUNCTION_ARGS)
 {
 	FinAccount	account = {0};
 	char	   *currency;
+	char	   *parent;
 	Jsonb	   *metadata;
+	int64		parent_id = 0;
+	const FinFault *fault;
 	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 
@@ -152,18 +164,24 @@ finance_create_account(PG_FUNCTION_ARGS)
 	account.type = fin_argument_text(fcinfo, 2, "type", FIN_TYPE_LENGTH_MAX);
 	strlcpy(account.currency, currency, sizeof(account.currency));
 	metadata = fin_argument_metadata(fcinfo, 5);
+	parent = fin_argument_text_or_null(fcinfo, 6, "parent", FIN_CODE_LENGTH_MAX);
 
 	fin_query_begin(&scope);
 	account.scale = currency_scale(currency);
+	fault = fin_type_account_fault(context->tenant_id, account.type);
+	if (fault != NULL)
+		fin_fault_raise(fault);
 	fin_account_set_floor(&account,
 						  fin_argument_numeric(fcinfo, 3, "min_available", false));
 	fin_account_set_ceiling(&account,
 							fin_argument_numeric(fcinfo, 4, "max_balance", false));
 	fin_account_check_limits(&account);
+	if (parent != NULL)
+		parent_id = fin_account_find_parent(context, account.code, parent);
 	account.account_id = fin_ident_next(0);
-	write_new_account(context, &account, metadata);
+	write_new_account(context, &account, parent_id, metadata);
 	fin_context_resume(context);
-	audit_account("create_account", &account, new_account_json(&account), NULL);
+	audit_account("create_account", &account, new_account_json(&account, parent), NULL);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(account.account_id);
 }

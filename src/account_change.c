@@ -186,11 +186,11 @@ fin_account_refuse_holds(const FinContext *context, const FinAccount *account)
 			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			errmsg("account \"%s\" cannot be closed while money is held",
 				   account->code),
-			errdetail("Open holds of its money: " INT64_FORMAT ", together %s; of money for it: " INT64_FORMAT ", together %s.",
-					  fin_query_int64(0, 1),
+			errdetail("Of its money %s is held in " INT64_FORMAT " open holds, and for it %s in " INT64_FORMAT ".",
 					  fin_amount_text(account->debits_pending, account->scale),
-					  fin_query_int64(0, 2),
-					  fin_amount_text(account->credits_pending, account->scale)),
+					  fin_query_int64(0, 1),
+					  fin_amount_text(account->credits_pending, account->scale),
+					  fin_query_int64(0, 2)),
 			errhint("Capture or release them first. Those whose time is over are given back by finance.expire_holds()."));
 }
 
@@ -298,18 +298,22 @@ void
 fin_account_check_limits(const FinAccount *account)
 {
 	int			scale = account->scale;
+	char	   *coming = "";
 
 	if (fin_engine_within_limits(account))
 		return;
+	if (account->credits_pending != 0)
+		coming = psprintf(" and %s held for it",
+						  fin_amount_text(account->credits_pending, scale));
 	ereport(ERROR,
 			errcode(ERRCODE_FIN_BALANCE_LIMIT),
 			errmsg("account \"%s\" is outside these limits", account->code),
-			errdetail("Available is %s, the floor %s; the balance is %s and %s is held for it, the ceiling %s.",
+			errdetail("Available is %s, the floor %s; the balance is %s%s, the ceiling %s.",
 					  fin_amount_text(fin_engine_available(account), scale),
 					  limit_text(account->has_min_available,
 								 account->min_available, scale),
 					  fin_amount_text(fin_engine_balance(account), scale),
-					  fin_amount_text(account->credits_pending, scale),
+					  coming,
 					  limit_text(account->has_max_balance,
 								 account->max_balance, scale)));
 }

@@ -1,6 +1,7 @@
 /*
  * batch.c
- *		finance.transfer_batch(): many orders in one call.
+ *		finance.transfer_batch(): many orders in one call; and what it shares
+ *		with import_transfers() (see batch_parts.h).
  *
  * Owns nothing between calls.
  */
@@ -12,7 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/typcache.h"
 
-#include "order.h"
+#include "batch_parts.h"
 
 /* columns of finance.batch_result before those of transfer_result */
 #define OWN_COLUMNS 4
@@ -47,14 +48,20 @@ check_count(int n)
 				errhint("Split them into several calls."));
 }
 
-static FinOrder *
-parse_requests(ArrayType *array, int *n)
+FinOrder *
+fin_batch_orders(FunctionCallInfo fcinfo, int argument, int *n)
 {
+	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	TupleDesc	tupdesc = NULL;
 	FinOrder   *orders;
 
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("requests must not be null"));
+	array = PG_GETARG_ARRAYTYPE_P(argument);
 	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
 					  &elements, &nulls, n);
 	check_count(*n);
@@ -69,15 +76,20 @@ parse_requests(ArrayType *array, int *n)
 		else
 			open_request(elements[i], &tupdesc, &request);
 		fin_order_parse(&request, true, &orders[i]);
-		if (orders[i].fault == NULL && orders[i].has_recorded_at)
-			orders[i].fault =
-				fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-										 "recorded_at must be null"),
-							   "History is imported with finance.import_transfers().");
 	}
 	if (tupdesc != NULL)
 		ReleaseTupleDesc(tupdesc);
 	return orders;
+}
+
+void
+fin_batch_begin_result(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (result->setDesc->natts != OWN_COLUMNS + FIN_RESULT_COLUMNS)
+		elog(ERROR, "finance.batch_result is not as this library expects");
 }
 
 static void
@@ -102,6 +114,24 @@ put_outcome(ReturnSetInfo *result, int position, const FinOutcome *outcome)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+void
+fin_batch_put_outcomes(FunctionCallInfo fcinfo, const FinOutcome *outcomes,
+					   int n)
+{
+	for (int i = 0; i < n; i++)
+		put_outcome((ReturnSetInfo *) fcinfo->resultinfo, i + 1, &outcomes[i]);
+}
+
+static void
+refuse_recorded_at(FinOrder *order)
+{
+	if (order->fault == NULL && order->has_recorded_at)
+		order->fault =
+			fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+									 "recorded_at must be null"),
+						   "History is imported with finance.import_transfers().");
+}
+
 PG_FUNCTION_INFO_V1(finance_transfer_batch);
 
 /*
@@ -118,28 +148,23 @@ PG_FUNCTION_INFO_V1(finance_transfer_batch);
 Datum
 finance_transfer_batch(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		atomic = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	FinOrder   *orders;
 	FinOutcome *outcomes;
 	int			n;
+	FinOrder   *orders = fin_batch_orders(fcinfo, 0, &n);
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				errmsg("requests must not be null"));
-	orders = parse_requests(PG_GETARG_ARRAYTYPE_P(0), &n);
-	InitMaterializedSRF(fcinfo, 0);
-	if (result->setDesc->natts != OWN_COLUMNS + FIN_RESULT_COLUMNS)
-		elog(ERROR, "finance.batch_result is not as this library expects");
+	fin_batch_begin_result(fcinfo);
 	if (n == 0)
 		return (Datum) 0;
-	for (int i = 0; atomic && i < n; i++)
-		orders[i].linked = i < n - 1;
+	for (int i = 0; i < n; i++)
+	{
+		refuse_recorded_at(&orders[i]);
+		if (atomic)
+			orders[i].linked = i < n - 1;
+	}
 	outcomes = MemoryContextAllocHuge(CurrentMemoryContext,
 									  sizeof(FinOutcome) * n);
 	fin_posting_execute(orders, n, outcomes, FIN_POSTING_COLLECT);
-	for (int i = 0; i < n; i++)
-		put_outcome(result, i + 1, &outcomes[i]);
+	fin_batch_put_outcomes(fcinfo, outcomes, n);
 	return (Datum) 0;
 }

@@ -86,6 +86,7 @@ typedef struct FinHold
 	FinAmount	released;
 	bool		changed;		/* since it was read */
 	bool		is_new;			/* not stored yet */
+	ItemPointerData tid;		/* the store's: where its row is */
 	const char *type;			/* of its transfer */
 	const char *hold_group;		/* or NULL */
 } FinHold;

@@ -185,6 +185,12 @@ topic_of(const char *status)
 	elog(ERROR, "no topic for status \"%s\"", status);
 }
 
+bool
+fin_event_has_listeners(const FinContext *context, const char *status)
+{
+	return fin_queue_route_count(context->tenant_id, topic_of(status)) > 0;
+}
+
 void
 fin_event_publish(const FinContext *context, int64 message_id,
 				  const FinOutcome *outcome, const FinDecisionRow *decisions,
@@ -193,8 +199,6 @@ fin_event_publish(const FinContext *context, int64 message_id,
 	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
 
-	if (fin_queue_route_count(context->tenant_id, topic) == 0)
-		return;					/* nobody listens: no row, no payload */
 	message.tenant_id = context->tenant_id;
 	message.message_id = message_id;
 	message.topic = topic;
@@ -243,11 +247,10 @@ fin_event_request_json(const FinOrder *order, const FinOutcome *outcome)
 	initStringInfo(&json);
 	fin_json_text(&json, "from_account", outcome->from_code);
 	fin_json_text(&json, "to_account", outcome->to_code);
-	fin_json_text(&json, "amount",
-				  fin_amount_text(outcome->row.amount, outcome->row.scale));
 	fin_json_text(&json, "currency", order->currency);
 	fin_json_text(&json, "idempotency_key", order->key);
-	fin_json_text(&json, "type", order->type);
+	if (order->type != NULL && strcmp(order->type, "transfer") != 0)
+		fin_json_text(&json, "type", order->type);
 	json_version(&json, "expected_from_version", order->expected_from_version);
 	json_version(&json, "expected_to_version", order->expected_to_version);
 	if (order->has_effective_at)
@@ -273,8 +276,6 @@ fin_event_response_json(const FinOutcome *outcome)
 	StringInfoData json;
 
 	initStringInfo(&json);
-	fin_json_int64(&json, "transfer_id", row->id);
-	fin_json_text(&json, "status", row->status);
 	if (!row->rejected)
 	{
 		fin_json_int64(&json, "from_version", row->moved.from.version);

@@ -20,6 +20,7 @@
 #include "queue.h"
 #include "risk.h"
 #include "settings.h"
+#include "type.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -59,6 +60,7 @@ _PG_init(void)
 	fin_partition_init();
 	fin_queue_init();
 	fin_risk_init();
+	fin_type_init();
 	fin_expansion_init();
 
 	if (!process_shared_preload_libraries_in_progress)

@@ -200,6 +200,15 @@ fin_ident_next(int64 after)
 	return shared != NULL ? next_shared(after) : next_unshared(after);
 }
 
+int64
+fin_ident_past(TimestampTz when, int64 after)
+{
+	int64		ms = (when - FIN_EPOCH_US) / 1000;
+
+	Assert(when >= FIN_EPOCH_US && ms <= ID_MS_MAX && after >= 0);
+	return compose(Max(ms << FIN_ID_SEQUENCE_BITS, successor(after)));
+}
+
 TimestampTz
 fin_ident_time(int64 id)
 {

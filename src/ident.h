@@ -21,6 +21,13 @@ extern TimestampTz fin_ident_now(void);
 /* the next id, above every id this node drew before and above 'after' */
 extern int64 fin_ident_next(int64 after);
 
+/*
+ * An id of the past: the lowest of this node in the millisecond of 'when', or,
+ * where that is not above 'after', the next after it.  Draws nothing; whether
+ * it is free is the caller's to know.
+ */
+extern int64 fin_ident_past(TimestampTz when, int64 after);
+
 /* the millisecond an id was drawn in; the lowest id of a moment */
 extern TimestampTz fin_ident_time(int64 id);
 extern int64 fin_ident_floor(TimestampTz when);

@@ -7,16 +7,23 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "argument.h"
 #include "ident.h"
 #include "json.h"
 #include "order.h"
+
+#define FIN_EXPIRES_IN_DAYS_MAX	(1000 * 12 * DAYS_PER_MONTH)	/* as intervals count */
 
 /* ------------------------------------------------------------------------
  * fields
@@ -208,20 +215,34 @@ parse_of_hold(const FinRequest *request, FinOrder *order)
 		fault_not_null(order, "final", action);
 }
 
+/* above zero, and so near that adding it to a time is no error */
+static bool
+is_span(const Interval *span)
+{
+	double		months = (double) span->month * DAYS_PER_MONTH;
+	double		days = months + span->day + (double) span->time / USECS_PER_DAY;
+
+	return days > 0 && days <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs(months) <= FIN_EXPIRES_IN_DAYS_MAX &&
+		fabs((double) span->day) <= FIN_EXPIRES_IN_DAYS_MAX;
+}
+
 static void
 parse_expiry(const FinRequest *request, FinOrder *order)
 {
 	TimestampTz now = fin_ident_now();
+	Datum		span = request->values[FIN_REQUEST_EXPIRES_IN];
 
 	if (request->nulls[FIN_REQUEST_EXPIRES_IN])
 		return;
-	order->expires_at =
-		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												TimestampTzGetDatum(now),
-												request->values[FIN_REQUEST_EXPIRES_IN]));
-	if (TIMESTAMP_NOT_FINITE(order->expires_at) || order->expires_at <= now)
+	if (is_span(DatumGetIntervalP(span)))
+		order->expires_at =
+			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													TimestampTzGetDatum(now),
+													span));
+	if (order->expires_at <= now)
 		fault(order, fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-							   "expires_in must be above zero and finite"));
+							   "expires_in must be above zero and at most 1000 years"));
 }
 
 /* a transfer or a hold */
@@ -251,6 +272,18 @@ parse_movement(const FinRequest *request, bool by_code, FinOrder *order)
 		fault_not_null(order, "hold_group", "transfer");
 }
 
+/* in UTC, so that it does not depend on the session */
+static char *
+time_text(TimestampTz time)
+{
+	char		buffer[MAXDATELEN + 1];
+	Datum		value = TimestampTzGetDatum(time);
+	int			utc = 0;
+
+	JsonEncodeDateTime(buffer, value, TIMESTAMPTZOID, &utc);
+	return pstrdup(buffer);
+}
+
 static char *
 output_text(PGFunction output, Datum value)
 {
@@ -262,17 +295,19 @@ static Jsonb *
 rest_of_request(const FinRequest *request, const FinOrder *order)
 {
 	static const char *const actions[] = {
-		[FIN_TRANSFER] = "transfer",
 		[FIN_HOLD] = "hold",
 		[FIN_CAPTURE] = "capture",
 		[FIN_RELEASE] = "release",
 	};
 	StringInfoData json;
 
-	if (order->action == FIN_TRANSFER && !order->up_to)
+	if (order->action == FIN_TRANSFER && !order->up_to &&
+		!order->has_recorded_at)
 		return NULL;
 	initStringInfo(&json);
-	fin_json_text(&json, "action", actions[order->action]);
+	/* a transfer is one with its mode or without: so that the mode differs */
+	if (order->action != FIN_TRANSFER)
+		fin_json_text(&json, "action", actions[order->action]);
 	if (order->hold_id != 0)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)
@@ -290,6 +325,8 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 								  request->values[FIN_REQUEST_EXPIRES_IN]));
 	if (order->hold_group != NULL)
 		fin_json_text(&json, "hold_group", order->hold_group);
+	if (order->has_recorded_at)
+		fin_json_text(&json, "recorded_at", time_text(order->recorded_at));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 											  CStringGetDatum(fin_json_end(&json))));
 }

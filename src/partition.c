@@ -158,7 +158,6 @@ partition_name(const Partitioned *table, int month)
 static void
 make_months(int first)
 {
-	lock_out_other_makers();
 	for (int i = 0; i < (int) lengthof(partitioned); i++)
 	{
 		for (int month = first; month <= first + FIN_PARTITIONS_AHEAD; month++)
@@ -172,6 +171,23 @@ make_months(int first)
 	}
 }
 
+/* a month that is over: history is imported into this one table */
+static void
+make_past_month(const Partitioned *table, int month)
+{
+	char	   *name = partition_name(table, month);
+
+	if (!OidIsValid(fin_query_relation(name)))
+		make_partition(table, name, month);
+	pfree(name);
+}
+
+static int
+current_month(void)
+{
+	return month_of(fin_ident_floor(GetCurrentTimestamp()));
+}
+
 /* OID of the month's partition, made if it is not there */
 static Oid
 ensure_month(Partitioned *table, int month)
@@ -181,7 +197,11 @@ ensure_month(Partitioned *table, int month)
 
 	if (!OidIsValid(child))
 	{
-		make_months(month);
+		lock_out_other_makers();
+		if (month < current_month())
+			make_past_month(table, month);
+		else
+			make_months(month);
 		child = fin_query_relation(name);
 	}
 	if (!get_rel_relispartition(child) || PartitionHasPendingDetach(child))
@@ -232,7 +252,7 @@ static FinQuery select_any_record =
 bool
 fin_partition_ahead(void)
 {
-	int			month = month_of(fin_ident_floor(GetCurrentTimestamp()));
+	int			month = current_month();
 
 	if (fin_query_run(&select_any_record, NULL, NULL, 1) == 0)
 		return false;

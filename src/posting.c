@@ -5,8 +5,8 @@
  * Owns nothing between calls; one call's state is a FinPosting on the stack,
  * and its memory the query scope's, but for the outcomes.
  *
- * Lock order: accounts by ascending id over the whole set, then idempotency
- * keys in ascending order.  Everything that is decided is decided under the
+ * Lock order: where history is imported, the tenant; accounts by ascending id
+ * over the whole set, then idempotency keys in ascending order.  Everything that is decided is decided under the
  * accounts' locks: versions, funds, holds, risk facts, and the transfers' ids,
  * which are above the last id of all the accounts, so that an account's id
  * order is its version order whatever the clock does.
@@ -31,6 +31,7 @@
 #include "ident.h"
 #include "posting_parts.h"
 #include "query.h"
+#include "type.h"
 
 /* ------------------------------------------------------------------------
  * find and lock
@@ -42,18 +43,76 @@ is_of_hold(const FinOrder *order)
 	return order->action != FIN_TRANSFER && order->action != FIN_HOLD;
 }
 
-/* the accounts of the orders that name a hold */
+/* ids of the holds that orders name, each once, ascending */
+static int64 *
+hold_ids(const FinPosting *posting, int *nids)
+{
+	int64	   *ids = palloc0(sizeof(int64) * posting->norders);
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (posting->orders[i].fault == NULL && is_of_hold(&posting->orders[i]))
+			ids[i] = posting->orders[i].hold_id;
+	}
+	*nids = fin_store_distinct_ids(ids, posting->norders);
+	return ids;
+}
+
+/*
+ * Reads the holds that orders name.  Before their accounts are locked this
+ * tells only which accounts those are; afterwards the holds stand.
+ */
+static void
+read_holds(FinPosting *posting)
+{
+	int			nids;
+	int64	   *ids = hold_ids(posting, &nids);
+
+	/* room for as many new ones as there are orders */
+	if (posting->holds == NULL)
+		posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(FinHold) *
+												(nids + posting->norders));
+	posting->nholds_found = nids == 0 ? 0 :
+		fin_store_read_holds(posting->context->tenant_id, ids, nids,
+							 posting->holds, CurrentMemoryContext);
+	posting->nholds = posting->nholds_found;
+}
+
+static FinHold *
+find_hold(const FinPosting *posting, int64 hold_id)
+{
+	int			low = 0;
+	int			high = posting->nholds_found;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (posting->holds[middle].hold_id == hold_id)
+			return &posting->holds[middle];
+		if (posting->holds[middle].hold_id < hold_id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* the accounts of the orders that name a hold; they never change */
 static void
 resolve_holds(FinPosting *posting)
 {
+	read_holds(posting);
 	for (int i = 0; i < posting->norders; i++)
 	{
-		const FinOrder *order = &posting->orders[i];
+		FinHold    *hold;
 
-		if (order->fault == NULL && is_of_hold(order))
-			(void) fin_store_find_hold(posting->context->tenant_id,
-									   order->hold_id, &posting->from_ids[i],
-									   &posting->to_ids[i]);
+		if (posting->orders[i].fault != NULL || !is_of_hold(&posting->orders[i]))
+			continue;
+		hold = find_hold(posting, posting->orders[i].hold_id);
+		posting->from_ids[i] = hold == NULL ? 0 : hold->from_account_id;
+		posting->to_ids[i] = hold == NULL ? 0 : hold->to_account_id;
 	}
 }
 
@@ -156,10 +215,26 @@ all_as_named(FinPosting *posting)
 	return all;
 }
 
+/* a single call that must fail anyway need not wait for the other account */
+static void
+raise_unknown(const FinPosting *posting)
+{
+	const FinOrder *order = &posting->orders[0];
+
+	if (posting->norders > 1 || posting->mode != FIN_POSTING_RAISE ||
+		order->key != NULL || order->fault != NULL || is_of_hold(order))
+		return;
+	if (posting->from_ids[0] == 0)
+		fin_fault_raise(fin_account_fault_unknown(order->from_code, order->from_id));
+	if (posting->to_ids[0] == 0)
+		fin_fault_raise(fin_account_fault_unknown(order->to_code, order->to_id));
+}
+
 static void
 find_and_lock(FinPosting *posting)
 {
 	resolve_accounts(posting);
+	raise_unknown(posting);
 	lock_accounts(posting);
 	if (all_as_named(posting))
 		return;
@@ -174,65 +249,17 @@ find_and_lock(FinPosting *posting)
 				errhint("Try again."));
 }
 
-/* the holds that orders name; now that their accounts are locked they stand */
-static void
-read_holds(FinPosting *posting)
-{
-	int			n = posting->norders;
-	int64	   *ids = palloc0(sizeof(int64) * n);
-	int			nids;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (is_of_hold(&posting->orders[i]) && posting->from_ids[i] != 0)
-			ids[i] = posting->orders[i].hold_id;
-	}
-	nids = fin_store_distinct_ids(ids, n);
-	posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
-											sizeof(FinHold) * (nids + n));
-	for (int i = 0; i < nids; i++)
-	{
-		FinHold    *hold = &posting->holds[posting->nholds];
-		int64		from_id;
-		int64		to_id;
-
-		if (!fin_store_find_hold(posting->context->tenant_id, ids[i], &from_id,
-								 &to_id))
-			continue;
-		if (fin_store_read_hold(posting->context->tenant_id, ids[i],
-								find_locked(posting, from_id)->scale, hold,
-								CurrentMemoryContext))
-			posting->nholds++;
-	}
-	posting->nholds_found = posting->nholds;
-}
-
-static FinHold *
-find_hold(const FinPosting *posting, int64 hold_id)
-{
-	int			low = 0;
-	int			high = posting->nholds_found;
-
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (posting->holds[middle].hold_id == hold_id)
-			return &posting->holds[middle];
-		if (posting->holds[middle].hold_id < hold_id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
-}
-
 /* one for each order, in their order, above every id the accounts have seen */
 static void
 draw_ids(FinPosting *posting)
 {
 	int64		last = 0;
 
+	if (posting->orders[0].has_recorded_at)
+	{
+		fin_posting_draw_past(posting);
+		return;
+	}
 	for (int i = 0; i < posting->naccounts; i++)
 		last = Max(last, posting->accounts[i].last_transfer_id);
 	for (int i = 0; i < posting->norders; i++)
@@ -335,9 +362,14 @@ void
 fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
+	int			group = posting->group_of[i];
 	MemoryContext old = MemoryContextSwitchTo(posting->memory);
 
+	/* what came to nothing answers no repetition */
+	if (group >= 0 && posting->groups[group].owner == i)
+		posting->groups[group].owner = -1;
 	outcome->row.id = 0;
+	outcome->replayed = false;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
 	MemoryContextSwitchTo(old);
@@ -348,6 +380,7 @@ static const FinFault *
 start_movement(FinPosting *posting, int i, FinMovement *movement)
 {
 	const FinOrder *order = &posting->orders[i];
+	TimeADT		time_of_day;
 
 	memset(movement, 0, sizeof(FinMovement));
 	movement->action = order->action;
@@ -369,6 +402,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 	movement->expected_from_version = order->expected_from_version;
 	movement->expected_to_version = order->expected_to_version;
 	movement->business_date = posting->business_date;
+	if (order->has_recorded_at)
+		fin_context_local(posting->context->tenant_id, order->recorded_at,
+						  &movement->business_date, &time_of_day);
 	movement->now = posting->now;
 	movement->up_to = order->up_to;
 	movement->final = order->final;
@@ -469,6 +505,8 @@ reject(FinPosting *posting, int i, const FinMovement *movement,
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
+	/* there is no such hold */
+	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
 	*kept = *verdict;
 	for (int hit = 0; hit < kept->nhits; hit++)
@@ -498,6 +536,57 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		note_remaining(outcome, movement->hold);
 }
 
+/* could there be more room for it?  history did without */
+static bool
+wants_room(const FinOrder *order, const FinMovement *movement,
+		   FinFinding finding)
+{
+	FinAmount	asked;
+
+	if (is_of_hold(order) || order->has_recorded_at)
+		return false;
+	if (finding == FIN_INSUFFICIENT_FUNDS || finding == FIN_BALANCE_LIMIT)
+		return true;
+	if (finding != FIN_OK || !order->up_to || order->amount == NULL)
+		return finding == FIN_OK && order->up_to;
+	return fin_amount_decode(order->amount, movement->from->scale,
+							 &asked) == FIN_AMOUNT_OK &&
+		movement->amount < asked;
+}
+
+static const FinFault *
+fault_found(const FinMovement *movement, FinFinding finding, bool hindered)
+{
+	FinFault   *fault = fin_posting_fault_finding(movement, finding);
+
+	if (hindered)
+		fin_fault_hint(fault,
+					   "Holds that are over are not yet given back; finance.expire_holds() does it.");
+	return fault;
+}
+
+/* every rule but those of risk */
+static const FinFault *
+check_movement(FinPosting *posting, int i, FinMovement *movement)
+{
+	const FinOrder *order = &posting->orders[i];
+	const FinFault *fault = NULL;
+	FinFinding	finding;
+	bool		hindered;
+
+	if (!is_of_hold(order))
+		fault = fin_type_fault(posting->context->tenant_id, order->type,
+							   movement->from->type, movement->to->type);
+	if (fault == NULL && order->reverses_id != 0)
+		fault = fin_posting_check_reversal(posting, i, movement);
+	if (fault != NULL)
+		return fault;
+	finding = fin_engine_check(movement);
+	hindered = wants_room(order, movement, finding) &&
+		fin_posting_is_hindered(posting, movement);
+	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
+}
+
 /* NULL: done, or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -505,7 +594,6 @@ decide(FinPosting *posting, int i, bool in_chain)
 	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinMovement movement;
-	FinFinding	finding;
 	FinVerdict	verdict = {0};
 	const FinFault *fault = start_movement(posting, i, &movement);
 
@@ -513,19 +601,18 @@ decide(FinPosting *posting, int i, bool in_chain)
 		outcome->from_code = movement.from->code;
 	if (movement.to != NULL)
 		outcome->to_code = movement.to->code;
+	if (fault == NULL && order->has_recorded_at)
+		fault = fin_posting_fault_past(&movement, posting->ids[i],
+									   order->recorded_at);
 	if (fault != NULL)
 		return fault;
 	/* whoever gives back what is over anyway has seen it expire */
 	if (movement.action == FIN_RELEASE &&
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
-	if (order->reverses_id != 0)
-		fault = fin_posting_check_reversal(posting, i, &movement);
+	fault = check_movement(posting, i, &movement);
 	if (fault != NULL)
 		return fault;
-	finding = fin_engine_check(&movement);
-	if (finding != FIN_OK)
-		return fin_posting_fault_finding(&movement, finding);
 	if (needs_judgement(order))
 		fin_risk_judge(posting->context->tenant_id, &movement,
 					   posting->time_of_day, &verdict);
@@ -544,6 +631,13 @@ decide(FinPosting *posting, int i, bool in_chain)
 	return NULL;
 }
 
+/* did it come off, now or, for a repeated request, the first time? */
+static bool
+came_off(const FinOutcome *outcome)
+{
+	return outcome->fault == NULL && !outcome->row.rejected;
+}
+
 /* what becomes of the order, computed; false when it did not come off */
 static bool
 settle_order(FinPosting *posting, int i, bool in_chain)
@@ -551,7 +645,7 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 	const FinFault *fault = posting->orders[i].fault;
 
 	if (fault == NULL && fin_posting_replay(posting, i, false))
-		return posting->outcomes[i].fault == NULL;
+		return came_off(&posting->outcomes[i]);
 	if (fault == NULL)
 		fault = decide(posting, i, in_chain);
 	if (fault != NULL)
@@ -559,7 +653,7 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 		if (posting->orders[i].fault != NULL ||
 			!fin_posting_replay(posting, i, true))
 			fin_posting_fail(posting, i, fault);
-		return posting->outcomes[i].fault == NULL;
+		return came_off(&posting->outcomes[i]);
 	}
 	if (posting->group_of[i] >= 0)
 	{
@@ -567,7 +661,7 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 
 		group->owner = group->answer = i;
 	}
-	return !posting->outcomes[i].row.rejected;
+	return came_off(&posting->outcomes[i]);
 }
 
 /* ------------------------------------------------------------------------
@@ -584,32 +678,64 @@ fin_posting_chain_end(const FinPosting *posting, int start)
 	return end;
 }
 
+/* the last order, linked to one that is not there? */
+static bool
+is_open(const FinPosting *posting, int i)
+{
+	return i == posting->norders - 1 && posting->orders[i].linked;
+}
+
+static void
+fail_open(FinPosting *posting, int i)
+{
+	fin_posting_fail(posting, i,
+					 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
+							   "the last request is linked to a next one"));
+}
+
+/* the answer of an earlier call or chain, which stays done? */
+static bool
+stays_done(const FinPosting *posting, int i)
+{
+	const FinKeyGroup *group;
+
+	if (!posting->outcomes[i].replayed)
+		return false;
+	/* one that repeated a member of its own chain has lost its owner by now */
+	group = &posting->groups[posting->group_of[i]];
+	return group->is_taken || group->owner >= 0;
+}
+
 /*
  * A member that its chain takes along; but what an earlier request did stays
- * done, and a repeated journal is answered whatever now befalls its members.
+ * done, and a repeated one is answered whatever now befalls the others.
  */
 static void
 fail_with_chain(FinPosting *posting, int i, int culprit, const FinFault *fault)
 {
-	bool		done_before = posting->outcomes[i].replayed;
+	FinKeyGroup *group = NULL;
+	bool		owns_key;
 
-	if (posting->group_of[i] >= 0)
+	if (stays_done(posting, i))
+		return;
+	if (is_open(posting, i))
 	{
-		FinKeyGroup *group = &posting->groups[posting->group_of[i]];
-		bool		stands = posting->orders[i].in_journal &&
-			posting->outcomes[culprit].row.rejected;
-
-		if (group->owner == i && stands)
-			group->answer = culprit;
-		else
-		{
-			if (group->owner == i)
-				group->owner = -1;
-			done_before = fin_posting_replay(posting, i, true);
-		}
+		fail_open(posting, i);
+		return;
 	}
-	if (!done_before)
-		fin_posting_fail(posting, i, fault);
+	if (posting->group_of[i] >= 0)
+		group = &posting->groups[posting->group_of[i]];
+	owns_key = group != NULL && group->owner == i;
+	fin_posting_fail(posting, i, fault);
+	/* the key of a journal that risk rejected stands for the rejected transfer */
+	if (owns_key && posting->orders[i].in_journal &&
+		posting->outcomes[culprit].row.rejected)
+	{
+		group->owner = i;
+		group->answer = culprit;
+		return;
+	}
+	(void) fin_posting_replay(posting, i, true);
 }
 
 /* the members but the culprit, whose own fault or rejection stays */
@@ -657,35 +783,73 @@ name_journal(FinPosting *posting, int start, int end)
 	}
 }
 
-/* orders start to end stand or fall together */
+/* settles the members in turn up to the first that does not come off, or -1 */
+static int
+first_failure(FinPosting *posting, int start, int end)
+{
+	bool		in_chain = end > start || posting->orders[end].linked;
+
+	for (int i = start; i <= end; i++)
+	{
+		if (is_open(posting, i))
+		{
+			fail_open(posting, i);
+			return i;
+		}
+		if (!settle_order(posting, i, in_chain))
+			return i;
+		/* its answer is that of the whole journal */
+		if (i == start && posting->outcomes[i].replayed &&
+			posting->orders[i].in_journal)
+			return -1;
+	}
+	return -1;
+}
+
+/* as if they had not been settled */
+static void
+forget(FinPosting *posting, int start, int end)
+{
+	for (int i = start; i <= end; i++)
+	{
+		int			group = posting->group_of[i];
+
+		if (group >= 0 && posting->groups[group].owner == i)
+			posting->groups[group].owner = -1;
+		memset(&posting->outcomes[i], 0, sizeof(FinOutcome));
+		posting->rejections[i] = NULL;
+	}
+}
+
+/*
+ * Orders start to end stand or fall together.  A member whose key an earlier
+ * call took was perhaps carried out again, since that comes to light only when
+ * keys are taken; the next one may have failed for no other reason.  So before
+ * a chain is broken its keys are looked up, and it is settled anew with what
+ * they tell.
+ */
 static void
 settle_chain(FinPosting *posting, int start, int end)
 {
 	int			nholds = posting->nholds;
-	bool		in_chain = end > start || posting->orders[end].linked;
 
-	posting->nundo = 0;
-	for (int i = start; i <= end; i++)
+	for (;;)
 	{
-		bool		done = settle_order(posting, i, in_chain);
+		int			culprit;
 
-		/* its answer is that of the whole journal */
-		if (i == start && posting->outcomes[i].replayed &&
-			posting->orders[i].in_journal)
-			return;
-		if (done && i == posting->norders - 1 && posting->orders[i].linked)
-		{
-			fin_posting_fail(posting, i,
-							 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
-									   "the last request is linked to a next one"));
-			done = false;
-		}
-		if (done)
-			continue;
+		posting->nundo = 0;
+		culprit = first_failure(posting, start, end);
+		if (culprit < 0)
+			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
-		look_again(posting, i);
-		fail_others(posting, start, end, i);
+		if (fin_posting_learn_keys(posting, start, culprit))
+		{
+			forget(posting, start, end);
+			continue;
+		}
+		look_again(posting, culprit);
+		fail_others(posting, start, end, culprit);
 		break;
 	}
 	if (posting->orders[start].in_journal)
@@ -728,6 +892,8 @@ prepare(FinPosting *posting)
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
 	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	if (posting->orders[0].has_recorded_at)
+		fin_store_lock_imports(posting->context->tenant_id);
 	find_and_lock(posting);
 
 	/*
@@ -747,14 +913,17 @@ prepare(FinPosting *posting)
 	keep_found(posting);
 }
 
-void
-fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
-					FinPostingMode mode)
+/*
+ * Fills hindering[FIN_EXPIRY_BATCH] with holds that are over and in the way,
+ * and returns how many; above zero, nothing was done.  NULL: never mind them.
+ */
+static int
+execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+		FinPostingMode mode, FinDueHold *hindering)
 {
 	FinPosting	posting = {0};
 	FinQueryScope scope;
 
-	Assert(n > 0 && n <= FIN_ORDERS_MAX);
 	posting.context = fin_context_hold();
 	posting.orders = orders;
 	posting.outcomes = outcomes;
@@ -768,9 +937,35 @@ fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 	{
 		restore_found(&posting);
 		settle_all(&posting);
+		if (hindering != NULL && posting.nhindering > 0)
+		{
+			memcpy(hindering, posting.hindering,
+				   sizeof(FinDueHold) * posting.nhindering);
+			fin_query_end(&scope);
+			return posting.nhindering;
+		}
+		hindering = NULL;
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
+	return 0;
+}
+
+void
+fin_posting_execute(const FinOrder *orders, int n, FinOutcome *outcomes,
+					FinPostingMode mode)
+{
+	FinDueHold	hindering[FIN_EXPIRY_BATCH];
+	FinExpiry	results[FIN_EXPIRY_BATCH];
+	int			nhindering;
+
+	Assert(n > 0 && n <= FIN_ORDERS_MAX);
+	nhindering = execute(orders, n, outcomes, mode, hindering);
+	if (nhindering == 0)
+		return;
+	/* all this call waits for is locked by now, and stays so */
+	(void) fin_posting_expire(hindering, nhindering, results);
+	(void) execute(orders, n, outcomes, mode, NULL);
 }

@@ -93,4 +93,23 @@ typedef enum FinPostingMode
 extern void fin_posting_execute(const FinOrder *orders, int n,
 								FinOutcome *outcomes, FinPostingMode mode);
 
+/* what became of a hold that was to expire */
+typedef enum FinExpiry
+{
+	FIN_EXPIRY_DONE,
+	FIN_EXPIRY_NOT_OPEN,		/* somebody else was faster */
+	FIN_EXPIRY_BUSY				/* another transaction has locked its account */
+} FinExpiry;
+
+#define FIN_EXPIRY_BATCH	100 /* holds moderate to expire at once */
+
+/*
+ * Expires holds of the session's tenant, which are over, and returns how many;
+ * results[i] tells of holds[i].
+ *
+ * Locks: the accounts nobody else has locked, without ever waiting for one.
+ */
+extern int	fin_posting_expire(const FinDueHold *holds, int n,
+							   FinExpiry *results);
+
 #endif							/* FIN_POSTING_H */

@@ -12,11 +12,15 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "errors.h"
 #include "json.h"
 #include "posting_parts.h"
+
+/* of a stored request: what a hold had left then; not compared */
+#define REMAINING "hold_remaining"
 
 /* ------------------------------------------------------------------------
  * groups: the orders of each key
@@ -98,7 +102,7 @@ same_amount(const FinOrder *order, const FinTransferRow *row)
 /* the members of a stored request, in the order in which they are compared */
 static const char *const request_members[] = {
 	"action", "hold_id", "transfer_id", "journal_id", "from_account",
-	"to_account", "to_accounts", "weights", "legs", "amount", "amount_mode",
+	"to_account", "to_accounts", "weights", "legs", "amount_mode", "amount",
 	"final", "rate", "liquidity_from", "liquidity_to", "rounding",
 	"rounding_account", "expires_in", "hold_group", "type", "effective_at",
 	"recorded_at", "reason", "reference", "metadata"
@@ -297,6 +301,59 @@ replay_members(FinPosting *posting, int start, int64 journal_id)
 	}
 }
 
+/*
+ * What a capture or a release left of its hold: neither its row nor the hold,
+ * which has changed since, tells it, so it is kept beside the request.
+ */
+static Jsonb *
+with_remaining(Jsonb *request, const FinOutcome *outcome)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_text(&json, REMAINING, fin_amount_text(outcome->remaining,
+													outcome->row.scale));
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(request),
+											  DirectFunctionCall1(jsonb_in,
+																  CStringGetDatum(fin_json_end(&json)))));
+}
+
+static FinAmount
+parse_remaining(const JsonbValue *text, int scale)
+{
+	FinAmount	amount;
+	Datum		number;
+
+	number = DirectFunctionCall3(numeric_in,
+								 CStringGetDatum(pnstrdup(text->val.string.val,
+														  text->val.string.len)),
+								 ObjectIdGetDatum(InvalidOid),
+								 Int32GetDatum(-1));
+	if (fin_amount_decode(DatumGetNumeric(number), scale, &amount) != FIN_AMOUNT_OK)
+		elog(ERROR, "what remained of a hold is out of range");
+	return amount;
+}
+
+/* into the outcome, and out of the key's request, which is as it was asked */
+static void
+take_remaining(FinOutcome *outcome, FinKeyRow *key)
+{
+	JsonbValue	value;
+	const JsonbValue *found = member(key->request, REMAINING, &value);
+
+	outcome->has_remaining = found != NULL ||
+		strcmp(outcome->row.status, "held") == 0;
+	if (!outcome->has_remaining)
+		return;
+	outcome->remaining = outcome->row.amount;
+	if (found == NULL)
+		return;
+	outcome->remaining = parse_remaining(found, outcome->row.scale);
+	key->request = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete,
+													  JsonbPGetDatum(key->request),
+													  CStringGetTextDatum(REMAINING)));
+}
+
 /* the answer of an earlier call */
 static void
 replay_stored(FinPosting *posting, int i)
@@ -317,6 +374,7 @@ replay_stored(FinPosting *posting, int i)
 		fin_posting_fail(posting, i, fault_not_kept(order->key, key.transfer_id));
 		return;
 	}
+	take_remaining(&posting->outcomes[i], &key);
 	check_repetition(posting, i, &key);
 	if (order->in_journal && posting->outcomes[i].replayed)
 		replay_members(posting, i, key.transfer_id);
@@ -336,11 +394,42 @@ replay_own(FinPosting *posting, int i, int owner)
 	check_repetition(posting, i, &key);
 }
 
+/* finds out whether an earlier call took the key */
+static void
+look_up(FinPosting *posting, FinKeyGroup *group)
+{
+	FinKeyRow	key;
+
+	if (!group->is_taken && group->inserted_id == 0)
+		group->is_taken = fin_store_read_key(posting->context->tenant_id,
+											 group->key, &key,
+											 CurrentMemoryContext);
+}
+
+bool
+fin_posting_learn_keys(FinPosting *posting, int start, int end)
+{
+	bool		learned = false;
+
+	for (int i = start; i <= end; i++)
+	{
+		FinKeyGroup *group;
+
+		if (posting->group_of[i] < 0)
+			continue;
+		group = &posting->groups[posting->group_of[i]];
+		if (group->owner != i)
+			continue;
+		look_up(posting, group);
+		learned = learned || group->is_taken;
+	}
+	return learned;
+}
+
 bool
 fin_posting_replay(FinPosting *posting, int i, bool failed)
 {
 	FinKeyGroup *group;
-	FinKeyRow	key;
 
 	if (posting->group_of[i] < 0)
 		return false;
@@ -350,10 +439,8 @@ fin_posting_replay(FinPosting *posting, int i, bool failed)
 		replay_own(posting, i, group->owner);
 		return true;
 	}
-	if (!group->is_taken && failed && group->inserted_id == 0)
-		group->is_taken = fin_store_read_key(posting->context->tenant_id,
-											 group->key, &key,
-											 CurrentMemoryContext);
+	if (failed)
+		look_up(posting, group);
 	if (!group->is_taken)
 		return false;
 	replay_stored(posting, i);
@@ -390,6 +477,7 @@ static FinKeyRow *
 key_row(const FinPosting *posting, const FinKeyGroup *group)
 {
 	const FinOrder *order = &posting->orders[group->owner];
+	const FinOutcome *outcome = &posting->outcomes[group->owner];
 	FinKeyRow  *row = palloc(sizeof(FinKeyRow));
 
 	row->key = group->key;
@@ -397,6 +485,9 @@ key_row(const FinPosting *posting, const FinKeyGroup *group)
 	row->expected_from_version = order->expected_from_version;
 	row->expected_to_version = order->expected_to_version;
 	row->request = order->request;
+	if (outcome->has_remaining && order->action != FIN_HOLD &&
+		order->request != NULL)
+		row->request = with_remaining(order->request, outcome);
 	return row;
 }
 

@@ -6,7 +6,8 @@
  * posting.c finds, locks, and settles orders in turn; posting_fault.c words
  * what is wrong with one; posting_key.c takes idempotency keys and answers
  * repeated requests; posting_reversal.c judges what is given back;
- * posting_write.c writes what was settled.
+ * posting_import.c draws the ids of imported history; posting_write.c writes
+ * what was settled; posting_expire.c gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -56,6 +57,9 @@ typedef struct FinPosting
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
+	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
+	int			nhindering;
+	char	   *asked;			/* per account and side, both from when needed */
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;
@@ -89,6 +93,15 @@ extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
 extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
 												  int i, FinMovement *movement);
 
+/* ---- posting_expire.c ---- */
+
+/*
+ * Do holds that are over, but not given back, keep the movement from passing
+ * in full?  Adds them to those that are known to.
+ */
+extern bool fin_posting_is_hindered(FinPosting *posting,
+									const FinMovement *movement);
+
 /* ---- posting_key.c ---- */
 
 extern void fin_posting_group_keys(FinPosting *posting);
@@ -99,8 +112,22 @@ extern void fin_posting_group_keys(FinPosting *posting);
  */
 extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
 
+/*
+ * Looks up the keys for which orders start to end were carried out; true when
+ * an earlier call has taken one of them.
+ */
+extern bool fin_posting_learn_keys(FinPosting *posting, int start, int end);
+
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);
+
+/* ---- posting_import.c: when all orders have a recorded_at, ascending ---- */
+
+extern void fin_posting_draw_past(FinPosting *posting);
+
+/* LG019 when one of the accounts has an id that is not below this one */
+extern const FinFault *fin_posting_fault_past(const FinMovement *movement,
+											  int64 id, TimestampTz recorded_at);
 
 /* ---- posting_write.c ---- */
 

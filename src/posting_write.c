@@ -16,6 +16,7 @@
 #include "event.h"
 #include "ident.h"
 #include "posting_parts.h"
+#include "wake.h"
 
 #define AUDIT_ROWS_MAX 256		/* appended at a time */
 
@@ -90,6 +91,50 @@ write_reversals(FinPosting *posting)
 	}
 }
 
+/* what counts from another time on than that of its recording */
+static bool
+has_value_date(const FinPosting *posting, int i)
+{
+	const FinTransferRow *row = &posting->outcomes[i].row;
+
+	return row->has_effective_at && is_new(posting, i) &&
+		strcmp(row->status, "completed") == 0;
+}
+
+static void
+fill_value(const FinTransferRow *row, int64 account_id, FinAmount change,
+		   FinValueRow *value)
+{
+	value->account_id = account_id;
+	value->transfer_id = row->id;
+	value->effective_at = row->effective_at;
+	value->scale = row->scale;
+	value->change = change;
+}
+
+static void
+write_values(FinPosting *posting)
+{
+	FinValueRow *values = NULL;
+	int			n = 0;
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinTransferRow *row = &posting->outcomes[i].row;
+
+		if (!has_value_date(posting, i))
+			continue;
+		if (values == NULL)
+			values = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(FinValueRow) * 2 *
+											(posting->norders - i));
+		fill_value(row, row->from_account_id, -row->amount, &values[n++]);
+		fill_value(row, row->to_account_id, row->amount, &values[n++]);
+	}
+	if (n > 0)
+		fin_store_write_values(posting->context->tenant_id, values, n);
+}
+
 static void
 fill_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id,
 		   FinAuditRecord *record)
@@ -148,7 +193,25 @@ write_audit(FinPosting *posting, const int64 *message_ids)
 	MemoryContextDelete(some);
 }
 
-/* history that is imported happened long ago: nobody is told */
+/*
+ * An id for each message that will be published, 0 where nobody listens, or
+ * where history is imported, which happened long ago.
+ */
+static int64 *
+draw_message_ids(FinPosting *posting)
+{
+	int64	   *ids = palloc0(sizeof(int64) * posting->norders);
+
+	for (int i = 0; i < posting->norders; i++)
+	{
+		if (is_new(posting, i) && !posting->orders[i].has_recorded_at &&
+			fin_event_has_listeners(posting->context,
+									posting->outcomes[i].row.status))
+			ids[i] = fin_ident_next(0);
+	}
+	return ids;
+}
+
 static void
 publish(FinPosting *posting, const int64 *message_ids)
 {
@@ -156,7 +219,7 @@ publish(FinPosting *posting, const int64 *message_ids)
 	{
 		FinVerdict *rejection = posting->rejections[i];
 
-		if (is_new(posting, i) && !posting->orders[i].has_recorded_at)
+		if (message_ids[i] != 0)
 			fin_event_publish(posting->context, message_ids[i],
 							  &posting->outcomes[i],
 							  rejection != NULL ? rejection->hits : NULL,
@@ -164,23 +227,31 @@ publish(FinPosting *posting, const int64 *message_ids)
 	}
 }
 
+/* the worker gives them back when they are over */
+static void
+note_expiries(const FinPosting *posting)
+{
+	for (int i = posting->nholds_found; i < posting->nholds; i++)
+	{
+		if (posting->holds[i].expires)
+			fin_wake_note_expiry(posting->holds[i].expires_at);
+	}
+}
+
 void
 fin_posting_write(FinPosting *posting)
 {
 	int32		tenant_id = posting->context->tenant_id;
-	int64	   *message_ids = palloc0(sizeof(int64) * posting->norders);
+	int64	   *message_ids = draw_message_ids(posting);
 
-	for (int i = 0; i < posting->norders; i++)
-	{
-		if (is_new(posting, i))
-			message_ids[i] = fin_ident_next(0);
-	}
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	note_expiries(posting);
 	write_transfers(posting);
 	write_decisions(posting);
 	write_journals(posting);
 	write_reversals(posting);
+	write_values(posting);
 	fin_context_resume(posting->context);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);

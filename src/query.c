@@ -26,7 +26,9 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -58,6 +60,20 @@ static const struct
 {
 	{"default_tablespace", ""},	/* the database's */
 	{"default_table_access_method", "heap"},
+};
+
+/*
+ * and of one with a limit on rows in the order of an index: how long the
+ * history is that it stops in, no plan made beforehand knows
+ */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			in_order_settings[] =
+{
+	{"enable_bitmapscan", "off"},
+	{"enable_sort", "off"},
 };
 
 static HeapTuple
@@ -142,6 +158,11 @@ build_plan(FinQuery *query)
 								 planning_settings[i].value,
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; query->in_order && i < (int) lengthof(in_order_settings); i++)
+		(void) set_config_option(in_order_settings[i].name,
+								 in_order_settings[i].value,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 
 	if (query->plan == NULL)
 	{
@@ -218,6 +239,37 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 	else
 		code = execute_plan(query, values, nulls, limit);
 
+	if (code != query->expect)
+		elog(ERROR, "unexpected result %s of \"%s\"",
+			 SPI_result_code_string(code), query->sql);
+	return SPI_processed;
+}
+
+uint64
+fin_query_return(FinQuery *query, Datum *values, FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SPIExecuteOptions options = {0};
+	int			code;
+
+	Assert(query->read_only && !query->read_latest);
+	if (query->plan == NULL || !SPI_plan_is_valid(query->plan))
+		build_plan(query);
+	options.params = makeParamList(query->nargs);
+	for (int i = 0; i < query->nargs; i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = false;
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = query->argtypes[i];
+	}
+	options.read_only = true;
+	options.dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(options.dest, result->setResult,
+									result->econtext->ecxt_per_query_memory,
+									false, result->setDesc,
+									"the rows are not as the function declares them");
+	code = SPI_execute_plan_extended(query->plan, &options);
 	if (code != query->expect)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(code), query->sql);

@@ -23,6 +23,7 @@
 #define FIN_QUERY_H
 
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "utils/palloc.h"
 
 #define FIN_QUERY_MAX_ARGS 40
@@ -36,6 +37,8 @@ typedef struct FinQuery
 								 * STABLE functions */
 	bool		read_latest;	/* read with the newest snapshot, whatever the
 								 * isolation level: for loading caches */
+	bool		in_order;		/* has a limit, and an index in the order asked
+								 * for: never sort more than that */
 	bool		fires_triggers; /* written where somebody may have attached a
 								 * trigger: let its function set a search path */
 	SPIPlanPtr	plan;			/* kept; filled at first use */
@@ -71,6 +74,14 @@ extern void fin_query_offer(const char *name, TupleDesc desc,
 
 /* a permanent descriptor of columns c1, c2 ... of these types, for such rows */
 extern TupleDesc fin_query_descriptor(const Oid *types, int n);
+
+/*
+ * Runs a read-only query and makes its rows, which are as the function
+ * declares them, the function's result, without holding them all in memory.
+ * Call InitMaterializedSRF() before fin_query_begin().  Returns how many.
+ */
+extern uint64 fin_query_return(FinQuery *query, Datum *values,
+							   FunctionCallInfo fcinfo);
 
 /* a column (from 1) of a row (from 0) of the last result */
 extern Datum fin_query_datum(uint64 row, int column, bool *isnull);

@@ -71,8 +71,8 @@ define_server_settings(void)
 							&fin_notify_window_ms, 5, 0, 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.sweep_interval",
-							"Time between two looks of the worker at all subscribed queues.",
-							"A backstop for messages of prepared transactions and logical replication, which ring no bell.",
+							"Time between two looks of the worker at all subscribed queues and all open holds.",
+							"A backstop for messages and holds of prepared transactions and logical replication, which ring no bell.",
 							&fin_sweep_interval_s, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.launcher_naptime",
@@ -86,7 +86,7 @@ define_server_settings(void)
 							 &fin_direct_writes, true,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("finance.test_clock",
-							   "Time that risk rules take for now; for tests.",
+							   "Time that risk rules and holds take for now; for tests.",
 							   "Empty means the wall clock.",
 							   &fin_test_clock, "",
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,

@@ -16,6 +16,7 @@
 
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "lib/qunique.h"
@@ -25,6 +26,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "argument.h"
@@ -233,6 +235,16 @@ static FinQuery write_account =
 	.fires_triggers = true,
 };
 
+static FinQuery try_lock_accounts =
+{
+	.sql = "SELECT account_id FROM finance._account"
+	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
+	" ORDER BY account_id FOR NO KEY UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8ARRAYOID},
+	.expect = SPI_OK_SELECT,
+};
+
 static FinAccountStatus
 parse_status(const char *status)
 {
@@ -302,6 +314,30 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->changed = false;
 }
 
+static Datum
+id_array(const int64 *ids, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+int
+fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids, int n,
+							int64 *locked)
+{
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
+	int			found = (int) fin_query_run(&try_lock_accounts, arguments,
+											NULL, 0);
+
+	for (int i = 0; i < found; i++)
+		locked[i] = fin_query_int64(i, 1);
+	return found;
+}
+
 static int
 compare_ids(const void *a, const void *b)
 {
@@ -329,17 +365,9 @@ static int
 lock_accounts_sql(int32 tenant_id, const int64 *ids, int n,
 				  FinAccount *accounts, MemoryContext memory)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		arguments[2];
+	Datum		arguments[2] = {Int32GetDatum(tenant_id), id_array(ids, n)};
 	int			found;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	arguments[0] = Int32GetDatum(tenant_id);
-	arguments[1] = PointerGetDatum(construct_array(elements, n, INT8OID,
-												   sizeof(int64),
-												   FLOAT8PASSBYVAL,
-												   TYPALIGN_DOUBLE));
 	found = (int) fin_query_run(&lock_accounts, arguments, NULL, 0);
 	for (int i = 0; i < found; i++)
 	{
@@ -675,6 +703,7 @@ fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
  * ------------------------------------------------------------------------ */
 
 #define KEY_COLUMNS 6
+#define KEYS_MANY 16				/* so many are worth a subtransaction */
 
 static const Oid key_types[KEY_COLUMNS] = {
 	INT4OID, TEXTOID, INT8OID, INT8OID, INT8OID, JSONBOID
@@ -736,9 +765,69 @@ take_key_sql(Datum *values, const bool *nulls)
 	return fin_query_run(&insert_key, values, flags, 0) == 1;
 }
 
-int
-fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows, int n,
-					bool *ours)
+/* false when it must be done another way; an error when a key is taken */
+static bool
+insert_keys(int32 tenant_id, const FinKeyRow *const *rows, int n)
+{
+	FinDirect  *direct = fin_direct_begin_insert(fin_query_relation("idempotency_key"),
+												 key_types, KEY_COLUMNS);
+
+	if (direct == NULL)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[KEY_COLUMNS];
+		bool		nulls[KEY_COLUMNS];
+
+		key_columns(tenant_id, rows[i], values, nulls);
+		fin_direct_put(direct, values, nulls);
+	}
+	fin_direct_end(direct);
+	return true;
+}
+
+/*
+ * Many keys are nearly always all free: inserted in one go, in a
+ * subtransaction, they cost half of what asking for each does.  False, and
+ * nothing taken, when one was not free.
+ */
+static bool
+take_all_keys(int32 tenant_id, const FinKeyRow *const *rows, int n)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool taken = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		taken = insert_keys(tenant_id, rows, n);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+			ReThrowError(error);
+		taken = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return taken;
+}
+
+static int
+take_keys_singly(int32 tenant_id, const FinKeyRow *const *rows, int n,
+				 bool *ours)
 {
 	FinDirect  *direct = fin_direct_begin_unique("idempotency_key", key_types,
 												 KEY_COLUMNS);
@@ -758,6 +847,16 @@ fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows, int n,
 	if (direct != NULL)
 		fin_direct_end(direct);
 	return taken;
+}
+
+int
+fin_store_take_keys(int32 tenant_id, const FinKeyRow *const *rows, int n,
+					bool *ours)
+{
+	if (n < KEYS_MANY || !take_all_keys(tenant_id, rows, n))
+		return take_keys_singly(tenant_id, rows, n, ours);
+	memset(ours, true, sizeof(bool) * n);
+	return n;
 }
 
 void

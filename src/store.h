@@ -80,6 +80,14 @@ extern int	fin_store_distinct_ids(int64 *ids, int n);
 extern int	fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 									FinAccount *accounts, MemoryContext memory);
 
+/*
+ * Locks those of these accounts that nobody else has locked, without waiting,
+ * and so in no danger of a deadlock.  Fills locked[n] with their ids, ascending,
+ * and returns how many.
+ */
+extern int	fin_store_try_lock_accounts(int32 tenant_id, const int64 *ids,
+										int n, int64 *locked);
+
 /* writes totals, version and counters of the changed accounts */
 extern void fin_store_write_accounts(int32 tenant_id, FinAccount *accounts,
 									 int n);
@@ -129,16 +137,45 @@ extern void fin_store_drop_key(int32 tenant_id, const char *key);
 extern bool fin_store_read_key(int32 tenant_id, const char *key,
 							   FinKeyRow *row, MemoryContext memory);
 
-/* false when there is no such hold; texts allocated in 'memory' */
-extern bool fin_store_read_hold(int32 tenant_id, int64 hold_id, int scale,
-								FinHold *hold, MemoryContext memory);
-
-/* both accounts of a hold, which never change; false when there is none */
-extern bool fin_store_find_hold(int32 tenant_id, int64 hold_id,
-								int64 *from_id, int64 *to_id);
+/*
+ * The holds of these ids, as this transaction sees them now: fills
+ * holds[0..found-1] in the order of the ids and returns how many there are.
+ * Texts are allocated in 'memory'.
+ */
+extern int	fin_store_read_holds(int32 tenant_id, const int64 *hold_ids, int n,
+								 FinHold *holds, MemoryContext memory);
 
 /* 'open', 'captured' ... */
 extern const char *fin_store_hold_status(FinHoldStatus status);
+
+/* an open hold that expires: enough to give it back */
+typedef struct FinDueHold
+{
+	int64		hold_id;
+	int32		tenant_id;
+	int64		from_account_id;
+	int64		to_account_id;
+	TimestampTz expires_at;
+} FinDueHold;
+
+#define FIN_ALL_TENANTS	(-1)
+
+/*
+ * Open holds over at 'now', of one tenant or all, in order of (expires_at,
+ * hold_id) from after that of 'after' on, which may be NULL.  Fills
+ * holds[limit] and returns how many there are.
+ */
+extern int	fin_store_due_holds(int32 tenant_id, TimestampTz now,
+								const FinDueHold *after, int limit,
+								FinDueHold *holds);
+
+/* the same of one account: those that debit it, or credit it */
+extern int	fin_store_due_holds_of(int32 tenant_id, int64 account_id,
+								   bool debit, TimestampTz now, int limit,
+								   FinDueHold *holds);
+
+/* when the first open hold after 'now' expires; DT_NOEND: none does */
+extern TimestampTz fin_store_next_expiry(TimestampTz now);
 
 /* inserts the new ones and updates the changed ones */
 extern void fin_store_write_holds(int32 tenant_id, FinHold *holds, int n);
@@ -149,5 +186,25 @@ extern void fin_store_write_decisions(int32 tenant_id,
 /* name of the rule that rejected the transfer, or NULL */
 extern char *fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 									  MemoryContext memory);
+
+/* what a transfer with a stated value date does to one of its accounts */
+typedef struct FinValueRow
+{
+	int64		account_id;
+	int64		transfer_id;
+	TimestampTz effective_at;
+	int32		scale;
+	FinAmount	change;			/* of the balance */
+} FinValueRow;
+
+/* sorts the rows */
+extern void fin_store_write_values(int32 tenant_id, FinValueRow *rows, int n);
+
+/* one import of the tenant at a time, until the end of the transaction */
+extern void fin_store_lock_imports(int32 tenant_id);
+
+/* the highest id from 'low' to below 'high', committed or our own; 0: none */
+extern int64 fin_store_highest_transfer(int32 tenant_id, int64 low,
+										int64 high);
 
 #endif							/* FIN_STORE_H */

@@ -293,32 +293,8 @@ fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
 	return true;
 }
 
-bool
-fin_direct_insert(Oid relid, const Oid *types, int columns,
-				  const Datum *values, const bool *nulls)
-{
-	FinDirect	direct = {.types = types, .ncolumns = columns};
-	Relation	table;
-
-	if (!fin_direct_writes)
-		return false;
-	check_may_write("INSERT");
-	table = table_open(relid, RowExclusiveLock);
-	if (table->rd_rel->relkind != RELKIND_RELATION ||
-		!is_ours_to_append(&direct, table))
-	{
-		table_close(table, NoLock);
-		return false;
-	}
-	direct.estate = CreateExecutorState();
-	open_table(&direct, table);
-	gather_row(&direct, values, nulls);
-	fin_direct_end(&direct);
-	return true;
-}
-
 FinDirect *
-fin_direct_begin_unique(const char *name, const Oid *types, int columns)
+fin_direct_begin_insert(Oid relid, const Oid *types, int columns)
 {
 	FinDirect  *direct;
 	Relation	table;
@@ -329,7 +305,7 @@ fin_direct_begin_unique(const char *name, const Oid *types, int columns)
 	direct = palloc0(sizeof(FinDirect));
 	direct->types = types;
 	direct->ncolumns = columns;
-	table = table_open(fin_query_relation(name), RowExclusiveLock);
+	table = table_open(relid, RowExclusiveLock);
 	if (table->rd_rel->relkind != RELKIND_RELATION ||
 		!is_ours_to_append(direct, table))
 	{
@@ -338,6 +314,36 @@ fin_direct_begin_unique(const char *name, const Oid *types, int columns)
 	}
 	direct->estate = CreateExecutorState();
 	open_table(direct, table);
+	return direct;
+}
+
+void
+fin_direct_put(FinDirect *direct, const Datum *values, const bool *nulls)
+{
+	gather_row(direct, values, nulls);
+}
+
+bool
+fin_direct_insert(Oid relid, const Oid *types, int columns,
+				  const Datum *values, const bool *nulls)
+{
+	FinDirect  *direct = fin_direct_begin_insert(relid, types, columns);
+
+	if (direct == NULL)
+		return false;
+	fin_direct_put(direct, values, nulls);
+	fin_direct_end(direct);
+	return true;
+}
+
+FinDirect *
+fin_direct_begin_unique(const char *name, const Oid *types, int columns)
+{
+	FinDirect  *direct = fin_direct_begin_insert(fin_query_relation(name),
+												 types, columns);
+
+	if (direct == NULL)
+		return NULL;
 	ExecOpenIndices(direct->info, true);
 	direct->indexes_open = true;
 	return direct;
@@ -552,7 +558,8 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	for (int i = 0; i < n; i++)
 		slot->tts_values[columns[i]] = values[i];
 	ExecStoreVirtualTuple(slot);
-	check(slot->tts_values, slot->tts_isnull);
+	if (check != NULL)
+		check(slot->tts_values, slot->tts_isnull);
 	ExecConstraints(direct->info, slot, direct->estate);
 	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
 		insert_index_entries(direct, slot, only_summarizing);

@@ -37,6 +37,16 @@ extern bool fin_direct_append(FinDirect *direct, int64 id,
 							  const Datum *values, const bool *nulls);
 
 /*
+ * Start inserting into a plain table laid out so.  NULL when it must be done
+ * in SQL.  Rows are gathered and written some at a time, the last of them by
+ * fin_direct_end().
+ */
+extern FinDirect *fin_direct_begin_insert(Oid relid, const Oid *types,
+										  int columns);
+extern void fin_direct_put(FinDirect *direct, const Datum *values,
+						   const bool *nulls);
+
+/*
  * Insert one row into a table laid out so; false when it must be done in SQL.
  * A row of a partition must be one of its own: that is not checked.
  */
@@ -94,7 +104,8 @@ extern FinDirect *fin_direct_begin_update(const char *table, int columns);
 
 /*
  * Replace columns[0..n-1] (from 0) of the row at 'tid', which this transaction
- * has locked.  check: called with all values of the new row.
+ * has locked, or that nobody else may write.  check: called with all values of
+ * the new row; NULL: none.
  */
 extern void fin_direct_update(FinDirect *direct, ItemPointer tid,
 							  const int *columns, int n, const Datum *values,

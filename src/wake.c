@@ -4,7 +4,8 @@
  *
  * Owns
  *	- in shared memory, a slot for the launcher and for each worker: the
- *	  database it serves, its latch, and a set-associative table of bells.  A
+ *	  database it serves, its latch, the time at which the first of the newly
+ *	  made holds expires, and a set-associative table of bells.  A
  *	  queue may only sit in the few places of its set, so that ringing takes a
  *	  constant time; when all are taken by others, the slot asks for attention
  *	  and the worker looks at all its queues instead.
@@ -59,6 +60,7 @@ typedef struct Slot
 	Latch	   *latch;			/* NULL: nobody here */
 	Oid			database;		/* InvalidOid for the launcher */
 	bool		attention;
+	TimestampTz expiry_at;		/* see fin_wake_collect_expiry() */
 	pg_atomic_uint64 promise;	/* see fin_wake_promise() */
 	Bell		bells[FIN_BELLS_MAX];
 } Slot;
@@ -66,6 +68,7 @@ typedef struct Slot
 typedef enum NoteKind
 {
 	NOTE_QUEUE,
+	NOTE_EXPIRY,
 	NOTE_ATTENTION,
 	NOTE_LAUNCHER				/* queue_id holds a database's oid */
 } NoteKind;
@@ -178,6 +181,26 @@ ring_bell(Slot *slot, const Note *note)
 	return wake;
 }
 
+/* returns whether the owner, who sleeps until its promise, must be woken */
+static bool
+ring_expiry(Slot *slot, TimestampTz due_at)
+{
+	if (due_at >= slot->expiry_at)
+		return false;
+	slot->expiry_at = due_at;
+	return due_at == FIN_EXPIRY_ALL ||
+		(uint64) due_at < pg_atomic_read_u64(&slot->promise);
+}
+
+static bool
+ring_attention(Slot *slot)
+{
+	bool		wake = !slot->attention;
+
+	slot->attention = true;
+	return ring_expiry(slot, FIN_EXPIRY_ALL) || wake;
+}
+
 static void
 ring(Slot *slot, Oid database, const Note *note)
 {
@@ -189,10 +212,9 @@ ring(Slot *slot, Oid database, const Note *note)
 		bool		wake;
 
 		if (note->kind == NOTE_ATTENTION)
-		{
-			wake = !slot->attention;
-			slot->attention = true;
-		}
+			wake = ring_attention(slot);
+		else if (note->kind == NOTE_EXPIRY)
+			wake = ring_expiry(slot, note->due_at);
 		else
 			wake = ring_bell(slot, note);
 		if (wake)
@@ -254,6 +276,7 @@ fin_wake_attach(int slot, Oid database)
 	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
 	memset(mine->bells, 0, sizeof(mine->bells));
 	mine->attention = false;
+	mine->expiry_at = FIN_NEVER;
 	mine->database = database;
 	mine->latch = &MyProc->procLatch;
 	pg_atomic_write_u64(&mine->promise, (uint64) FIN_NEVER);
@@ -327,6 +350,19 @@ fin_wake_collect(int slot, TimestampTz now, int64 window_us,
 	}
 	LWLockRelease(mine->lock);
 	return n;
+}
+
+TimestampTz
+fin_wake_collect_expiry(int slot)
+{
+	Slot	   *mine = &slots[slot];
+	TimestampTz at;
+
+	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
+	at = mine->expiry_at;
+	mine->expiry_at = FIN_NEVER;
+	LWLockRelease(mine->lock);
+	return at;
 }
 
 void
@@ -503,6 +539,12 @@ fin_wake_note_due(int64 queue_id, TimestampTz due_at)
 {
 	/* 0 says "none"; a microsecond more or less does not matter */
 	make_note(NOTE_QUEUE, queue_id, 0, 0, due_at <= 0 ? 1 : due_at);
+}
+
+void
+fin_wake_note_expiry(TimestampTz due_at)
+{
+	make_note(NOTE_EXPIRY, 0, 0, 0, due_at <= 0 ? FIN_EXPIRY_ALL : due_at);
 }
 
 void

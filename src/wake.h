@@ -1,7 +1,8 @@
 /*
  * wake.h
  *		Shared-memory doorbells: which queues of which databases got messages
- *		that are now committed, and the latch of the worker to tell.
+ *		that are now committed, when the next hold expires, and the latch of
+ *		the worker to tell.
  *
  * A producer calls fin_wake_note() inside its transaction.  What it noted is
  * kept per subtransaction, dropped on rollback, and after the commit copied
@@ -22,6 +23,9 @@
 
 /* never, as a time to wake */
 #define FIN_NEVER			DT_NOEND
+
+/* as a time at which holds expire: look at all of them */
+#define FIN_EXPIRY_ALL		DT_NOBEGIN
 
 /* queues of one database whose bells are kept apart */
 #define FIN_BELLS_MAX		256
@@ -60,6 +64,9 @@ extern void fin_wake_note(int64 queue_id, int64 highest_id, int64 count);
  */
 extern void fin_wake_note_due(int64 queue_id, TimestampTz due_at);
 
+/* a hold of this transaction is over at 'due_at' */
+extern void fin_wake_note_expiry(TimestampTz due_at);
+
 /* the worker of this database should look at everything, itself included */
 extern void fin_wake_note_attention(void);
 
@@ -88,6 +95,12 @@ extern int	fin_wake_collect(int slot, TimestampTz now, int64 window_us,
 /* takes the counts off and, when window_us > 0, begins the quiet window */
 extern void fin_wake_answered(int slot, TimestampTz now, int64 window_us,
 							  const FinBell *bells, int n);
+
+/*
+ * When the first of the holds expires that were made since the last call;
+ * FIN_NEVER: none was, FIN_EXPIRY_ALL: someone asked for all to be looked at.
+ */
+extern TimestampTz fin_wake_collect_expiry(int slot);
 
 /* end of the queue's window, or 0 when it is not in one */
 extern TimestampTz fin_wake_quiet_until(int slot, TimestampTz now,

@@ -15,8 +15,8 @@
  * Privileges: connected as the bootstrap superuser, since a background worker
  * needs a role before it can read who owns the extension; chores then work as
  * that owner, by fin_query_begin().  What remains is done as superuser: looking
- * up the extension and committing.  Neither runs anything users define, except
- * deferred triggers of tables the chores write, of which there are none.
+ * up the extension and committing.  Neither runs anything users define: what a
+ * chore's writing fires has to run within the chore (see expire.c).
  *
  * Owns: its entry in the roster, its slot in wake, the times of the chores.
  * Memory: each batch's is its transaction's.  Locks: AccessShareLock on the
@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "dispatch.h"
+#include "expire.h"
 #include "launcher.h"
 #include "partition.h"
 #include "process.h"
@@ -95,6 +96,19 @@ partition_committed(TimestampTz now)
 	partitions_made_at = now;
 }
 
+/* ---- the chore of expiring holds ---- */
+
+static void
+expire_committed(TimestampTz now)
+{
+	const char *complaint;
+
+	fin_expire_committed(now);
+	complaint = fin_expire_complaint();
+	if (complaint != NULL)
+		fin_roster_report_error(complaint);
+}
+
 static Chore chores[] =
 {
 	{
@@ -102,6 +116,12 @@ static Chore chores[] =
 		.due = fin_dispatch_due,
 		.run = fin_dispatch_run,
 		.committed = fin_dispatch_committed,
+	},
+	{
+		.name = "expire",
+		.due = fin_expire_due,
+		.run = fin_expire_run,
+		.committed = expire_committed,
 	},
 	{
 		.name = "partitions",
@@ -131,6 +151,7 @@ extension_is_there(void)
 	if (OidIsValid(extension) && found != extension)
 	{
 		fin_dispatch_sweep();
+		fin_expire_sweep();
 		partitions_made_at = 0;
 	}
 	extension = found;
@@ -279,6 +300,7 @@ set_up(Datum arg)
 	before_shmem_exit(detach, (Datum) 0);
 	fin_wake_attach(my_slot, order.database);
 	fin_dispatch_start(my_slot);
+	fin_expire_start(my_slot);
 }
 
 void

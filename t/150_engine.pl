@@ -41,8 +41,10 @@ note($out);
 my %found = $out =~ /^(\w+) (\d+)$/mg;
 cmp_ok($found{$_} // 0, '>', 100, "among them many of: $_")
   foreach
-  qw(ok same_account from_not_active to_not_active currency_differs currency_not_stated
-  from_version_differs to_version_differs total_overflow insufficient_funds balance_limit);
+  qw(ok same_account currency_differs currency_not_stated
+  hold_not_open hold_time_over exceeds_hold from_not_active to_not_active
+  from_version_differs to_version_differs total_overflow insufficient_funds
+  balance_limit transfer hold capture release expire);
 
 # ------------------------------------------------------------------------
 # amounts, through SQL and back

@@ -3,9 +3,9 @@
  *		The rules of money against a model of them, a million times.
  *
  * Includes the engine itself, which needs nothing of the server but its
- * headers.  The model keeps, for each account, what came in, what went out and
- * what it spent on a day, in sign and 192 bits, where nothing can overflow,
- * and decides by comparing sums where the engine subtracts.
+ * headers.  The model keeps, for each account, what came in, what went out,
+ * what is held and what it spent on a day, in sign and 192 bits, where nothing
+ * can overflow, and decides by comparing sums where the engine subtracts.
  *
  * Usage: engine_test SEED MOVEMENTS.  Prints how often each finding came, and
  * exits with 1 at the first difference.
@@ -18,14 +18,20 @@
 #undef printf
 
 #define ACCOUNTS	12
+#define HOLDS		40
 #define WORLD_STEPS	500
+#define ACTIONS		(FIN_EXPIRE + 1)
 #define FINDINGS	(FIN_BALANCE_LIMIT + 1)
 
 static const char *const finding_names[FINDINGS] = {
-	"ok", "same_account", "from_not_active", "to_not_active",
-	"currency_differs", "currency_not_stated", "from_version_differs",
-	"to_version_differs", "total_overflow", "insufficient_funds",
-	"balance_limit"
+	"ok", "same_account", "currency_differs", "currency_not_stated",
+	"hold_not_open", "hold_time_over", "exceeds_hold", "from_not_active",
+	"to_not_active", "from_version_differs", "to_version_differs",
+	"total_overflow", "insufficient_funds", "balance_limit"
+};
+
+static const char *const action_names[ACTIONS] = {
+	"transfer", "hold", "capture", "release", "expire"
 };
 
 /* ------------------------------------------------------------------------
@@ -56,6 +62,16 @@ plus(Wide a, Wide b)
 	return result;
 }
 
+static Wide
+minus(Wide a, Wide b)
+{
+	Wide		result = {a.high - b.high, a.low - b.low};
+
+	if (a.low < b.low)
+		result.high--;
+	return result;
+}
+
 static bool
 is_less(Wide a, Wide b)
 {
@@ -81,7 +97,9 @@ typedef struct Model
 	Wide		spent;			/* on day */
 	int			day;
 	int64		changes;
-	int			status;
+	bool		may_pay;		/* by its status */
+	bool		may_receive;
+	bool		is_closed;
 	char		currency;
 	bool		has_floor;
 	bool		has_ceiling;
@@ -89,8 +107,46 @@ typedef struct Model
 	__int128	ceiling;
 } Model;
 
+typedef struct HoldModel
+{
+	bool		is_used;
+	int			from;
+	int			to;
+	Wide		amount;
+	Wide		captured;
+	Wide		given_back;
+	int			day;			/* it was held on */
+	int64		ends;			/* step; -1: never */
+	char		status;			/* o, c, r, e: first letters of its names */
+} HoldModel;
+
+static int64 step;
+static uint64 seed;
+
+/* what is asked of the engine, as the model sees it */
+typedef struct Asked
+{
+	FinAction	action;
+	int			from;
+	int			to;
+	HoldModel  *hold;
+	Wide		amount;
+	bool		everything;
+	bool		up_to;
+	bool		final;
+	int			closing;		/* account, or -1 */
+	const char *currency;
+	int64		from_version;
+	int64		to_version;
+	int			day;
+	Wide		settled;		/* out: the amount that is to move, */
+	Wide		given_back;		/* and what a final capture leaves */
+} Asked;
+
 static FinAccount accounts[ACCOUNTS];
 static Model models[ACCOUNTS];
+static FinHold holds[HOLDS];
+static HoldModel hold_models[HOLDS];
 static uint64 state;
 
 static uint64
@@ -106,6 +162,12 @@ static int
 random_below(int n)
 {
 	return (int) ((random_bits() >> 16) % n);
+}
+
+static bool
+one_in(int n)
+{
+	return random_below(n) == 0;
 }
 
 static __int128
@@ -144,11 +206,17 @@ random_amount(void)
 	return amount < limit ? amount : limit - 1;
 }
 
-/* does the sum stay below 10^38? */
 static bool
-fits(Wide a, Wide b)
+is_number(Wide value)
 {
-	return is_less(plus(a, b), wide(limit_of_numbers()));
+	return is_less(value, wide(limit_of_numbers())) &&
+		is_less(minus(wide(0), value), wide(limit_of_numbers()));
+}
+
+static Wide
+least(Wide a, Wide b)
+{
+	return is_less(a, b) ? a : b;
 }
 
 static Wide
@@ -157,48 +225,206 @@ spent_on(const Model *model, int day)
 	return model->day >= day ? model->spent : wide(0);
 }
 
-static FinFinding
-expected_finding(int from, int to, __int128 amount, const char *stated,
-				 int64 from_version, int64 to_version, int day)
-{
-	const Model *payer = &models[from];
-	const Model *payee = &models[to];
-	Wide		moved = wide(amount);
-	Wide		gone = plus(plus(payer->out, payer->held), moved);
+/* ------------------------------------------------------------------------
+ * the model: what is right
+ * ------------------------------------------------------------------------ */
 
-	if (from == to)
-		return FIN_SAME_ACCOUNT;
-	if (payer->status != 0)
-		return FIN_FROM_NOT_ACTIVE;
-	if (payee->status != 0)
-		return FIN_TO_NOT_ACTIVE;
-	if (payer->currency != payee->currency)
-		return FIN_CURRENCY_DIFFERS;
-	if (stated != NULL && stated[0] != payer->currency)
-		return FIN_CURRENCY_NOT_STATED;
-	if (from_version >= 0 && from_version != payer->changes)
-		return FIN_FROM_VERSION_DIFFERS;
-	if (to_version >= 0 && to_version != payee->changes)
-		return FIN_TO_VERSION_DIFFERS;
-	if (!fits(payer->out, moved) || !fits(payee->in, moved) ||
-		!fits(spent_on(payer, day), moved) ||
-		!is_less(gone, plus(payer->in, wide(limit_of_numbers()))))
+/* what may go out of it before the floor is met, or all numbers there are */
+static Wide
+can_go_out(const Model *payer)
+{
+	Wide		room = wide(limit_of_numbers() - 1);
+
+	if (payer->has_floor)
+		room = minus(payer->in, plus(plus(payer->out, payer->held),
+									 wide(payer->floor)));
+	return room;
+}
+
+static Wide
+can_come_in(const Model *payee)
+{
+	Wide		room = wide(limit_of_numbers() - 1);
+
+	if (payee->has_ceiling)
+		room = minus(plus(payee->out, wide(payee->ceiling)),
+					 plus(payee->in, payee->expected));
+	return room;
+}
+
+static bool
+is_within_limits(const Model *model)
+{
+	return !is_less(can_go_out(model), wide(0)) &&
+		!is_less(can_come_in(model), wide(0));
+}
+
+static Wide
+remaining(const HoldModel *hold)
+{
+	return minus(hold->amount, plus(hold->captured, hold->given_back));
+}
+
+static bool
+is_of_hold_asked(const Asked *asked)
+{
+	return asked->action == FIN_CAPTURE || asked->action == FIN_RELEASE ||
+		asked->action == FIN_EXPIRE;
+}
+
+static FinFinding
+expected_of_hold(Asked *asked)
+{
+	const HoldModel *hold = asked->hold;
+
+	if (hold->status != 'o')
+		return FIN_HOLD_NOT_OPEN;
+	if (asked->action == FIN_CAPTURE && hold->ends >= 0 && hold->ends <= step)
+		return FIN_HOLD_TIME_OVER;
+	asked->settled = asked->everything ? remaining(hold) : asked->amount;
+	if (is_less(hold->amount, plus(plus(hold->captured, hold->given_back),
+								   asked->settled)))
+		return FIN_EXCEEDS_HOLD;
+	if (asked->action == FIN_CAPTURE && asked->final)
+		asked->given_back = minus(remaining(hold), asked->settled);
+	return FIN_OK;
+}
+
+static FinFinding
+expected_of_funds(Asked *asked)
+{
+	const Model *payer = &models[asked->from];
+	const Model *payee = &models[asked->to];
+	Wide		moved = asked->amount;
+	Wide		gone;
+
+	if (asked->everything)
+		moved = payer->has_floor ? can_go_out(payer) :
+			minus(payer->in, plus(payer->out, payer->held));
+	if (asked->everything || asked->up_to)
+	{
+		moved = least(moved, can_go_out(payer));
+		if (!is_less(wide(0), moved))
+			return FIN_INSUFFICIENT_FUNDS;
+		moved = least(moved, can_come_in(payee));
+		if (!is_less(wide(0), moved))
+			return FIN_BALANCE_LIMIT;
+		moved = least(moved, wide(limit_of_numbers() - 1));
+	}
+	asked->settled = moved;
+	gone = plus(plus(payer->out, payer->held), moved);
+	if (!is_number(gone) || !is_number(minus(gone, payer->in)) ||
+		!is_number(plus(plus(payee->in, payee->expected), moved)) ||
+		!is_number(plus(spent_on(payer, asked->day), moved)))
 		return FIN_TOTAL_OVERFLOW;
-	if (payer->has_floor && is_less(payer->in, plus(gone, wide(payer->floor))))
+	if (is_less(can_go_out(payer), moved))
 		return FIN_INSUFFICIENT_FUNDS;
-	if (payee->has_ceiling &&
-		is_less(plus(payee->out, wide(payee->ceiling)),
-				plus(plus(payee->in, payee->expected), moved)))
+	if (is_less(can_come_in(payee), moved))
 		return FIN_BALANCE_LIMIT;
 	return FIN_OK;
+}
+
+/* may it, or is it being emptied? */
+static bool
+side_may(const Asked *asked, int i, bool may)
+{
+	return may || (asked->closing == i && !models[i].is_closed);
+}
+
+static FinFinding
+expected_finding(Asked *asked)
+{
+	const Model *payer = &models[asked->from];
+	const Model *payee = &models[asked->to];
+	bool		gives_back = asked->action == FIN_RELEASE ||
+		asked->action == FIN_EXPIRE;
+	FinFinding	finding;
+
+	asked->given_back = wide(0);
+	asked->settled = asked->amount;
+	if (asked->from == asked->to)
+		return FIN_SAME_ACCOUNT;
+	if (payer->currency != payee->currency)
+		return FIN_CURRENCY_DIFFERS;
+	if (asked->currency != NULL && asked->currency[0] != payer->currency)
+		return FIN_CURRENCY_NOT_STATED;
+	if (is_of_hold_asked(asked))
+	{
+		finding = expected_of_hold(asked);
+		if (finding != FIN_OK)
+			return finding;
+	}
+	if (!gives_back && !side_may(asked, asked->from, payer->may_pay))
+		return FIN_FROM_NOT_ACTIVE;
+	if (!gives_back && !side_may(asked, asked->to, payee->may_receive))
+		return FIN_TO_NOT_ACTIVE;
+	if (asked->from_version >= 0 && asked->from_version != payer->changes)
+		return FIN_FROM_VERSION_DIFFERS;
+	if (asked->to_version >= 0 && asked->to_version != payee->changes)
+		return FIN_TO_VERSION_DIFFERS;
+	return is_of_hold_asked(asked) ? FIN_OK : expected_of_funds(asked);
+}
+
+static void
+spend(Model *payer, int day, Wide amount)
+{
+	payer->spent = plus(spent_on(payer, day), amount);
+	if (payer->day < day)
+		payer->day = day;
+}
+
+/* out of the hold, and out of what is pending */
+static void
+take_from_hold(const Asked *asked, Wide captured, Wide given_back)
+{
+	HoldModel  *hold = asked->hold;
+	Model	   *payer = &models[asked->from];
+	Model	   *payee = &models[asked->to];
+
+	hold->captured = plus(hold->captured, captured);
+	hold->given_back = plus(hold->given_back, given_back);
+	payer->held = minus(payer->held, plus(captured, given_back));
+	payee->expected = minus(payee->expected, plus(captured, given_back));
+	/* not spent after all, if that day still lasts */
+	if (payer->day == hold->day)
+		payer->spent = minus(payer->spent, given_back);
+	if (!is_same(remaining(hold), wide(0)))
+		return;
+	if (asked->action == FIN_EXPIRE)
+		hold->status = 'e';
+	else
+		hold->status = is_same(hold->captured, wide(0)) ? 'r' : 'c';
+}
+
+static void
+record(const Asked *asked)
+{
+	Model	   *payer = &models[asked->from];
+	Model	   *payee = &models[asked->to];
+
+	if (asked->action == FIN_CAPTURE)
+		take_from_hold(asked, asked->settled, asked->given_back);
+	else if (is_of_hold_asked(asked))
+		take_from_hold(asked, wide(0), asked->settled);
+	else
+		spend(payer, asked->day, asked->settled);
+	if (asked->action == FIN_TRANSFER || asked->action == FIN_CAPTURE)
+	{
+		payer->out = plus(payer->out, asked->settled);
+		payee->in = plus(payee->in, asked->settled);
+	}
+	if (asked->action == FIN_HOLD)
+	{
+		payer->held = plus(payer->held, asked->settled);
+		payee->expected = plus(payee->expected, asked->settled);
+	}
+	payer->changes++;
+	payee->changes++;
 }
 
 /* ------------------------------------------------------------------------
  * comparing
  * ------------------------------------------------------------------------ */
-
-static int64 step;
-static uint64 seed;
 
 static void
 differs(const char *what)
@@ -209,21 +435,31 @@ differs(const char *what)
 }
 
 static void
+compare_number(__int128 number, Wide expected, const char *what)
+{
+	if (!is_same(wide(number), expected))
+		differs(what);
+}
+
+static void
 compare_account(const FinAccount *account, const Model *model, int day)
 {
-	if (!is_same(wide(account->debits_posted), model->out))
-		differs("debits_posted");
-	if (!is_same(wide(account->credits_posted), model->in))
-		differs("credits_posted");
-	if (!is_same(wide(account->debits_pending), model->held) ||
-		!is_same(wide(account->credits_pending), model->expected))
-		differs("pending");
-	if (!is_same(wide(fin_engine_spent(account, day)), spent_on(model, day)))
-		differs("spent");
+	compare_number(account->debits_posted, model->out, "debits_posted");
+	compare_number(account->credits_posted, model->in, "credits_posted");
+	compare_number(account->debits_pending, model->held, "debits_pending");
+	compare_number(account->credits_pending, model->expected,
+				   "credits_pending");
+	compare_number(fin_engine_spent(account, day), spent_on(model, day),
+				   "spent");
 	if (account->version != model->changes)
 		differs("version");
-	if (!is_same(plus(wide(fin_engine_balance(account)), model->out), model->in))
-		differs("balance");
+	compare_number(fin_engine_balance(account), minus(model->in, model->out),
+				   "balance");
+	compare_number(fin_engine_available(account),
+				   minus(minus(model->in, model->out), model->held),
+				   "available");
+	if (!is_within_limits(model))
+		differs("the model, outside its limits,");
 	if (!fin_engine_within_limits(account))
 		differs("being within limits");
 }
@@ -233,32 +469,55 @@ compare_side(const FinSide *side, const Model *before, const Model *after)
 {
 	if (side->version != after->changes)
 		differs("version after");
-	if (!is_same(plus(wide(side->balance_before), before->out), before->in))
-		differs("balance before");
-	if (!is_same(plus(wide(side->balance_after), after->out), after->in))
-		differs("balance after");
-	if (!is_same(wide(side->held_after), after->held))
-		differs("held after");
+	compare_number(side->balance_before, minus(before->in, before->out),
+				   "balance before");
+	compare_number(side->balance_after, minus(after->in, after->out),
+				   "balance after");
+	compare_number(side->held_after, after->held, "held after");
 }
 
-/* what went out came in, in each currency */
+static void
+compare_hold(const FinHold *hold, const HoldModel *model)
+{
+	FinHoldStatus status = model->status == 'o' ? FIN_HOLD_OPEN :
+		model->status == 'c' ? FIN_HOLD_CAPTURED :
+		model->status == 'r' ? FIN_HOLD_RELEASED : FIN_HOLD_EXPIRED;
+
+	compare_number(hold->amount, model->amount, "amount of the hold");
+	compare_number(hold->captured, model->captured, "captured");
+	compare_number(hold->released, model->given_back, "released");
+	compare_number(fin_engine_remaining(hold), remaining(model), "remaining");
+	if (hold->status != status)
+		differs("status of the hold");
+}
+
+/* in each currency what went out came in, and what is held is in holds */
 static void
 check_conservation(void)
 {
 	for (char currency = 'A'; currency <= 'B'; currency++)
 	{
-		Wide		out = wide(0);
-		Wide		in = wide(0);
+		Wide		sums[5] = {{0}};
 
 		for (int i = 0; i < ACCOUNTS; i++)
 		{
 			if (accounts[i].currency[0] != currency)
 				continue;
-			out = plus(out, wide(accounts[i].debits_posted));
-			in = plus(in, wide(accounts[i].credits_posted));
+			sums[0] = plus(sums[0], wide(accounts[i].debits_posted));
+			sums[1] = plus(sums[1], wide(accounts[i].credits_posted));
+			sums[2] = plus(sums[2], wide(accounts[i].debits_pending));
+			sums[3] = plus(sums[3], wide(accounts[i].credits_pending));
 		}
-		if (!is_same(out, in))
+		for (int i = 0; i < HOLDS; i++)
+		{
+			if (hold_models[i].is_used &&
+				accounts[hold_models[i].from].currency[0] == currency)
+				sums[4] = plus(sums[4], wide(fin_engine_remaining(&holds[i])));
+		}
+		if (!is_same(sums[0], sums[1]))
 			differs("the sum of debits and of credits");
+		if (!is_same(sums[2], sums[3]) || !is_same(sums[2], sums[4]))
+			differs("the sum of what is pending and of the holds");
 	}
 }
 
@@ -271,21 +530,62 @@ put_limits(FinAccount *account, Model *model)
 {
 	__int128	edge = limit_of_numbers() - 1;
 
-	model->has_floor = random_below(2) == 0;
-	model->floor = random_below(3) == 0 ? 0 :
-		-(random_below(2) == 0 ? edge : random_amount());
-	model->has_ceiling = random_below(3) == 0;
-	model->ceiling = random_below(2) == 0 ? edge : random_amount();
+	model->has_floor = one_in(2);
+	model->floor = one_in(3) ? 0 : -(one_in(2) ? edge : random_amount());
+	if (one_in(10))
+		model->floor = random_amount();
+	model->has_ceiling = one_in(3);
+	model->ceiling = one_in(2) ? edge : random_amount();
 	account->has_min_available = model->has_floor;
 	account->min_available = model->floor;
 	account->has_max_balance = model->has_ceiling;
 	account->max_balance = model->ceiling;
 }
 
-/* new accounts, with nothing on them or a little held that the floor allows */
+/* other limits, if the account as it stands keeps to them */
+static void
+change_limits(int i)
+{
+	FinAccount	account = accounts[i];
+	Model		model = models[i];
+
+	put_limits(&account, &model);
+	if (fin_engine_within_limits(&account) != is_within_limits(&model))
+		differs("whether other limits will do");
+	if (!is_within_limits(&model))
+		return;
+	accounts[i] = account;
+	models[i] = model;
+	accounts[i].version++;
+	models[i].changes++;
+}
+
+static void
+change_status(int i)
+{
+	static const FinAccountStatus statuses[] = {
+		FIN_ACCOUNT_DEBITS_FROZEN, FIN_ACCOUNT_CREDITS_FROZEN,
+		FIN_ACCOUNT_FROZEN, FIN_ACCOUNT_CLOSED
+	};
+	FinAccountStatus status = one_in(8) ?
+		statuses[random_below(lengthof(statuses))] : FIN_ACCOUNT_ACTIVE;
+
+	models[i].may_pay = status == FIN_ACCOUNT_ACTIVE ||
+		status == FIN_ACCOUNT_CREDITS_FROZEN;
+	models[i].may_receive = status == FIN_ACCOUNT_ACTIVE ||
+		status == FIN_ACCOUNT_DEBITS_FROZEN;
+	models[i].is_closed = status == FIN_ACCOUNT_CLOSED;
+	accounts[i].status = status;
+	models[i].changes++;
+	accounts[i].version++;
+}
+
+/* new accounts, with nothing on them, and no holds */
 static void
 new_world(void)
 {
+	memset(holds, 0, sizeof(holds));
+	memset(hold_models, 0, sizeof(hold_models));
 	for (int i = 0; i < ACCOUNTS; i++)
 	{
 		FinAccount *account = &accounts[i];
@@ -293,34 +593,15 @@ new_world(void)
 
 		memset(account, 0, sizeof(*account));
 		memset(model, 0, sizeof(*model));
-		model->currency = random_below(10) == 0 ? 'B' : 'A';
+		model->currency = one_in(10) ? 'B' : 'A';
+		model->may_pay = model->may_receive = true;
 		account->currency[0] = model->currency;
 		account->account_id = i + 1;
 		account->spent_on = model->day = -1;
-		put_limits(account, model);
-		if (!model->has_floor && random_below(3) == 0)
-		{
-			account->debits_pending = random_amount();
-			model->held = wide(account->debits_pending);
-		}
-		if (model->has_ceiling && random_below(3) == 0)
-		{
-			account->credits_pending = model->ceiling;
-			model->expected = wide(model->ceiling);
-		}
+		do
+			put_limits(account, model);
+		while (!is_within_limits(model));
 	}
-}
-
-static void
-change_status(int i)
-{
-	int			status = random_below(10) == 0 ? 1 + random_below(2) : 0;
-
-	models[i].status = status;
-	accounts[i].status = status == 0 ? FIN_ACCOUNT_ACTIVE :
-		status == 1 ? FIN_ACCOUNT_FROZEN : FIN_ACCOUNT_CLOSED;
-	models[i].changes++;
-	accounts[i].version++;
 }
 
 static int64
@@ -337,82 +618,192 @@ random_version(int i)
 	}
 }
 
+static __int128
+narrow(Wide value)
+{
+	return (value.high << 64) | value.low;
+}
+
 /* what would just go through, or just not, is the most interesting */
 static __int128
-amount_near_limit(int from, int to)
+random_near(const Asked *asked)
 {
-	__int128	amount = random_amount();
-	__int128	room;
+	Wide		near = wide(random_amount());
 
-	if (random_below(4) == 0 && models[from].has_floor &&
-		!__builtin_sub_overflow(fin_engine_available(&accounts[from]),
-								models[from].floor, &room))
-		amount = room + random_below(3) - 1;
-	else if (random_below(16) == 0)
-		amount = limit_of_numbers() - accounts[to].credits_posted -
-			random_below(3);
-	if (amount <= 0)
+	if (asked->hold != NULL && !one_in(4))
+		near = one_in(3) ? remaining(asked->hold) :
+			wide(narrow(remaining(asked->hold)) / (1 + random_below(5)));
+	else if (one_in(4))
+		near = one_in(2) ? can_go_out(&models[asked->from]) :
+			can_come_in(&models[asked->to]);
+	else if (one_in(16))
+		near = minus(wide(limit_of_numbers()), models[asked->to].in);
+	near = plus(near, wide(random_below(3) - 1));
+	if (!is_less(wide(0), near))
 		return 1 + random_below(100);
-	return amount < limit_of_numbers() ? amount : limit_of_numbers() - 1;
+	return is_number(near) ? narrow(near) : limit_of_numbers() - 1;
+}
+
+/* of two accounts, or of a hold where there is one to ask about */
+static void
+choose_action(Asked *asked)
+{
+	int			slot = random_below(HOLDS);
+
+	asked->action = one_in(4) ? FIN_HOLD : FIN_TRANSFER;
+	asked->from = random_below(ACCOUNTS);
+	asked->to = random_below(ACCOUNTS);
+	asked->everything = one_in(20);
+	asked->up_to = asked->everything || one_in(10);
+	if (!hold_models[slot].is_used || one_in(3))
+		return;
+	/* a few of those that ended are asked about again */
+	if (hold_models[slot].status != 'o' && !one_in(6))
+		return;
+	asked->hold = &hold_models[slot];
+	asked->from = asked->hold->from;
+	asked->to = asked->hold->to;
+	asked->up_to = false;
+	asked->everything = one_in(5);
+	asked->action = one_in(3) ? FIN_RELEASE : FIN_CAPTURE;
+	if (asked->hold->ends >= 0 && asked->hold->ends <= step && one_in(2))
+		asked->action = FIN_EXPIRE;
+	asked->final = asked->action == FIN_CAPTURE && one_in(4);
 }
 
 static void
-record(int from, int to, __int128 amount, int day)
-{
-	models[from].out = plus(models[from].out, wide(amount));
-	models[to].in = plus(models[to].in, wide(amount));
-	models[from].spent = plus(spent_on(&models[from], day), wide(amount));
-	if (models[from].day < day)
-		models[from].day = day;
-	models[from].changes++;
-	models[to].changes++;
-}
-
-static FinFinding
-one_movement(void)
+choose(Asked *asked)
 {
 	static const char *const stated[] = {NULL, NULL, NULL, NULL, "A", "A", "A", "B"};
-	int			from = random_below(ACCOUNTS);
-	int			to = random_below(ACCOUNTS);
-	int			day = (int) (step / 100) + random_below(2);
-	Model		payer = models[from];
-	Model		payee = models[to];
-	FinMoved	moved;
-	FinFinding	expected;
-	FinMovement movement = {
-		.from = &accounts[from],
-		.to = &accounts[to],
-		.amount = amount_near_limit(from, to),
-		.currency = stated[random_below(lengthof(stated))],
-		.expected_from_version = random_version(from),
-		.expected_to_version = random_version(to),
-		.business_date = day,
-	};
 
-	expected = expected_finding(from, to, movement.amount, movement.currency,
-								movement.expected_from_version,
-								movement.expected_to_version, day);
-	if (fin_engine_check(&movement) != expected)
-		differs(finding_names[expected]);
-	if (expected == FIN_OK && random_below(10) > 0)
+	memset(asked, 0, sizeof(*asked));
+	choose_action(asked);
+	asked->amount = wide(random_near(asked));
+	asked->currency = stated[random_below(lengthof(stated))];
+	asked->from_version = random_version(asked->from);
+	asked->to_version = random_version(asked->to);
+	asked->day = (int) (step / 100) + random_below(2);
+	asked->closing = -1;
+	if (one_in(8))
+		asked->closing = one_in(2) ? asked->from : asked->to;
+}
+
+/* as posting does after a hold: a place for it, of one that ended or of none */
+static void
+keep_hold(const Asked *asked)
+{
+	int			slot = random_below(HOLDS);
+	FinHold    *hold = &holds[slot];
+	HoldModel  *model = &hold_models[slot];
+
+	while (model->is_used && model->status == 'o')
 	{
-		fin_engine_post(&movement, &moved);
-		record(from, to, movement.amount, day);
+		slot = (slot + 1) % HOLDS;
+		hold = &holds[slot];
+		model = &hold_models[slot];
+	}
+	memset(hold, 0, sizeof(*hold));
+	memset(model, 0, sizeof(*model));
+	model->is_used = true;
+	model->from = asked->from;
+	model->to = asked->to;
+	model->amount = asked->settled;
+	model->day = asked->day;
+	model->ends = one_in(2) ? -1 : step + 1 + random_below(WORLD_STEPS / 4);
+	model->status = 'o';
+	hold->amount = narrow(asked->settled);
+	hold->held_on = asked->day;
+	hold->expires = model->ends >= 0;
+	hold->expires_at = model->ends;
+}
+
+static bool
+has_room_for_hold(void)
+{
+	for (int i = 0; i < HOLDS; i++)
+	{
+		if (!hold_models[i].is_used || hold_models[i].status != 'o')
+			return true;
+	}
+	return false;
+}
+
+static void
+fill_movement(const Asked *asked, FinMovement *movement)
+{
+	memset(movement, 0, sizeof(*movement));
+	movement->action = asked->action;
+	movement->from = &accounts[asked->from];
+	movement->to = &accounts[asked->to];
+	if (asked->hold != NULL)
+		movement->hold = &holds[asked->hold - hold_models];
+	if (!asked->everything)
+		movement->amount = narrow(asked->amount);
+	movement->everything = asked->everything;
+	movement->up_to = asked->up_to;
+	movement->final = asked->final;
+	if (asked->closing >= 0)
+		movement->closing = &accounts[asked->closing];
+	movement->currency = asked->currency;
+	movement->expected_from_version = asked->from_version;
+	movement->expected_to_version = asked->to_version;
+	movement->business_date = asked->day;
+	movement->now = step;
+	movement->released = 12345; /* of no meaning before */
+}
+
+static void
+do_or_leave(const Asked *asked, FinMovement *movement, bool may_pass)
+{
+	Model		payer = models[asked->from];
+	Model		payee = models[asked->to];
+	FinMoved	moved;
+
+	if (may_pass && !one_in(10) &&
+		(asked->action != FIN_HOLD || has_room_for_hold()))
+	{
+		compare_number(movement->amount, asked->settled, "the amount to move");
+		compare_number(movement->released, asked->given_back,
+					   "the amount given back");
+		fin_engine_post(movement, &moved);
+		record(asked);
+		if (asked->action == FIN_HOLD)
+			keep_hold(asked);
 	}
 	else
-		fin_engine_leave(&movement, &moved);
-	compare_side(&moved.from, &payer, &models[from]);
-	compare_side(&moved.to, &payee, &models[to]);
-	compare_account(&accounts[from], &models[from], day);
-	compare_account(&accounts[to], &models[to], day);
+		fin_engine_leave(movement, &moved);
+	compare_side(&moved.from, &payer, &models[asked->from]);
+	compare_side(&moved.to, &payee, &models[asked->to]);
+}
+
+static void
+one_movement(int64 *findings, int64 *done)
+{
+	Asked		asked;
+	FinMovement movement;
+	FinFinding	expected;
+
+	choose(&asked);
+	expected = expected_finding(&asked);
+	fill_movement(&asked, &movement);
+	if (fin_engine_check(&movement) != expected)
+		differs(finding_names[expected]);
+	do_or_leave(&asked, &movement, expected == FIN_OK);
+	for (int i = 0; i < ACCOUNTS; i++)
+		compare_account(&accounts[i], &models[i], asked.day);
+	if (asked.hold != NULL)
+		compare_hold(movement.hold, asked.hold);
 	check_conservation();
-	return expected;
+	findings[expected]++;
+	if (expected == FIN_OK)
+		done[asked.action]++;
 }
 
 int
 main(int argc, char **argv)
 {
 	int64		findings[FINDINGS] = {0};
+	int64		done[ACTIONS] = {0};
 	int64		movements;
 
 	if (argc != 3)
@@ -425,11 +816,15 @@ main(int argc, char **argv)
 	{
 		if (step % WORLD_STEPS == 0)
 			new_world();
-		if (random_below(40) == 0)
+		if (one_in(30))
 			change_status(random_below(ACCOUNTS));
-		findings[one_movement()]++;
+		if (one_in(40))
+			change_limits(random_below(ACCOUNTS));
+		one_movement(findings, done);
 	}
 	for (int i = 0; i < FINDINGS; i++)
 		printf("%s " INT64_FORMAT "\n", finding_names[i], findings[i]);
+	for (int i = 0; i < ACTIONS; i++)
+		printf("%s " INT64_FORMAT "\n", action_names[i], done[i]);
 	return 0;
 }

@@ -1,0 +1,2 @@
+\set key random(1, 9000000000000000000)
+SELECT count(error) FROM finance.transfer_batch(ARRAY(SELECT finance.request((:hot + 1 + (random() * (:accounts / 2 - 2))::int)::text, CASE WHEN :hot = 1 THEN '1' ELSE (:accounts / 2 + 1 + (random() * (:accounts / 2 - 1))::int)::text END, 1 + i % 100, idempotency_key => :key || '-' || i) FROM generate_series(1, :n) i)) HAVING 1 / (count(error) = 0)::int = 1;

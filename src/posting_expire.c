@@ -1,0 +1,156 @@
+/*
+ * posting_expire.c
+ *		Giving back holds whose time is over, wherever that needs no waiting.
+ *
+ * Owns nothing between calls.
+ *
+ * Locks: the accounts of a hold are locked only where nobody else has them, so
+ * that whoever expires holds, at whatever point of his transaction and with
+ * whatever locks, never waits for an account: he takes part in no deadlock and
+ * is not held up by one busy account.  What he skips is done by the next who
+ * comes.  Posting then locks the same accounts again, which does nothing.
+ *
+ * A slow worker is not the caller's trouble: orders that holds in the way would
+ * fail, or cut short, give those back first and are then settled anew.
+ */
+#include "postgres.h"
+
+#include "lib/qunique.h"
+
+#include "errors.h"
+#include "posting_parts.h"
+#include "query.h"
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* the accounts of the holds that are ours now, ascending; returns how many */
+static int
+lock_free_accounts(int32 tenant_id, const FinDueHold *holds, int n,
+				   int64 *locked)
+{
+	FinQueryScope scope;
+	int64	   *ids = palloc(sizeof(int64) * 2 * n);
+	int			nids;
+	int			nlocked;
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[2 * i] = holds[i].from_account_id;
+		ids[2 * i + 1] = holds[i].to_account_id;
+	}
+	qsort(ids, 2 * n, sizeof(int64), compare_ids);
+	nids = (int) qunique(ids, 2 * n, sizeof(int64), compare_ids);
+	fin_query_begin(&scope);
+	nlocked = fin_store_try_lock_accounts(tenant_id, ids, nids, locked);
+	fin_query_end(&scope);
+	pfree(ids);
+	return nlocked;
+}
+
+static bool
+is_locked(int64 id, const int64 *locked, int n)
+{
+	return bsearch(&id, locked, n, sizeof(int64), compare_ids) != NULL;
+}
+
+static void
+make_order(const FinDueHold *hold, FinOrder *order)
+{
+	memset(order, 0, sizeof(FinOrder));
+	order->action = FIN_EXPIRE;
+	order->hold_id = hold->hold_id;
+	order->expected_from_version = FIN_NO_VERSION;
+	order->expected_to_version = FIN_NO_VERSION;
+}
+
+/* somebody may have captured or released it since it was looked for */
+static bool
+came_off(const FinOutcome *outcome)
+{
+	if (outcome->fault == NULL)
+		return true;
+	if (outcome->fault->sqlstate != ERRCODE_FIN_HOLD_NOT_OPEN)
+		fin_fault_raise(outcome->fault);
+	return false;
+}
+
+int
+fin_posting_expire(const FinDueHold *holds, int n, FinExpiry *results)
+{
+	int32		tenant_id = fin_context()->tenant_id;
+	int64	   *locked = palloc(sizeof(int64) * 2 * n);
+	int			nlocked = lock_free_accounts(tenant_id, holds, n, locked);
+	FinOrder   *orders = palloc(sizeof(FinOrder) * n);
+	FinOutcome *outcomes = palloc(sizeof(FinOutcome) * n);
+	int			norders = 0;
+	int			nexpired = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		bool		free = is_locked(holds[i].from_account_id, locked, nlocked) &&
+			is_locked(holds[i].to_account_id, locked, nlocked);
+
+		results[i] = free ? FIN_EXPIRY_DONE : FIN_EXPIRY_BUSY;
+		if (free)
+			make_order(&holds[i], &orders[norders++]);
+	}
+	if (norders > 0)
+		fin_posting_execute(orders, norders, outcomes, FIN_POSTING_COLLECT);
+	norders = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (results[i] == FIN_EXPIRY_BUSY)
+			continue;
+		if (came_off(&outcomes[norders++]))
+			nexpired++;
+		else
+			results[i] = FIN_EXPIRY_NOT_OPEN;
+	}
+	return nexpired;
+}
+
+/* ------------------------------------------------------------------------
+ * what is in the way of other orders
+ * ------------------------------------------------------------------------ */
+
+/* asked once for each side of an account */
+static bool
+is_hindering(FinPosting *posting, const FinAccount *account, bool debit)
+{
+	char	   *asked;
+	int			n;
+
+	if ((debit ? account->debits_pending : account->credits_pending) == 0)
+		return false;
+	if (posting->asked == NULL)
+	{
+		posting->asked = palloc0(2 * posting->naccounts);
+		posting->hindering = palloc(sizeof(FinDueHold) * FIN_EXPIRY_BATCH);
+	}
+	asked = &posting->asked[2 * (account - posting->accounts) + debit];
+	if (*asked == 0)
+	{
+		n = fin_store_due_holds_of(posting->context->tenant_id,
+								   account->account_id, debit, posting->now,
+								   FIN_EXPIRY_BATCH - posting->nhindering,
+								   posting->hindering + posting->nhindering);
+		posting->nhindering += n;
+		*asked = n > 0 ? 'y' : 'n';
+	}
+	return *asked == 'y';
+}
+
+bool
+fin_posting_is_hindered(FinPosting *posting, const FinMovement *movement)
+{
+	bool		debits = is_hindering(posting, movement->from, true);
+
+	return is_hindering(posting, movement->to, false) || debits;
+}

@@ -90,6 +90,7 @@ SELECT cardinality(finance.split_amount(10, (SELECT array_agg(n::numeric) FROM g
 SELECT count(finance.create_account(code, currency, min_available => floor, max_balance => ceiling))
 FROM (VALUES ('a', 'EUR', NULL, NULL), ('b', 'EUR', NULL, NULL), ('c', 'EUR', NULL, NULL), ('d', 'EUR', NULL, NULL), ('poor', 'EUR', 0, NULL),
 	('small', 'EUR', NULL, 10), ('yen', 'JPY', NULL, NULL)) AS a (code, currency, floor, ceiling);
+SELECT finance.create_transfer_type('dividend');
 SELECT status, amount, from_account, from_balance, to_account, to_balance, replayed, journal_id = min(id) OVER () AS of_journal
 FROM finance.distribute('a', '{b,c,d}', '{1,1,1}', 100, 'key', 'dividend', '2026-01-31 00:00+00', 'q1', '{"n": 1}') ORDER BY id;
 SELECT amount, to_account, replayed FROM finance.distribute('a', '{b,c,d}', '{1.0,1,1}', 100.00, 'key', 'dividend', '2026-01-31 00:00+00', 'q1', '{"n": 1}') ORDER BY id;

@@ -58,6 +58,7 @@ FROM (VALUES ('source', 'EUR', NULL, NULL), ('a', 'EUR', NULL, NULL), ('b', 'EUR
 	('e"\é', 'EUR', NULL, NULL)
 ) AS a (code, currency, floor, ceiling);
 SELECT finance.set_account_status('frozen', 'frozen');
+SELECT finance.create_transfer_type('payroll');
 SELECT finance.create_queue('all');
 SELECT finance.bind_topic('#', 'all');
 
@@ -132,6 +133,7 @@ SELECT pg_temp.attempt_legs('a - 1 77', 'b + 1');
 SELECT pg_temp.attempt_legs('a - 5', 'poor - 1', 'b + 6');
 SELECT pg_temp.attempt_legs('a - 101', 'ua - 1', 'ub + 1', 'small + 101');
 SELECT pg_temp.attempt_legs('a - 2', 'b + 1', 'frozen + 1');
+SELECT pg_temp.attempt('SELECT finance.journal(pg_temp.legs(''a - 1'', ''b + 1''), type => ''unheard'')');
 SELECT pg_temp.attempt('SELECT finance.journal(pg_temp.legs(''a - 1'', ''b + 1''), '''')');
 SELECT pg_temp.attempt('SELECT finance.journal(pg_temp.legs(''a - 1'', ''b + 1''), type => '''')');
 SELECT pg_temp.attempt('SELECT finance.journal(pg_temp.legs(''a - 1'', ''b + 1''), effective_at => ''infinity'')');

@@ -912,7 +912,8 @@ CREATE TABLE finance.audit_record (
 	counterparty_balance_before numeric,
 	counterparty_balance_after numeric,
 	request			json,
-	response		json
+	response		json,
+	trace_until		bigint
 ) PARTITION BY RANGE (id);
 
 COMMENT ON TABLE finance.audit_record IS
@@ -922,7 +923,9 @@ COMMENT ON COLUMN finance.audit_record.xid IS
 COMMENT ON COLUMN finance.audit_record.sequence IS
 'order within the transaction, from 1; gaps are rolled back savepoints';
 COMMENT ON COLUMN finance.audit_record.trace_id IS
-'finance.trace_id of the session, or one made for the transaction';
+'finance.trace_id of the session, or one made for the transaction; look one up with audit_trace()';
+COMMENT ON COLUMN finance.audit_record.trace_until IS
+'in the first of the records appended together, the only one in the index of traces: id of the last';
 COMMENT ON COLUMN finance.audit_record.account_id IS
 'account debited; balance_before and balance_after are its';
 COMMENT ON COLUMN finance.audit_record.counterparty_id IS
@@ -1577,7 +1580,7 @@ CREATE TABLE finance.value_day (
 	day				date NOT NULL,
 	change			numeric NOT NULL,
 	CONSTRAINT value_day_pkey PRIMARY KEY (tenant_id, account_id, day)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE finance.value_day IS
 'sum of finance.value_transfer for each account and day';
 COMMENT ON COLUMN finance.value_day.day IS 'UTC day of effective_at';

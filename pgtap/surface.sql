@@ -31,7 +31,13 @@ FROM (VALUES
 	('finance.create_tenant(text, text, regrole)', 'name text, time_zone text DEFAULT ''UTC''::text, member_role regrole DEFAULT NULL::regrole -> integer'),
 	('finance.set_tenant_time_zone(integer, text)', 'tenant_id integer, time_zone text -> void'),
 	('finance.create_currency(text, integer, text)', 'code text, minor_units integer, name text DEFAULT NULL::text -> void'),
-	('finance.create_account(text, text, text, numeric, numeric, jsonb)', 'code text, currency text, type text DEFAULT ''liability''::text, min_available numeric DEFAULT 0, max_balance numeric DEFAULT NULL::numeric, metadata jsonb DEFAULT NULL::jsonb -> bigint'),
+	('finance.create_account(text, text, text, numeric, numeric, jsonb, text)', 'code text, currency text, type text DEFAULT ''liability''::text, min_available numeric DEFAULT 0, max_balance numeric DEFAULT NULL::numeric, metadata jsonb DEFAULT NULL::jsonb, parent text DEFAULT NULL::text -> bigint'),
+	('finance.create_account_type(text, text, text)', 'type text, normal_side text, name text DEFAULT NULL::text -> void'),
+	('finance.create_transfer_type(text, text[], text[], text)', 'type text, from_types text[] DEFAULT NULL::text[], to_types text[] DEFAULT NULL::text[], name text DEFAULT NULL::text -> void'),
+	('finance.set_account_parent(text, text, text)', 'code text, parent text, reason text DEFAULT NULL::text -> bigint'),
+	('finance.rollup(text)', 'code text -> TABLE(currency text, accounts bigint, balance numeric, held numeric, available numeric)'),
+	('finance.trial_balance(timestamptz)', 'at timestamp with time zone DEFAULT NULL::timestamp with time zone -> TABLE(currency text, type text, normal_side text, code text, debit numeric, credit numeric)'),
+	('finance.balance_sheet(timestamptz)', 'at timestamp with time zone DEFAULT NULL::timestamp with time zone -> TABLE(currency text, type text, normal_side text, balance numeric)'),
 	('finance.set_account_status(text, text, text)', 'code text, status text, reason text DEFAULT NULL::text -> bigint'),
 	('finance.set_account_limits(text, numeric, numeric, text)', 'code text, min_available numeric, max_balance numeric, reason text DEFAULT NULL::text -> bigint'),
 	('finance.set_min_available(text, numeric, text)', 'code text, min_available numeric, reason text DEFAULT NULL::text -> bigint'),
@@ -59,7 +65,7 @@ SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function 
 SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
-	'list_queues', 'list_bindings', 'test_routing', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root')$$,
+	'list_queues', 'list_bindings', 'test_routing', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet')$$,
 	'what writes is volatile');
 
 -- ids and their time
@@ -77,7 +83,7 @@ CREATE FUNCTION pg_temp.columns(relation regclass) RETURNS text LANGUAGE sql AS 
 	SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN '!' ELSE '' END, ', ' ORDER BY a.attnum)
 	FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped $$;
 SELECT is(pg_temp.columns('finance.transfer_result'), 'id bigint, status text, amount numeric, currency text, from_account text, from_version bigint, from_balance numeric, from_available numeric, to_account text, to_version bigint, to_balance numeric, to_available numeric, recorded_at timestamp with time zone, trace_id uuid, rule text, replayed boolean', 'transfer_result');
-SELECT is(pg_temp.columns('finance.account'), 'tenant_id integer, account_id bigint, code text, currency text, type text, status text, balance numeric, held numeric, available numeric, min_available numeric, max_balance numeric, debits_posted numeric, credits_posted numeric, debits_pending numeric, credits_pending numeric, version bigint, created_at timestamp with time zone, metadata jsonb', 'account');
+SELECT is(pg_temp.columns('finance.account'), 'tenant_id integer, account_id bigint, code text, currency text, type text, status text, balance numeric, held numeric, available numeric, min_available numeric, max_balance numeric, debits_posted numeric, credits_posted numeric, debits_pending numeric, credits_pending numeric, version bigint, created_at timestamp with time zone, parent_id bigint, metadata jsonb', 'account');
 SELECT is(pg_temp.columns('finance.entry'), 'tenant_id integer, account_id bigint, transfer_id bigint, side text, version bigint, amount numeric, change numeric, balance numeric, held numeric, currency text, counterparty_id bigint, type text, recorded_at timestamp with time zone, effective_at timestamp with time zone, reference text, metadata jsonb', 'entry');
 SELECT is(pg_temp.columns('finance.transfer'), 'id bigint!, from_account_id bigint!, to_account_id bigint!, from_version bigint, to_version bigint, recorded_at timestamp with time zone!, effective_at timestamp with time zone, tenant_id integer!, trace_id uuid!, amount finance.amount!, from_balance numeric!, to_balance numeric!, from_held numeric, to_held numeric, status text!, type text!, currency text!, reference text, metadata jsonb', 'transfer');
 SELECT is(pg_temp.columns('finance.risk_decision'), 'tenant_id integer!, transfer_id bigint!, ordinal integer!, rule text!, kind text!, verdict text!, observed text!, threshold text', 'risk_decision');
@@ -94,7 +100,7 @@ SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 
 	AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)$$, 'every table with rows has a primary key');
 -- no account is indexed by what a transfer changes, or updates would not be HOT
 SELECT is_empty($$SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-	WHERE i.indrelid = 'finance._account'::regclass AND a.attname NOT IN ('tenant_id', 'account_id', 'code')$$, 'accounts are indexed by what never changes');
+	WHERE i.indrelid = 'finance._account'::regclass AND a.attname NOT IN ('tenant_id', 'account_id', 'code', 'parent_id')$$, 'accounts are indexed by what no transfer changes');
 
 -- the domain of amounts
 SELECT throws_ok(format('SELECT %L::finance.amount', value), '23514', NULL, 'no amount: ' || value)
@@ -120,7 +126,7 @@ SELECT is_empty($$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN pg_cla
 	'triggers fire whatever session_replication_role is');
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition$$,
-	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record'], 'tables whose rows stay are guarded');
+	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record', 'account_type', 'transfer_type'], 'tables whose rows stay are guarded');
 SELECT is_empty($$SELECT p.oid::regclass FROM pg_class p JOIN pg_inherits i ON i.inhrelid = p.oid WHERE i.inhparent IN ('finance.transfer'::regclass, 'finance.audit_record'::regclass)
 	AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = p.oid AND t.tgname = 'guard' AND t.tgenabled = 'A')$$, 'and so are their partitions');
 

@@ -282,7 +282,7 @@ SELECT status, rule FROM finance.transfer('bank', 'ann', 599);
 SELECT pg_temp.attempt($$SELECT finance.hold('bank', 'ann', 1, strict => true)$$);
 -- a rejected hold is none
 SELECT count(*) FROM finance._hold h JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.hold_id WHERE t.status = 'rejected';
-SELECT status, from_version IS NULL AS no_version, hold_id = id AS hold FROM finance.transfer WHERE tenant_id = :tenant AND status = 'rejected' ORDER BY id LIMIT 1;
+SELECT status, from_version IS NULL AS no_version, hold_id FROM finance.transfer WHERE tenant_id = :tenant AND status = 'rejected' ORDER BY id LIMIT 1;
 -- what was held yesterday and is captured or given back today is yesterday's
 SET finance.test_clock = '2050-03-03 10:00+00';
 SELECT id FROM finance.hold('bank', 'ann', 900) \gset y_
@@ -340,7 +340,7 @@ INSERT INTO again SELECT 'release', h.* FROM finance.release(:k_id, 5.00, idempo
 INSERT INTO again SELECT 'rest', h.* FROM finance.capture(:k_id, idempotency_key => 'rest') AS h;
 SELECT request, status, amount, hold_remaining, replayed FROM again;
 SELECT count(*) AS equal FROM answer a JOIN again b USING (request)
-WHERE to_jsonb(a) - '{replayed,hold_remaining}'::text[] = to_jsonb(b) - '{replayed,hold_remaining}'::text[];
+WHERE to_jsonb(a) - 'replayed' = to_jsonb(b) - 'replayed';
 CREATE TEMP TABLE other (n serial, what text, statement text);
 INSERT INTO other (what, statement) VALUES
 	('from_account', $$SELECT finance.hold('bank', 'ben', 30, expires_in => '1 hour', currency => 'EUR', idempotency_key => 'hold', type => 'payment', hold_group => 'g', reference => 'r', metadata => '{"a": 1}')$$),
@@ -416,7 +416,7 @@ SELECT status FROM finance.release((SELECT max(hold_id) FROM finance._hold WHERE
 -- nobody deletes or rewrites holds in passing
 SELECT pg_temp.attempt('DELETE FROM finance._hold');
 SELECT pg_temp.attempt('TRUNCATE finance._hold');
-SELECT pg_temp.attempt('UPDATE finance._hold SET captured = amount + 1');
+SELECT left(pg_temp.attempt('UPDATE finance._hold SET captured = amount + 1'), 5) AS refused;
 
 -- no residue
 SELECT count(r.id) FROM finance.hold h CROSS JOIN LATERAL finance.release(h.hold_id) AS r WHERE h.tenant_id = :tenant AND h.status = 'open';

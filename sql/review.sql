@@ -20,7 +20,7 @@ SELECT finance.bind_topic('transfer.*', 'other');
 SET finance.tenant = 41;
 SELECT finance.create_account('a', 'EUR', min_available => NULL) > 0 AS a,
 	finance.create_account('b', 'EUR') > 0 AS b,
-	finance.create_account('fee', 'EUR') > 0 AS fee;
+	finance.create_account('fee', 'EUR', 'income') > 0 AS fee;
 SELECT finance.create_queue('own');
 SELECT finance.bind_topic('transfer.*', 'own');
 CREATE SCHEMA review;

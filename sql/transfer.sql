@@ -91,7 +91,7 @@ FROM finance.account WHERE tenant_id = :tenant \gset
 SELECT from_account, to_account, from_version, to_version, to_balance
 FROM finance.transfer(:source_id, :alice_id, 7);
 SELECT from_account, to_account, to_balance
-FROM finance.transfer(to_account => :alice_id, from_account => :source_id, amount => 1, type => 'by id');
+FROM finance.transfer(to_account => :alice_id, from_account => :source_id, amount => 1, type => 'payment');
 SELECT pg_temp.attempt(format('SELECT finance.transfer(%s, ''alice''::text, 1)', :source_id)) LIKE '42883 %' AS not_mixed;
 
 -- many in one statement: each sees those before it
@@ -207,6 +207,7 @@ SELECT what, t.* FROM bad CROSS JOIN LATERAL pg_temp.try(arguments) AS t ORDER B
 SELECT t.* FROM pg_temp.try($$'source', 'alice', 0.01$$) AS t;
 
 -- the longest there may be
+SELECT finance.create_transfer_type(repeat('t', 63));
 SELECT status FROM finance.transfer('source', 'alice', 1, idempotency_key => repeat('k', 255),
 	type => repeat('t', 63), reference => repeat('r', 1024));
 -- to the last cent of floor and ceiling

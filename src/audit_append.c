@@ -53,7 +53,7 @@
 	" actor, session_user_name, user_agent, operation, status," \
 	" object, row_key, currency, amount, balance_before, balance_after," \
 	" counterparty_balance_before, counterparty_balance_after," \
-	" request, response"
+	" request, response, trace_until"
 
 static FinQuery insert_records =
 {
@@ -69,7 +69,8 @@ typedef struct AuditCall
 	const FinContext *context;
 	TimestampTz recorded_at;
 	FullTransactionId xid;
-	int64		last_id;
+	const int64 *ids;			/* ascending, one for each record */
+	int			n;
 	StringInfoData work;
 } AuditCall;
 
@@ -154,13 +155,16 @@ set_text(FinAuditRow *row, FinAuditColumn column, const char *value)
 }
 
 static void
-fill_context(FinAuditRow *row, AuditCall *call)
+fill_context(FinAuditRow *row, const AuditCall *call, int i)
 {
 	const FinContext *context = call->context;
 
-	call->last_id = fin_ident_next(call->last_id);
-	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->last_id);
-	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->last_id));
+	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->ids[i]);
+	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->ids[i]));
+	/* the first of a call is indexed by its trace, and tells where to look */
+	if (i == 0)
+		set_value(row, FIN_AUDIT_TRACE_UNTIL,
+				  Int64GetDatum(call->ids[call->n - 1]));
 	set_value(row, FIN_AUDIT_RECORDED_AT,
 			  TimestampTzGetDatum(call->recorded_at));
 	set_value(row, FIN_AUDIT_XID, FullTransactionIdGetDatum(call->xid));
@@ -216,10 +220,11 @@ fill_hashes(FinAuditRow *row, StringInfo work)
 }
 
 static void
-fill_row(FinAuditRow *row, const FinAuditRecord *record, AuditCall *call)
+fill_row(FinAuditRow *row, const FinAuditRecord *record, AuditCall *call,
+		 int i)
 {
 	memset(row->nulls, true, sizeof(row->nulls));
-	fill_context(row, call);
+	fill_context(row, call, i);
 	fill_record(row, record);
 	fill_hashes(row, &call->work);
 }
@@ -263,6 +268,16 @@ insert_rest(AuditRest *rest)
 	tuplestore_end(rest->rows);
 }
 
+static int64 *
+draw_ids(int n)
+{
+	int64	   *ids = palloc(sizeof(int64) * n);
+
+	for (int i = 0; i < n; i++)
+		ids[i] = fin_ident_next(i == 0 ? 0 : ids[i - 1]);
+	return ids;
+}
+
 static void
 append_rows(const FinAuditRecord *records, int n, AuditRest *rest)
 {
@@ -276,18 +291,18 @@ append_rows(const FinAuditRecord *records, int n, AuditRest *rest)
 
 	call.recorded_at = GetCurrentTimestamp();
 	call.xid = GetTopFullTransactionId();
+	call.ids = draw_ids(n);
+	call.n = n;
 	initStringInfo(&call.work);
 	for (int i = 0; i < n; i++)
 	{
 		FinAuditRow row;
-		int64		id;
 
 		MemoryContextSwitchTo(each);
-		fill_row(&row, &records[i], &call);
+		fill_row(&row, &records[i], &call, i);
 		MemoryContextSwitchTo(outer);
-		id = DatumGetInt64(row.values[FIN_AUDIT_ID]);
 		if (direct == NULL ||
-			!fin_direct_append(direct, id, row.values, row.nulls))
+			!fin_direct_append(direct, call.ids[i], row.values, row.nulls))
 			keep_for_insert(rest, &row);
 		MemoryContextReset(each);
 	}

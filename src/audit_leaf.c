@@ -57,6 +57,7 @@ const Oid	fin_audit_types[FIN_AUDIT_COLUMNS] =
 	[FIN_AUDIT_COUNTERPARTY_BALANCE_AFTER] = NUMERICOID,
 	[FIN_AUDIT_REQUEST] = JSONOID,
 	[FIN_AUDIT_RESPONSE] = JSONOID,
+	[FIN_AUDIT_TRACE_UNTIL] = INT8OID,
 };
 
 /* what the leaf holds, in its order */

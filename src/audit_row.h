@@ -106,6 +106,7 @@ typedef enum FinAuditColumn
 	FIN_AUDIT_COUNTERPARTY_BALANCE_AFTER,
 	FIN_AUDIT_REQUEST,
 	FIN_AUDIT_RESPONSE,
+	FIN_AUDIT_TRACE_UNTIL,		/* not of the record: finds it; not hashed */
 	FIN_AUDIT_COLUMNS			/* how many */
 } FinAuditColumn;
 

@@ -25,13 +25,16 @@
  * itself run by the worker's superuser at commit.  What it SETs is undone.
  *
  * Locks: those of fin_posting_expire(), which never waits.  An account so busy
- * that it is never found free is waited for, FIN_PATIENCE at most and one hold
- * of a batch, as the first of the transaction.
+ * that it is never found free is waited for, FIN_PATIENCE at most, for one hold
+ * of a batch, as the first of its transaction, and when in vain not again at
+ * once: the other chores wait meanwhile.
  *
  * Clock: fin_ident_now().  The worker does not see the finance.test_clock of a
  * session; one set for the database stands still for it, as for all.
  */
 #include "postgres.h"
+
+#include <limits.h>
 
 #include "access/xact.h"
 #include "commands/trigger.h"
@@ -57,6 +60,9 @@
 #define FIN_ASIDE_MAX			4096
 #define FIN_PATIENCE			"50ms"
 #define FIN_PATIENT_AFTER		2	/* times found busy */
+#define FIN_PATIENCE_REST_US	USECS_PER_SEC	/* after one in vain */
+#define FIN_BUSY_FIRST_US		(100 * INT64CONST(1000))	/* then doubled */
+#define FIN_BUSY_MAX_US			(5 * USECS_PER_SEC)
 #define FIN_LOGS_PER_PAUSE		10
 #define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
 #define FIN_COMPLAINT_MAX		256
@@ -168,6 +174,7 @@ static TimestampTz sweep_at;
 static HTAB *aside = NULL;
 static TimestampTz next_retry = FIN_NEVER;
 static bool retried = false;	/* the last batch was of those put aside */
+static TimestampTz patient_at = 0;	/* wait for an account again */
 
 static char complaint[FIN_COMPLAINT_MAX];
 
@@ -208,6 +215,7 @@ fin_expire_sweep(void)
 	aside = hash_create("finance holds put aside", 64, &ctl,
 						HASH_ELEM | HASH_BLOBS);
 	next_retry = FIN_NEVER;
+	patient_at = 0;				/* the clock may have stepped back */
 	sweep_at = 0;
 	look_at_all();
 }
@@ -280,7 +288,7 @@ take_aside(TimestampTz now)
 	HASH_SEQ_STATUS scan;
 	Aside	   *put;
 	int			busiest = -1;
-	int			failures = FIN_PATIENT_AFTER - 1;
+	int			failures = now >= patient_at ? FIN_PATIENT_AFTER - 1 : INT_MAX;
 
 	hash_seq_init(&scan, aside);
 	while ((put = hash_seq_search(&scan)) != NULL)
@@ -518,6 +526,8 @@ fin_expire_run(TimestampTz now)
 		batch[busiest] = batch[0];
 		batch[0] = first;
 		try_alone(done++, true);
+		if (fates[0] == FATE_BUSY)
+			patient_at = now + FIN_PATIENCE_REST_US;
 	}
 	qsort(batch + done, nbatch - done, sizeof(FinDueHold), compare_tenants);
 	try_each_tenant(done);
@@ -527,8 +537,21 @@ fin_expire_run(TimestampTz now)
  * the chore: after the commit
  * ------------------------------------------------------------------------ */
 
+/* what is locked is soon free; what fails will mostly fail again */
+static int64
+wait_us(Fate fate, int failures)
+{
+	int64		us = FIN_BUSY_FIRST_US;
+
+	if (fate == FATE_FAILED)
+		return fin_process_backoff_us(failures);
+	for (int i = 1; i < failures && us < FIN_BUSY_MAX_US; i++)
+		us *= 2;
+	return Min(us, FIN_BUSY_MAX_US);
+}
+
 static void
-put_aside(const FinDueHold *hold, TimestampTz now)
+put_aside(const FinDueHold *hold, Fate fate, TimestampTz now)
 {
 	bool		found;
 	bool		full = hash_get_num_entries(aside) >= FIN_ASIDE_MAX;
@@ -539,7 +562,7 @@ put_aside(const FinDueHold *hold, TimestampTz now)
 		return;					/* the sweep will find it */
 	put->failures = found ? put->failures + 1 : 1;
 	put->hold = *hold;
-	put->retry_at = now + fin_process_backoff_us(put->failures);
+	put->retry_at = now + wait_us(fate, put->failures);
 }
 
 void
@@ -550,7 +573,7 @@ fin_expire_committed(TimestampTz now)
 		if (fates[i] == FATE_SETTLED)
 			hash_search(aside, &batch[i].hold_id, HASH_REMOVE, NULL);
 		else
-			put_aside(&batch[i], now);
+			put_aside(&batch[i], fates[i], now);
 	}
 	find_next_retry();
 	retried = batch_retries;

@@ -206,7 +206,7 @@ fin_ident_past(TimestampTz when, int64 after)
 	int64		ms = (when - FIN_EPOCH_US) / 1000;
 
 	Assert(when >= FIN_EPOCH_US && ms <= ID_MS_MAX && after >= 0);
-	return compose(Max(ms << FIN_ID_SEQUENCE_BITS, successor(after)));
+	return Max(compose(ms << FIN_ID_SEQUENCE_BITS), after + 1);
 }
 
 TimestampTz

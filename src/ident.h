@@ -23,8 +23,8 @@ extern int64 fin_ident_next(int64 after);
 
 /*
  * An id of the past: the lowest of this node in the millisecond of 'when', or,
- * where that is not above 'after', the next after it.  Draws nothing; whether
- * it is free is the caller's to know.
+ * where that is not above 'after', the next after it, be it another node's.
+ * Draws nothing; whether it is free is the caller's to know.
  */
 extern int64 fin_ident_past(TimestampTz when, int64 after);
 

@@ -47,6 +47,7 @@ typedef struct Partitioned
 	{
 		const char *suffix;
 		const char *columns;
+		const char *condition;	/* ' WHERE ...', or empty */
 	}			indexes[FIN_PARTITION_INDEXES_MAX];
 	int64		known_from;
 	int64		known_to;
@@ -60,15 +61,15 @@ static Partitioned partitioned[] =
 		.cache = {.table = "transfer"},
 		.guard = "_immutable_guard",
 		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
-		.indexes = {{"from_account", "from_account_id, id"},
-		{"to_account", "to_account_id, id"}},
+		.indexes = {{"from_account", "from_account_id, id", ""},
+		{"to_account", "to_account_id, id", ""}},
 	},
 	[FIN_PARTITIONED_AUDIT_RECORD] =
 	{
 		.cache = {.table = "audit_record"},
 		.guard = "_audit_guard",
 		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
-		.indexes = {{"trace_id", "trace_id"}},
+		.indexes = {{"trace_id", "trace_id", " WHERE trace_until IS NOT NULL"}},
 	},
 };
 
@@ -101,9 +102,10 @@ make_indexes(const Partitioned *table, const char *name)
 	for (int i = 0; i < FIN_PARTITION_INDEXES_MAX; i++)
 	{
 		if (table->indexes[i].suffix != NULL)
-			fin_query_utility(psprintf("CREATE INDEX %s_%s ON finance.%s (%s)",
+			fin_query_utility(psprintf("CREATE INDEX %s_%s ON finance.%s (%s)%s",
 									   name, table->indexes[i].suffix, name,
-									   table->indexes[i].columns));
+									   table->indexes[i].columns,
+									   table->indexes[i].condition));
 	}
 }
 

@@ -7,10 +7,11 @@
  * An imported transfer's id is drawn from the millisecond in which it was
  * recorded, so that partitions, histories and balances of a moment find it
  * where it belongs: the lowest free one there, above those drawn before in the
- * same call.  A millisecond has 16,384 ids; what is more goes into the next.
- * Ids are unique in the tenant, as the primary key is.  Nobody else draws ids
- * of the past, so those of other imports are all that may be in the way, and
- * these wait for each other (store_import.c).
+ * same call.  A millisecond has four million ids, since those of nodes above
+ * ours are used as well; what is more goes into the next.  Ids are unique in
+ * the tenant, as the primary key is.  Nobody else draws ids of the past, so
+ * those of other imports are all that may be in the way, and these wait for
+ * each other (store_import.c).
  */
 #include "postgres.h"
 

@@ -69,6 +69,9 @@ SELECT finance.create_account('alice', 'EUR', min_available => NULL, metadata =>
 	finance.create_account('mine', 'GOLD', min_available => NULL),
 	finance.create_account('old', 'EUR');
 SELECT finance.set_account_status('old', 'closed', 'unused');
+SELECT finance.create_account_type('till', 'debit'), finance.create_transfer_type('top-up', '{till}', NULL, 'cash paid in');
+SELECT finance.create_account('till', 'EUR', 'till', NULL, parent => 'alice');
+SELECT finance.set_account_parent('bob', 'alice', 'a family');
 SELECT finance.add_rule('cap', 'transfer_limit', 500),
 	finance.add_rule('day', 'daily_limit', 100000, account => 'alice', currency => 'EUR'),
 	finance.add_rule('night', 'night_window', 400, window_start => '23:00', window_end => '05:00'),
@@ -97,13 +100,25 @@ $node->safe_psql(
 SET finance.tenant = 2;
 SELECT finance.create_account('alice', 'NOK', min_available => NULL), finance.create_account('bob', 'NOK');
 SELECT finance.transfer('alice', 'bob', 7, idempotency_key => 'k0-1');
+SELECT finance.create_account_type('till', 'credit'), finance.create_transfer_type('top-up');
 ));
+# history, imported the later months first
+foreach my $year (2023, 2021)
+{
+	$node->safe_psql(
+		'book', qq(
+SELECT finance.create_account('payer $year', 'EUR', min_available => NULL), finance.create_account('payee $year', 'EUR');
+SELECT finance.import_transfers(ARRAY[
+	finance.request('payer $year', 'payee $year', 5, recorded_at => '$year-05-31 12:00+00', effective_at => '$year-06-01 00:00+00'),
+	finance.request('payer $year', 'payee $year', 6, recorded_at => '$year-06-30 12:00+00', idempotency_key => 'old $year')]);
+));
+}
 $node->safe_psql('book',
 	"SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 3)");
 $node->safe_psql('book', q(SELECT finance.read('all', 3600, 2)));
 is_query($node,
 	'SELECT count(DISTINCT tableoid) FROM finance.transfer',
-	'5', 'transfers are in five months', 'book');
+	'9', 'transfers are in nine months', 'book');
 is_sound($node, 'before', 'book');
 
 # ------------------------------------------------------------------------
@@ -112,12 +127,17 @@ is_sound($node, 'before', 'book');
 
 my @kept = (
 	[ 'currencies', 'SELECT * FROM finance.currency' ],
+	[ 'types of accounts', 'SELECT * FROM finance.account_type' ],
+	[ 'types of transfers', 'SELECT * FROM finance.transfer_type' ],
 	[ 'tenants', 'SELECT * FROM finance.tenant' ],
 	[ 'accounts', 'SELECT * FROM finance._account' ],
 	[ 'changes of accounts', 'SELECT * FROM finance.account_change' ],
 	[ 'transfers', 'SELECT tableoid::regclass, * FROM finance.transfer' ],
 	[ 'entries', 'SELECT * FROM finance.entry' ],
 	[ 'keys', 'SELECT * FROM finance.idempotency_key' ],
+	[ 'value dates', 'SELECT * FROM finance.value_transfer' ],
+	[ 'value days', 'SELECT * FROM finance.value_day' ],
+	[ 'balances of then', "SELECT at, finance.balance_at('payee 2021', at, 'effective') FROM unnest('{2021-06-01,2021-06-02,2021-07-01}'::date[]) at" ],
 	[ 'rules', 'SELECT * FROM finance.risk_rule' ],
 	[ 'blocklist', 'SELECT * FROM finance.risk_list' ],
 	[ 'decisions', 'SELECT * FROM finance.risk_decision' ],
@@ -195,6 +215,16 @@ is_query(
 	'copy');
 is_query($node, "SELECT status FROM finance.transfer('alice', 'bob', 501)",
 	'rejected', 'rules hold', 'copy');
+is_query(
+	$node,
+	"SELECT error, status FROM finance.transfer_batch(ARRAY[finance.request('till', 'bob', 5, type => 'top-up'), finance.request('alice', 'bob', 5, type => 'top-up')])",
+	"|completed\nLG017|failed",
+	'types hold',
+	'copy');
+is_query(
+	$node,
+	"SELECT accounts FROM finance.rollup('alice')",
+	'3', 'parents are who they were', 'copy');
 is_query($node, "SELECT finance.create_tenant('east')",
 	'3', 'tenants are numbered on', 'copy');
 is_query($node,

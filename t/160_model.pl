@@ -110,6 +110,7 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- (accounts B: are twins, which are compared with the others alone)
 CREATE VIEW model.account AS
 SELECT code, status, version, round(credits_posted, minor_units) AS "in",
 	round(debits_posted, minor_units) AS "out", round(debits_pending, minor_units) AS held,
@@ -117,14 +118,14 @@ SELECT code, status, version, round(credits_posted, minor_units) AS "in",
 	round(max_balance, minor_units) AS ceiling, round(spent, minor_units) AS spent,
 	CASE WHEN spent_on <> '-infinity' THEN spent_on - '1970-01-01' END AS spent_day,
 	last_transfer_id
-FROM finance._account;
+FROM finance._account WHERE code NOT LIKE 'B:%';
 CREATE VIEW model.hold AS
 SELECT h.hold_id, f.code AS from_account, t.code AS to_account, h.status,
 	round(h.amount, f.minor_units) AS amount, round(h.captured, f.minor_units) AS captured,
 	round(h.released, f.minor_units) AS released, h.type, h.hold_group,
 	extract(epoch FROM h.expires_at)::bigint AS ends, h.held_on - '1970-01-01' AS day
 FROM finance._hold h JOIN finance._account f ON f.account_id = h.from_account_id
-	JOIN finance._account t ON t.account_id = h.to_account_id;
+	JOIN finance._account t ON t.account_id = h.to_account_id WHERE f.code NOT LIKE 'B:%';
 CREATE VIEW model.transfer AS
 SELECT x.id, f.code AS from_account, t.code AS to_account, x.from_version,
 	x.to_version, x.hold_id, x.journal_id, x.reverses_id, x.amount, x.from_balance, x.to_balance,
@@ -132,7 +133,7 @@ SELECT x.id, f.code AS from_account, t.code AS to_account, x.from_version,
 	nullif(x.released, 0) AS released, x.status, x.type, x.currency, x.reference, x.metadata,
 	extract(epoch FROM x.effective_at)::bigint AS effective_at
 FROM finance.transfer x JOIN finance._account f ON f.account_id = x.from_account_id
-	JOIN finance._account t ON t.account_id = x.to_account_id;
+	JOIN finance._account t ON t.account_id = x.to_account_id WHERE f.code NOT LIKE 'B:%';
 
 -- every row of every table of the extension, as it lies there
 CREATE FUNCTION model.fingerprint() RETURNS text LANGUAGE plpgsql AS $$
@@ -157,11 +158,22 @@ my %lists = (
 	B_RESULTS => join(', ', map { "b.$_" } @results),
 	P_FIELDS => join(', ', map { "p.$_" } @fields));
 $schema =~ s/(B_RESULTS|P_FIELDS)/$lists{$1}/g;
-$node->safe_psql('postgres', $schema);
 
 my $errors = $node->basedir . '/psql.err';
-my $session = open2(my $from_psql, my $to_psql, 'sh', '-c',
-	"exec psql -XqAt -v ON_ERROR_STOP=1 -d '" . $node->connstr('postgres') . "' 2>'$errors'");
+my ($from_psql, $to_psql);
+
+sub connect_to
+{
+	my ($database) = @_;
+
+	close $to_psql if $to_psql;
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, "CREATE EXTENSION finance; $schema");
+	open2($from_psql, $to_psql, 'sh', '-c',
+		"exec psql -XqAt -v ON_ERROR_STOP=1 -d '"
+		  . $node->connstr($database)
+		  . "' 2>'$errors'");
+}
 
 # what a script prints; only its last few thousand bytes may follow a statement
 # that prints much, for we do not read before all is written
@@ -299,7 +311,16 @@ sub op_line
 	my %request = %{ $op->{request} // {} };
 
 	$request{hold_id} =
-	  ref $request{hold} ? $request{hold}{transfer}{id} : $request{hold};
+	  !ref $request{hold} ? $request{hold}
+	  : $op->{twin_of} ? $request{hold}{twin_id}
+	  : $request{hold}{transfer}{id};
+	if ($op->{twin_of})
+	{
+		foreach my $field (qw(from_account to_account idempotency_key))
+		{
+			$request{$field} =~ s/^A:/B:/ if defined $request{$field};
+		}
+	}
 	$request{expires_in} .= ' seconds' if defined $request{expires_in};
 	$request{effective_at} = sql_time($request{effective_at})
 	  if ($request{effective_at} // '') =~ /^\d+$/;
@@ -361,6 +382,8 @@ sub bind_answer
 sub check_answer
 {
 	my ($op, $row) = @_;
+
+	return check_twin($op, $row) if $op->{twin_of};
 	my ($n, $error, $message, $detail, $scalar, @row) = @$row;
 	my %got;
 	my $answer = $op->{answer};
@@ -382,6 +405,7 @@ sub check_answer
 	}
 	my $expected = answer_line($answer);
 	push @{ $op->{told} }, $expected, $shown;
+	@{$op}{qw(got error message details)} = (\%got, $error, $message, $detail);
 	differs('an answer', describe($op), "expected: $expected", "got:      $shown",
 		$message // '', $detail // '', $wrong // '',
 		map { describe($_) . "\n    " . join("\n    ", @{ $_->{told} // [] }) }
@@ -393,12 +417,45 @@ sub check_answer
 	$seen{"$op->{kind} " . (defined $error ? 'failed' : 'done')}++;
 }
 
+# what a single call told of the one twin, against what the batch told of the other
+sub check_twin
+{
+	my ($op, $row) = @_;
+	my ($n, $error, $message, $detail, $scalar, @row) = @$row;
+	my $other = $op->{twin_of};
+	my (%got, $left, $right);
+
+	@got{@results} = @row;
+	$other->{answer}{transfer}{hold}{twin_id} = $got{hold_id}
+	  if ($got{status} // '') eq 'held' && $got{replayed} eq 'f';
+	foreach my $it ([ \$left, $error, $message, $detail, \%got ],
+		[ \$right, @{$other}{qw(error message details got)} ])
+	{
+		my ($line, $sqlstate, $message, $detail, $result) = @$it;
+
+		# batches name the accounts of failures as well
+		$$line = line(
+			$sqlstate,
+			$message,
+			defined $sqlstate ? $detail || undef : @{$result}{
+				grep { !/^(id|recorded_at|trace_id|hold_id)$/ } @results
+			});
+		$$line =~ s/B:/A:/g;
+		$$line =~ s/\d{15,}/ID/g;
+	}
+	differs('a single call instead of a batch',
+		describe($other), "in a batch: $right", "by itself:  $left")
+	  if $left ne $right;
+	$seen{ 'twin ' . (defined $error ? 'failed' : 'done') }++;
+}
+
 sub null_or
 {
 	return map { $_ eq '\N' ? undef : $_ } @_;
 }
 
 my $last_seen_transfer = 0;
+my @known_transfers;    # some of the last, which may be reversed
 
 sub check_lines
 {
@@ -431,13 +488,19 @@ sub check_state
 		else { push @{ $parts[-1] }, $line; }
 	}
 	my $accounts = $model->{accounts};
+	my @transfers = @{ $model->{transfers} };
+	foreach my $i (0 .. $#transfers)
+	{
+		# those that no answer told of
+		$transfers[$i]{id} //= (split /\t/, $parts[1][$i] // '0')[0];
+	}
 	check_lines('the accounts',
 		[ map { account_line($accounts->{$_}) } sort keys %$accounts ],
 		$parts[0]);
-	my @transfers =
-	  sort { $a->{id} <=> $b->{id} } @{ $model->{transfers} };
 	check_lines('a transfer', [ map { transfer_line($_) } @transfers ], $parts[1]);
 	$last_seen_transfer = $transfers[-1]{id} if @transfers;
+	push @known_transfers, @transfers;
+	splice @known_transfers, 0, @known_transfers - 100 if @known_transfers > 100;
 	@{ $model->{transfers} } = ();
 	my $holds = join("\n", map { hold_line($_) } @{ $model->{holds} });
 	return if !@{ $model->{holds} } || md5_hex($holds) eq $parts[2][0];
@@ -487,7 +550,13 @@ my @codes;           # of the accounts in use
 my @known_holds;     # whose ids are known; those that ended are weeded out
 my @recent_keys;
 my $key_count = 0;
+my $prefix = '';     # of all names: 'A:' of those that have a twin
 my $code_count = 0;
+
+sub new_key
+{
+	return "${prefix}key " . ++$key_count;
+}
 
 sub amount_text
 {
@@ -525,7 +594,7 @@ sub random_movement
 	my $accounts = $model->{accounts};
 
 	# most of them between accounts of one currency, and money must come from somewhere
-	for (my $tries = 0; $tries < 4; $tries++)
+	for (my $tries = 0; $tries < 20; $tries++)
 	{
 		last
 		  if $from ne $to
@@ -552,8 +621,9 @@ sub random_movement
 
 sub random_of_hold
 {
-	my ($model, $action) = @_;
-	my $hold = pick(@known_holds) or return random_movement($model, 'hold');
+	my ($model, $action, $hold) = @_;
+
+	$hold //= pick(@known_holds) or return random_movement($model, 'hold');
 	my $remaining = FinanceModel::remaining($hold);
 	my %request = (action => $action, hold => $hold);
 
@@ -596,8 +666,9 @@ sub decorate
 	$request->{currency} = pick(qw(EUR JPY BHD)) if one_in(100);
 	$request->{type} = pick(qw(adjustment transfer deposit)) if one_in(8);
 	$request->{type} = pick(qw(fee expense bribe)) if one_in(100);
-	$request->{type} = $request->{to_account} eq 'fees' ? 'fee' : 'expense'
-	  if "$request->{to_account} $request->{from_account}" =~ /fees|costs/;
+	$request->{type} = 'fee' if $request->{to_account} =~ /fees$/ && !one_in(8);
+	$request->{type} = 'expense'
+	  if $request->{from_account} =~ /costs$/ && !one_in(8);
 	$request->{expected_from_version} = random_version($from) if one_in(12);
 	$request->{expected_to_version} = random_version($to) if one_in(12);
 	if (one_in(12))
@@ -652,6 +723,8 @@ sub repeat
 	my ($model) = @_;
 	my $key = pick(@recent_keys);
 	my $first = $model->{keys}{$key} or return;
+	# the key of a journal, say: not with these arguments
+	return if $first->{request}{content};
 	my %request = %{ $first->{request} };
 	my $of_hold = $request{action} =~ /^(capture|release)$/;
 
@@ -717,7 +790,7 @@ sub random_request
 	decorate($model, \%request);
 	if (one_in(4))
 	{
-		$request{idempotency_key} = 'key ' . ++$key_count;
+		$request{idempotency_key} = new_key();
 		push @recent_keys, $request{idempotency_key};
 		shift @recent_keys if @recent_keys > 60;
 	}
@@ -766,7 +839,7 @@ sub do_batch
 		if (@requests && one_in(15))
 		{
 			$request = { %{ pick(@requests) } };
-			$request->{idempotency_key} //= 'key ' . ++$key_count;
+			$request->{idempotency_key} //= new_key();
 		}
 		delete @{$request}{qw(linked strict)};
 		$request->{linked} = 't' if rand() < $links && ($i < $size || one_in(10));
@@ -792,17 +865,36 @@ sub do_status
 {
 	my ($model) = @_;
 	my $code = one_in(50) ? 'nobody' : pick(@codes);
-	my $status = pick(qw(active active active active debits_frozen
-		  credits_frozen frozen));
+	my $status = pick(qw(debits_frozen credits_frozen frozen));
 
 	# the banks stay open, or all else would starve
-	$status = 'active' if $code =~ /bank/ && one_in(2);
+	$status = 'active' if $code =~ /bank/ && !one_in(8) || !one_in(4);
 	$status = 'closed' if $code !~ /bank/ && one_in(8);
 	$status = 'asleep' if one_in(80);
 	note_op(
 		'scalar',
 		$model->set_status($code, $status),
 		call => "finance.set_account_status('$code', '$status', 'model')");
+	replace_closed($model, $code);
+}
+
+sub do_close
+{
+	my ($model) = @_;
+	my $code = pick(grep { !/bank/ } @codes);
+	my $account = $model->{accounts}{$code};
+	my $to = pick(@codes);
+
+	# where most of them go
+	$to = "bank$account->{currency}" if !one_in(4);
+	$to = undef if one_in(6);
+	$to = 'nobody' if one_in(60);
+	note_op(
+		'scalar',
+		$model->close_account($code, $to),
+		call => "finance.close_account('$code', "
+		  . quoted($to)
+		  . ", 'model')");
 	replace_closed($model, $code);
 }
 
@@ -854,18 +946,22 @@ sub do_limits
 	my $account = $model->{accounts}{$code};
 	my ($floor, $ceiling) = (pick(0, 0, -50_000, undef), pick(undef, undef, 1_000_000));
 
-	return if ($account // { status => '' })->{status} eq 'closed';
 	$floor = FinanceModel::available($account) + between(-1, 1)
 	  if $account && one_in(4);
 	$ceiling =
 	  FinanceModel::balance($account) + $account->{expected} + between(-1, 1)
 	  if $account && one_in(4);
+	my $currency = $account ? $account->{currency} : 'EUR';
+	my %limits = (floor => $floor, ceiling => $ceiling);
+	my $function = pick(qw(account_limits min_available max_balance));
+	delete $limits{ceiling} if $function eq 'min_available';
+	delete $limits{floor} if $function eq 'max_balance';
 	note_op(
 		'scalar',
-		$model->set_limits($code, $floor, $ceiling),
-		call => "finance.set_account_limits('$code', "
-		  . (money($floor, ($account // { currency => 'EUR' })->{currency}) // 'NULL') . ', '
-		  . (money($ceiling, ($account // { currency => 'EUR' })->{currency}) // 'NULL')
+		$model->set_limits($code, %limits),
+		call => "finance.set_$function('$code', "
+		  . join(', ',
+			map { money($limits{$_}, $currency) // 'NULL' } reverse sort keys %limits)
 		  . ", 'model')");
 }
 
@@ -881,15 +977,279 @@ sub set_clock
 		call => "set_config('finance.test_clock', '$time', false)");
 }
 
+# The clock moves on.  Who comes to a hold that is over before it is given back
+# finds it over all the same; then it is given back, in one go or in two.
+# (Short of room, a transfer would give back such holds itself: not modelled.)
+sub do_clock
+{
+	my ($model, $seconds) = @_;
+
+	set_clock($model, $model->{now} + $seconds);
+	my @over = grep {
+			 $_->{status} eq 'open'
+		  && defined $_->{ends}
+		  && $_->{ends} <= $model->{now}
+		  && defined $_->{transfer}{id}
+	} @{ $model->{holds} };
+	foreach (1 .. @over > 6 ? 6 : @over)
+	{
+		my $request =
+		  { random_of_hold($model, pick(qw(capture release)), pick(@over)) };
+
+		note_op($request->{action}, $model->ask($request), request => $request);
+	}
+	foreach my $limit (one_in(2) ? 3 : (), 10_000)
+	{
+		note_op(
+			'scalar',
+			$model->expire($limit),
+			call => "finance.expire_holds($limit)");
+	}
+}
+
 sub weed_holds
 {
 	my ($model) = @_;
-	my @open = grep { $_->{status} eq 'open' } @{ $model->{holds} };
-	my @ended = grep { $_->{status} ne 'open' } @{ $model->{holds} };
+	my @holds = @{ $model->{holds} };
+	my @open = grep { $_->{status} eq 'open' } @holds;
+	my @ended = grep { $_->{status} ne 'open' }
+	  @holds[ ($#holds > 40 ? $#holds - 40 : 0) .. $#holds ];
 
-	@ended = @ended[ $#ended - 7 .. $#ended ] if @ended > 8;
-	@open = @open[ 0 .. 149 ] if @open > 150;
+	@ended = @ended[ 0 .. 3 ] if @ended > 4;
+	@open = (@open[ 0 .. 49 ], @open[ -50 .. -1 ]) if @open > 100;
 	@known_holds = (@open, @ended);
+}
+
+# ------------------------------------------------------------------------
+# requests that become several transfers
+# ------------------------------------------------------------------------
+
+my @recent_joints;    # how to ask, and the call: to do so again
+
+# attempt: asks the model; its first answer is that of the call's first row
+sub do_joint
+{
+	my ($attempt, $call) = @_;
+	my @answers = $attempt->();
+
+	note_op($_ == 0 ? 'row' : 'member', $answers[$_], call => $call)
+	  foreach 0 .. $#answers;
+	push @recent_joints, [ $attempt, $call ];
+	shift @recent_joints if @recent_joints > 20;
+}
+
+# its key and its other arguments, as the call writes them
+sub joint_request
+{
+	my ($action, @content) = @_;
+	my %request = (action => $action);
+
+	$request{reference} = 'ref ' . between(1, 3) if one_in(4);
+	$request{idempotency_key} =
+	  one_in(6) && @recent_keys ? pick(@recent_keys) : new_key()
+	  if one_in(3);
+	$request{strict} = 1 if one_in(4);
+	$request{content} = [ @content, reference => $request{reference} ];
+	return (
+		\%request,
+		', idempotency_key => '
+		  . quoted($request{idempotency_key})
+		  . ', reference => '
+		  . quoted($request{reference})
+		  . ', strict => '
+		  . ($request{strict} ? 'true' : 'false'));
+}
+
+sub of_currency
+{
+	my ($model, $currency) = @_;
+	my $accounts = $model->{accounts};
+
+	return pick(grep { $accounts->{$_}{currency} eq $currency } @codes);
+}
+
+sub do_journal
+{
+	my ($model) = @_;
+	my $accounts = $model->{accounts};
+	my (@legs, %side);
+
+	foreach my $currency (one_in(3) ? qw(EUR JPY) : pick(qw(EUR EUR BHD)))
+	{
+		my %sums = (debit => 0, credit => 0);
+
+		foreach my $side (qw(debit credit))
+		{
+			foreach (1 .. between(1, 4))
+			{
+				my $code = one_in(2)
+				  && $side eq 'debit' ? "bank$currency" : of_currency($model, $currency);
+
+				next if ($side{$code} // $side) ne $side && !one_in(20);
+				$side{$code} = $side;
+				push @legs, { code => $code, side => $side, units => between(1, 900) };
+				$sums{$side} += $legs[-1]{units};
+			}
+		}
+		# the banks make it even
+		my $difference = $sums{credit} - $sums{debit};
+		my $side = $difference > 0 ? 'debit' : 'credit';
+
+		push @legs, { code => "bank$currency", side => $side, units => abs $difference }
+		  if $difference != 0
+		  && !one_in(15)
+		  && ($side{"bank$currency"} // $side) eq $side;
+	}
+	return unless @legs > 1;
+	$legs[ int(rand(@legs)) ]{code} = 'nobody' if one_in(40);
+	foreach my $leg (grep { one_in(12) } @legs)
+	{
+		$leg->{version} = random_version($accounts->{ $leg->{code} });
+		$_->{version} = $leg->{version}
+		  foreach grep { $_->{code} eq $leg->{code} && defined $_->{version} } @legs;
+	}
+	my $list = join(
+		', ',
+		map {
+			my $currency = ($accounts->{ $_->{code} } // { currency => 'EUR' })->{currency};
+			"finance.leg('$_->{code}', '$_->{side}', "
+			  . money($_->{units}, $currency) . ', '
+			  . ($_->{version} // 'NULL') . ')'
+		} @legs);
+	my ($request, $rest) = joint_request('journal', legs => $list);
+	$request->{type} = 'journal';
+	do_joint(sub { return $model->journal($request, @legs) },
+		"finance.journal(ARRAY[$list]$rest)");
+}
+
+sub do_distribute
+{
+	my ($model) = @_;
+	my $from = one_in(2) ? 'bankEUR' : pick(@codes);
+	my $currency = $model->{accounts}{$from}{currency};
+	my %to = map { of_currency($model, $currency) => 1 } 1 .. between(1, 6);
+	my $units = between(1, one_in(2) ? 10 : 5000);
+
+	delete $to{$from} unless one_in(30);
+	my @to = sort keys %to or return;
+	push @to, 'nobody' if one_in(40);
+	push @to, $to[0] if one_in(40);
+	push @to, pick(@codes) if one_in(20);
+	my @weights = map { between(0, 9) } @to;
+	$weights[0] = 1;
+	my $codes = join(', ', map { quoted($_) } @to);
+	my $weights = join(', ', @weights);
+	my ($request, $rest) = joint_request(
+		'distribute',
+		from_account => $from,
+		to_accounts => $codes,
+		weights => $weights,
+		amount => $units);
+	$request->{type} = 'transfer';
+	do_joint(
+		sub { return $model->distribute($request, $from, $units, \@to, \@weights) },
+		"finance.distribute('$from', ARRAY[$codes], ARRAY[$weights]::numeric[], "
+		  . money($units, $currency)
+		  . $rest . ')');
+}
+
+sub do_exchange
+{
+	my ($model) = @_;
+	my ($sold, $bought) = pick([qw(EUR BHD)], [qw(EUR JPY)], [qw(BHD EUR)], [qw(JPY EUR)])->@*;
+	my @parties = (
+		of_currency($model, $sold), of_currency($model, $bought),
+		"bank$sold", "bank$bought");
+	my $units = between(1, 10**between(1, 5));
+	my $rate = between(1, 30_000);
+	my $rounding = pick(qw(half_even half_even half_up down up));
+
+	$parties[ int(rand(4)) ] = pick(@codes) if one_in(20);
+	$parties[4] = one_in(20) ? pick(@codes) : of_currency($model, $bought)
+	  if one_in(2);
+	my ($request, $rest) = joint_request(
+		'exchange',
+		from_account => $parties[0],
+		to_account => $parties[1],
+		amount => $units,
+		rate => $rate,
+		liquidity_from => $parties[2],
+		liquidity_to => $parties[3],
+		rounding => $rounding,
+		rounding_account => $parties[4]);
+	$request->{type} = 'exchange';
+	do_joint(
+		sub { return $model->exchange($request, $units, $rate, $rounding, @parties) },
+		"finance.exchange('$parties[0]', '$parties[1]', "
+		  . money($units, $model->{accounts}{ $parties[0] }{currency}) . ', '
+		  . FinanceModel::money($rate, 4)
+		  . ", '$parties[2]', '$parties[3]', '$rounding', "
+		  . quoted($parties[4])
+		  . $rest . ')');
+}
+
+sub do_reverse
+{
+	my ($model) = @_;
+	my $original = one_in(30) ? 5 : pick(@known_transfers) or return;
+	my $id = ref $original ? $original->{id} : $original;
+	my ($amount, $reason);
+
+	$amount = amount_text(between(1, $original->{amount}), $original->{currency})
+	  if ref $original && one_in(2);
+	my ($request, $rest) =
+	  joint_request('reverse', transfer_id => $id, amount => $amount);
+	delete $request->{strict};
+	$reason = delete $request->{reference};
+	$request->{content}[-2] = 'reason';
+	$rest =~ s/, strict.*//;
+	$rest =~ s/reference/reason/;
+	do_joint(
+		sub {
+			return $model->reverse_transfer($request, $original, $amount, $reason);
+		},
+		"finance.reverse_transfer($id, " . ($amount // 'NULL') . $rest . ')');
+}
+
+sub do_reverse_journal
+{
+	my ($model) = @_;
+	my ($transfer) = grep { $_->{members} } reverse @known_transfers;
+	my $head = one_in(20) ? 5 : $transfer or return;
+	my $id = ref $head ? $head->{id} : $head;
+	my ($request, $rest) = joint_request('reverse_journal', journal_id => $id);
+	my $reason = delete $request->{reference};
+
+	delete $request->{strict};
+	$request->{content}[-2] = 'reason';
+	$rest =~ s/, strict.*//;
+	$rest =~ s/reference/reason/;
+	do_joint(sub { return $model->reverse_journal($request, $head, $reason) },
+		"finance.reverse_journal($id$rest)");
+}
+
+sub do_group
+{
+	my ($model) = @_;
+	my $group = 'group ' . between(1, one_in(30) ? 6 : 5);
+	my $action = pick(qw(capture capture release));
+
+	do_joint(sub { return $model->settle_group($action, $group, 'all') },
+		"finance.${action}_group('$group', 'all')");
+}
+
+sub random_joint
+{
+	my ($model) = @_;
+	my $dice = rand(100);
+
+	if (@recent_joints && $dice < 15) { do_joint(@{ pick(@recent_joints) }); }
+	elsif ($dice < 40) { do_journal($model); }
+	elsif ($dice < 55) { do_distribute($model); }
+	elsif ($dice < 70) { do_exchange($model); }
+	elsif ($dice < 85) { do_reverse($model); }
+	elsif ($dice < 93) { do_reverse_journal($model); }
+	else { do_group($model); }
 }
 
 sub random_op
@@ -897,11 +1257,13 @@ sub random_op
 	my ($model) = @_;
 	my $dice = rand(100);
 
-	if ($dice < 1) { set_clock($model, $model->{now} + pick(30, 600, 7200, 20_000)); }
-	elsif ($dice < 1.1) { set_clock($model, $model->{now} - 3600); }
-	elsif ($dice < 4) { do_status($model); }
-	elsif ($dice < 6) { do_limits($model); }
-	elsif ($dice < 11) { do_batch($model); }
+	if ($dice < 1) { do_clock($model, pick(30, 600, 7200, 20_000)); }
+	elsif ($dice < 1.1) { do_clock($model, -3600); }
+	elsif ($dice < 1.6) { do_close($model); }
+	elsif ($dice < 5) { do_status($model); }
+	elsif ($dice < 7) { do_limits($model); }
+	elsif ($dice < 12) { do_batch($model); }
+	elsif ($dice < 24) { random_joint($model); }
 	else { do_single($model); }
 }
 
@@ -929,9 +1291,13 @@ sub new_book
 		[ 'dinar1', 'BHD', 0, undef ],
 		[ 'dinar2', 'BHD', -5_000, undef ]);
 
+	@codes = @known_holds = @recent_keys = ();
+	$last_id = $last_seen_transfer = 0;
 	foreach (@plan)
 	{
-		open_account($model, @$_);
+		my ($code, @more) = @$_;
+
+		open_account($model, "$prefix$code", @more);
 	}
 	# what risk says no to
 	foreach (
@@ -939,19 +1305,31 @@ sub new_book
 		[ 'child', 'transfer_limit', 2_500 ])
 	{
 		my ($code, $kind, $threshold) = @$_;
-		my $limit = money($threshold, 'EUR');
 
-		$model->{rules}{$code} =
-		  { kind => $kind, threshold => $threshold, name => "of $code" };
-		note_op(
-			'scalar',
-			{ scalar => '' },
-			call => "finance.add_rule('of $code', '$kind', $limit, account => '$code')");
+		add_rule($model, "$prefix$code", $kind, $threshold);
 	}
 	set_clock($model, $model->{now});
 	return $model;
 }
 
+sub add_rule
+{
+	my ($model, $code, $kind, $threshold) = @_;
+	my $limit = money($threshold, 'EUR');
+
+	$model->{rules}{$code} =
+	  { kind => $kind, threshold => $threshold, name => "of $code" };
+	note_op(
+		'scalar',
+		{ scalar => '' },
+		call => "finance.add_rule('of $code', '$kind', $limit, account => '$code')");
+}
+
+# ------------------------------------------------------------------------
+# all of it
+# ------------------------------------------------------------------------
+
+connect_to('model');
 my $model = new_book();
 my $done = 0;
 my $started = time();
@@ -967,7 +1345,181 @@ while ($done < $steps)
 pass("$done operations as the model has them, seed $seed");
 note(sprintf '%d seconds', time() - $started);
 note("$_: $seen{$_}") foreach sort keys %seen;
-is_sound($node, 'after all of it');
+is_sound($node, 'after all of it', 'model');
+
+# each that there is came often enough to mean something
+cmp_ok($seen{$_} // 0, '>=', $steps / 10_000, "many of: $_")
+  foreach qw(completed held released expired rejected replayed
+  22003 22004 22008 22023 55000 LG001 LG002 LG003 LG004 LG005 LG006 LG007 LG008
+  LG012 LG013 LG014 LG015 LG016 LG017 LG101);
+
+# ------------------------------------------------------------------------
+# a batch is as its requests one at a time
+# ------------------------------------------------------------------------
+
+sub twin_ops
+{
+	my ($model) = @_;
+	my @requests = map {
+		my $request = { %{ random_request($model, 0) } };
+
+		delete @{$request}{qw(linked strict)};
+		$request;
+	} 1 .. between(1, 60);
+	my @answers = $model->ask_batch(\@requests, 0);
+	my @batch;
+
+	$batch_count++;
+	foreach my $i (0 .. $#requests)
+	{
+		note_op(
+			$i == 0 ? 'batch' : 'member', $answers[$i],
+			batch => $batch_count,
+			request => $requests[$i]);
+		push @batch, $ops[-1];
+	}
+	note_op($_->{request}{action}, undef, request => $_->{request}, twin_of => $_)
+	  foreach @batch;
+}
+
+connect_to('twins');
+$prefix = 'A:';
+$model = new_book();
+# the twins: all that was said of A: is said of B: too
+note_op($_->{kind}, $_->{answer}, call => $_->{call} =~ s/A:/B:/gr)
+  foreach grep { $_->{call} =~ /A:/ } @ops[ 0 .. $#ops ];
+send_round($model);
+$done = 0;
+while ($done < $steps / 10)
+{
+	weed_holds($model);
+	twin_ops($model) while @ops < $round_steps;
+	$done += @ops;
+	send_round($model);
+	set_clock($model, $model->{now} + 7200);
+	my $expired = $model->expire(10_000)->{scalar};
+	note_op(
+		'scalar',
+		{ scalar => 2 * $expired },
+		call => 'finance.expire_holds(10000)');
+	send_round($model);
+}
+pass("$done operations, in batches and one at a time, are the same, seed $seed");
+is_query(
+	$node, q(
+	SELECT substr(a.code, 3), a.version, b.version
+	FROM finance._account a FULL JOIN finance._account b ON 'B:' || substr(a.code, 3) = b.code
+	WHERE a.code LIKE 'A:%' AND
+		(a.status, a.version, a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending, a.spent, a.spent_on)
+		IS DISTINCT FROM
+		(b.status, b.version, b.debits_posted, b.credits_posted, b.debits_pending, b.credits_pending, b.spent, b.spent_on)
+), '', 'and so are the accounts afterwards', 'twins');
+is_sound($node, 'twins', 'twins');
+
+# ------------------------------------------------------------------------
+# what is refused leaves nothing
+# ------------------------------------------------------------------------
+
+connect_to('refused');
+$node->safe_psql(
+	'refused', q(
+SELECT finance.create_account('bank', 'EUR', min_available => NULL),
+	finance.create_account('poor', 'EUR'),
+	finance.create_account('full', 'EUR', max_balance => 10),
+	finance.create_account('cold', 'EUR'),
+	finance.create_account('yen', 'JPY'),
+	finance.create_account('owing', 'EUR', min_available => -50);
+SELECT finance.add_rule('much', 'transfer_limit', 1000);
+SELECT finance.transfer('bank', 'poor', 5), finance.transfer('bank', 'full', 8),
+	finance.transfer('bank', 'cold', 3), finance.transfer('bank', 'poor', 1, idempotency_key => 'known');
+SELECT finance.set_account_status('cold', 'frozen');
+SELECT hold_id AS open FROM finance.hold('poor', 'bank', 2, idempotency_key => 'held');
+SELECT hold_id FROM finance.hold('bank', 'poor', 1, hold_group => 'gone');
+SELECT finance.release(hold_id) FROM finance.hold WHERE hold_group = 'gone';
+CREATE FUNCTION model.refused(call text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'SELECT ' || call;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+CREATE FUNCTION model.fails(requests finance.transfer_request[], atomic boolean DEFAULT false)
+	RETURNS text LANGUAGE sql
+	AS 'SELECT string_agg(coalesce(error, status), $s$ $s$ ORDER BY position) FROM finance.transfer_batch($1, $2)';
+));
+my $open = '(SELECT hold_id FROM finance.hold WHERE status = $s$open$s$)';
+my $released = '(SELECT hold_id FROM finance.hold WHERE status = $s$released$s$)';
+foreach (
+	[ LG001 => "finance.transfer('poor', 'bank', 5)" ],
+	[ LG001 => "finance.hold('poor', 'bank', 5)" ],
+	[ LG002 => "finance.transfer('poor', 'nobody', 1)" ],
+	[ LG003 => "finance.transfer('poor', 'yen', 1)" ],
+	[ LG003 => "finance.transfer('poor', 'bank', 1, 'JPY')" ],
+	[ LG004 => "finance.transfer('bank', 'cold', 1)" ],
+	[ LG004 => "finance.hold('cold', 'bank', 1)" ],
+	[ LG005 => "finance.transfer('poor', 'bank', 1, expected_from_version => 99)" ],
+	[ LG006 => "finance.transfer('bank', 'full', 3)" ],
+	[ LG006 => "finance.hold('bank', 'full', 3)" ],
+	[ LG007 => "finance.transfer('bank', 'poor', 2, idempotency_key => 'known')" ],
+	[ LG007 => "finance.hold('poor', 'bank', 2, hold_group => 'x', idempotency_key => 'held')" ],
+	[ LG008 => "finance.transfer('poor', 'poor', 1)" ],
+	[ LG012 => 'finance.capture(1)' ],
+	[ LG013 => "finance.capture($released)" ],
+	[ LG013 => "finance.release($released)" ],
+	[ LG016 => "finance.capture($open, 3)" ],
+	[ LG016 => "finance.release($open, 2.01)" ],
+	[ LG017 => "finance.transfer('bank', 'poor', 1, type => 'bribe')" ],
+	[ LG101 => "finance.transfer('bank', 'poor', 2000, strict => true)" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 'NaN')" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 0.001)" ],
+	[ '22003' => "finance.transfer('bank', 'poor', 1e36)" ],
+	[ '22004' => "finance.transfer('bank', 'poor', NULL)" ],
+	[ '22008' => "finance.transfer('bank', 'poor', 1, effective_at => 'infinity')" ],
+	[ '22023' => "finance.transfer('bank', 'poor', 0)" ],
+	[ '22023' => "finance.hold('bank', 'poor', 1, expires_in => '-1 day')" ],
+	[ LG006 => "finance.set_account_limits('poor', 5, NULL)" ],
+	[ LG006 => "finance.set_max_balance('full', 7)" ],
+	[ '55000' => "finance.set_account_status('full', 'closed')" ],
+	[ '55000' => "finance.close_account('poor', 'bank')" ],
+	[ LG003 => "finance.close_account('full', 'yen')" ],
+	[ LG009 => "finance.create_account('new', 'XXQ')" ],
+	[ '42710' => "finance.create_account('poor', 'EUR')" ],
+	# an answer given again changes nothing either
+	[ done => "finance.transfer('bank', 'poor', 1, idempotency_key => 'known')" ],
+	[ done => "finance.hold('poor', 'bank', 2, idempotency_key => 'held')" ],
+	[ done => "finance.set_account_status('cold', 'frozen')" ],
+	[ done => 'finance.expire_holds()' ])
+{
+	my ($sqlstate, $call) = @$_;
+	my ($before, $state, $after) = map { $node->safe_psql('refused', $_) } (
+		'SELECT model.fingerprint()',
+		'SELECT model.refused($call$' . $call . '$call$)',
+		'SELECT model.fingerprint()');
+
+	is($state, $sqlstate, "$sqlstate of $call");
+	is($after, $before, '... leaves every row as it lies');
+}
+foreach (
+	[ 'LG001 LG002 LG008' => "ARRAY[finance.request('poor', 'bank', 50), finance.request('poor', 'nobody', 1), finance.request('bank', 'bank', 1)]" ],
+	[ 'LG014 LG014 LG001 LG014' => "ARRAY[finance.request('bank', 'poor', 7, idempotency_key => 'a', linked => true), finance.request('bank', 'poor', 7, idempotency_key => 'a', linked => true), finance.request('poor', 'bank', 50, linked => true), finance.request('bank', 'full', 1)]" ],
+	[ 'LG014 LG014 LG006' => "ARRAY[finance.request('bank', 'poor', 7, action => 'hold'), finance.request(action => 'capture', hold_id => (SELECT hold_id FROM finance.hold WHERE status = 'open')), finance.request('bank', 'full', 5)], true" ],
+	[ 'LG014 LG015' => "ARRAY[finance.request('bank', 'poor', 7, idempotency_key => 'b', linked => true), finance.request('bank', 'poor', 1, idempotency_key => 'c', linked => true)]" ],
+	[ 'completed LG014 LG001' => "ARRAY[finance.request('bank', 'poor', 1, idempotency_key => 'known', linked => true), finance.request('bank', 'poor', 1, linked => true), finance.request('poor', 'bank', 50)]" ])
+{
+	my ($errors, $requests) = @$_;
+	my ($before, $states, $after) = map { $node->safe_psql('refused', $_) } (
+		'SELECT model.fingerprint()',
+		"SELECT model.fails($requests)",
+		'SELECT model.fingerprint()');
+
+	is($states, $errors, "a batch of $errors");
+	is($after, $before, '... leaves every row as it lies');
+}
+my $before = $node->safe_psql('refused', 'SELECT model.fingerprint()');
+$node->safe_psql('refused', "SELECT finance.transfer('bank', 'poor', 1)");
+isnt($node->safe_psql('refused', 'SELECT model.fingerprint()'),
+	$before, 'and a transfer that is made would have shown');
+is_sound($node, 'refused', 'refused');
 
 close $to_psql;
 $node->stop;

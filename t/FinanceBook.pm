@@ -79,6 +79,7 @@ sub bench_ok
 		],
 		'>', \$out, '2>', \$err);
 	$err =~ s/^pgbench \(.*\n//;    # its greeting
+	$err =~ s/^pgbench: setting random seed to .*\n//;
 	ok($result && $err eq '', $name) or diag("$out\n$err");
 	return $out;
 }

@@ -14,7 +14,8 @@ our %decimals = (EUR => 2, JPY => 0, BHD => 3);
 
 # types of transfers: which types of accounts they go from and to; undef: any
 our %transfer_types = (
-	(map { $_ => [ undef, undef ] } qw(transfer deposit adjustment)),
+	(map { $_ => [ undef, undef ] } qw(transfer deposit adjustment closing
+		  journal exchange reversal)),
 	fee => [ undef, 'income' ],
 	expense => [ 'expense', undef ]);
 
@@ -30,6 +31,7 @@ sub new
 		now => 0,          # seconds since 1970
 		undo => undef,     # of the open chain: what to call, last first
 		rules => {},       # by code of the payer: kind, name, threshold
+		residues => {},    # by code of the rounding account
 		%more
 	}, $class;
 }
@@ -203,7 +205,8 @@ sub argument_fault
 		}
 		return '22023' if exists $request->{hold};
 		return '22023' if $mode !~ /^(exact|up_to)$/;
-		return '22004' if !defined $request->{amount} && $mode ne 'up_to';
+		return '22004'
+		  if !defined $request->{amount} && $mode ne 'up_to' && !$request->{reverses};
 	}
 	if (defined $request->{expires_in})
 	{
@@ -314,6 +317,12 @@ sub type_allows
 	  && ($to_type // $to->{type}) eq $to->{type};
 }
 
+sub is_being_closed
+{
+	my ($closing, $account) = @_;
+	return $closing && $closing == $account && $account->{status} ne 'closed';
+}
+
 # what a rule says of it: its name, or undef
 sub rejecting_rule
 {
@@ -338,6 +347,19 @@ sub settle_of_hold
 	return 'LG016' if $amount > remaining($hold);
 	$back = remaining($hold) - $amount if $request->{final};
 	return [ $amount, $back ];
+}
+
+# how much of the transfer to give back
+sub settle_of_reversal
+{
+	my ($original, $amount) = @_;
+	my $left = $original->{amount} - ($original->{reversed} // 0);
+
+	return (undef, '55000')
+	  if $original->{reverses} || $original->{status} ne 'completed';
+	$amount //= $left;
+	return (undef, 'LG016') if $left == 0 || $amount > $left;
+	return $amount;
 }
 
 sub least
@@ -397,6 +419,11 @@ sub judge
 		return $error if $error;
 	}
 	return 'LG017' if !$of_hold && !type_allows($request->{type}, $from, $to);
+	if ($request->{reverses})
+	{
+		($amount, $error) = settle_of_reversal($request->{reverses}, $amount);
+		return $error if $error;
+	}
 	return 'LG003' if $from->{currency} ne $to->{currency};
 	return 'LG003'
 	  if ($request->{currency} // $from->{currency}) ne $from->{currency};
@@ -407,7 +434,12 @@ sub judge
 	}
 	if ($action ne 'release')
 	{
-		return 'LG004' unless may_debit($from) && may_credit($to);
+		my $closing = $request->{closing};
+
+		return 'LG004'
+		  unless may_debit($from) || is_being_closed($closing, $from);
+		return 'LG004'
+		  unless may_credit($to) || is_being_closed($closing, $to);
 	}
 	return 'LG005'
 	  if ($request->{expected_from_version} // $from->{version}) != $from->{version}
@@ -465,7 +497,7 @@ sub new_transfer
 		type => $request->{type}
 		  // ($m->{hold} ? $m->{hold}{type} : 'transfer'),
 		(map { $_ => $request->{$_} } qw(effective_at reference metadata)),
-		(map { $_ => $m->{$_} } qw(reverses journal)),
+		reverses => $request->{reverses},
 	};
 }
 
@@ -544,6 +576,9 @@ sub carry_out
 	$self->change($_, version => $_->{version} + 1, last => $transfer)
 	  foreach $from, $to;
 	note_sides($transfer, $m);
+	$self->change($request->{reverses},
+		reversed => ($request->{reverses}{reversed} // 0) + $m->{amount})
+	  if $request->{reverses};
 	$transfer->{hold} = $hold;
 	$transfer->{remaining} = remaining($hold) if $hold;
 	$self->add_transfer($transfer);
@@ -666,6 +701,272 @@ sub ask_batch
 }
 
 # ------------------------------------------------------------------------
+# several transfers that are one request
+# ------------------------------------------------------------------------
+
+# request: action, idempotency_key, strict, and content: fields and values in the order
+# in which they are compared; parts: what it becomes
+sub ask_joint
+{
+	my ($self, $request, @parts) = @_;
+	my $first = $self->{keys}{ $request->{idempotency_key} // '' };
+	my @transfers;
+
+	return $self->replay_joint($request, $first) if $first;
+	$self->{undo} = [];
+	foreach my $part (@parts)
+	{
+		my $answer = $self->ask({ %$part, strict => $request->{strict} });
+
+		if (!came_off($answer))
+		{
+			$self->take_back;
+			return $answer if defined $answer->{error};
+			@transfers = ($answer->{transfer});
+			last;
+		}
+		push @transfers, $answer->{transfer};
+	}
+	$self->{undo} = undef;
+	if ($request->{action} !~ /^(reverse|capture_group|release_group)$/)
+	{
+		$_->{journal} = $transfers[0] foreach @transfers;
+		$transfers[0]{members} = [@transfers];
+	}
+	$self->add_key($request, $transfers[0]);
+	$self->{keys}{ $request->{idempotency_key} }{all} = \@transfers
+	  if defined $request->{idempotency_key};
+	return map { { transfer => $_ } } @transfers;
+}
+
+sub replay_joint
+{
+	my ($self, $request, $first) = @_;
+	my $field;
+
+	$field = 'action' if $request->{action} ne $first->{request}{action};
+	for (my $i = 0; !defined $field && $i < @{ $request->{content} }; $i += 2)
+	{
+		$field = $request->{content}[$i]
+		  if is_other($request->{content}[ $i + 1 ],
+			$first->{request}{content}[ $i + 1 ]);
+	}
+	return failure('LG007',
+		[ 'It stands for transfer ', $first->{transfer}, ", whose $field differs." ])
+	  if defined $field;
+	return failure('LG101')
+	  if $first->{transfer}{status} eq 'rejected' && $request->{strict};
+	return map { { transfer => $_, replayed => 1 } } @{ $first->{all} };
+}
+
+sub part
+{
+	my ($request, $from, $to, $units, %more) = @_;
+
+	return {
+		action => 'transfer',
+		from_account => $from->{code},
+		to_account => $to->{code},
+		amount => money($units, $decimals{ $from->{currency} }),
+		(map { $_ => $request->{$_} } qw(type reference)),
+		%more
+	};
+}
+
+# legs: code, side, units, expected version
+sub journal
+{
+	my ($self, $request, @legs) = @_;
+	my (%sides, %sums, %versions, @currencies, @parts);
+
+	foreach my $leg (@legs)
+	{
+		$leg = { %$leg, account => $self->{accounts}{ $leg->{code} } };
+		return failure('LG002') unless $leg->{account};
+	}
+	foreach my $leg (@legs)
+	{
+		my $currency = $leg->{account}{currency};
+
+		return failure('22023')
+		  if ($sides{ $leg->{code} } //= $leg->{side}) ne $leg->{side};
+		$versions{ $leg->{code} } //= $leg->{version};
+		push @currencies, $currency unless exists $sums{$currency};
+		$sums{$currency} += $leg->{side} eq 'debit' ? $leg->{units} : -$leg->{units};
+	}
+	return failure('LG018') if grep { $_ != 0 } values %sums;
+	foreach my $currency (@currencies)
+	{
+		my @mine = grep { $_->{account}{currency} eq $currency } @legs;
+		my @debits = grep { $_->{side} eq 'debit' } @mine;
+		my @credits = grep { $_->{side} eq 'credit' } @mine;
+
+		while (@debits && @credits)
+		{
+			my ($debit, $credit) = ($debits[0], $credits[0]);
+			my $units = least($debit->{units}, $credit->{units});
+
+			push @parts,
+			  part(
+				$request, $debit->{account}, $credit->{account}, $units,
+				expected_from_version => delete $versions{ $debit->{code} },
+				expected_to_version => delete $versions{ $credit->{code} });
+			$_->{units} -= $units foreach $debit, $credit;
+			shift @debits if $debit->{units} == 0;
+			shift @credits if $credit->{units} == 0;
+		}
+	}
+	return $self->ask_joint($request, @parts);
+}
+
+# the largest remainder gets the unit that is left over; of equal ones the first
+sub split_units
+{
+	my ($units, @weights) = @_;
+	my $sum = 0;
+	my (@parts, @lost);
+
+	$sum += $_ foreach @weights;
+	foreach my $weight (@weights)
+	{
+		push @parts, int($units * $weight / $sum);
+		push @lost, $units * $weight - $parts[-1] * $sum;
+	}
+	my $over = $units;
+	$over -= $_ foreach @parts;
+	my @order = sort { $lost[$b] <=> $lost[$a] || $a <=> $b } 0 .. $#lost;
+	$parts[$_]++ foreach @order[ 0 .. $over - 1 ];
+	return @parts;
+}
+
+sub distribute
+{
+	my ($self, $request, $from_code, $units, $codes, $weights) = @_;
+	my ($from, @to) = map { $self->{accounts}{$_} } $from_code, @$codes;
+	my %count;
+
+	return failure('LG002') if grep { !$_ } $from, @to;
+	return failure('LG008') if grep { $_ == $from } @to;
+	return failure('22023') if grep { $count{ $_->{code} }++ } @to;
+	return failure('LG003') if grep { $_->{currency} ne $from->{currency} } @to;
+	my @units = split_units($units, @$weights);
+	return $self->ask_joint($request,
+		map { part($request, $from, $to[$_], $units[$_]) }
+		  grep { $units[$_] > 0 } 0 .. $#to);
+}
+
+# all in 10^-8 of a currency: what is bought, exactly
+use constant FINE => 8;
+
+sub round_units
+{
+	my ($fine, $unit, $rounding) = @_;
+	my $units = int($fine / $unit);
+	my $rest = $fine - $units * $unit;
+
+	return $units if $rounding eq 'down' || $rest == 0;
+	return $units + 1 if $rounding eq 'up';
+	return $units + 1 if 2 * $rest > $unit;
+	return $units if 2 * $rest < $unit;
+	return $units + 1 if $rounding eq 'half_up';
+	return $units % 2 == 0 ? $units : $units + 1;
+}
+
+# rate: a whole number of 10^-4
+sub exchange
+{
+	my ($self, $request, $units, $rate, $rounding, @codes) = @_;
+	my ($from, $to, $liquidity_from, $liquidity_to, $carrier) =
+	  map { defined $_ ? $self->{accounts}{$_} : undef } @codes;
+	my ($fine, $unit, $bought, $sum, @parts);
+
+	return failure('LG002')
+	  if grep { defined $_ && !$self->{accounts}{$_} } @codes;
+	return failure('22023') if $from->{currency} eq $to->{currency};
+	return failure('LG003')
+	  if $liquidity_from->{currency} ne $from->{currency}
+	  || $liquidity_to->{currency} ne $to->{currency}
+	  || ($carrier // $to)->{currency} ne $to->{currency};
+	return failure('LG008') if $carrier && $carrier == $liquidity_to;
+	$fine = $units * $rate * 10**(FINE - 4 - $decimals{ $from->{currency} });
+	$unit = 10**(FINE - $decimals{ $to->{currency} });
+	$bought = round_units($fine, $unit, $rounding);
+	return failure('22023') if $bought == 0;
+	push @parts, part($request, $from, $liquidity_from, $units),
+	  part($request, $liquidity_to, $to, $bought);
+	if ($carrier)
+	{
+		my $carried;
+
+		$sum = ($self->{residues}{ $carrier->{code} } // 0) + $fine - $bought * $unit;
+		$carried = int($sum / $unit);
+		$sum -= $carried * $unit;
+		push @parts, part($request, $liquidity_to, $carrier, $carried)
+		  if $carried > 0;
+		push @parts, part($request, $carrier, $liquidity_to, -$carried)
+		  if $carried < 0;
+	}
+	my @answers = $self->ask_joint($request, @parts);
+	$self->{residues}{ $carrier->{code} } = $sum
+	  if $carrier && came_off($answers[0]) && !$answers[0]{replayed};
+	return @answers;
+}
+
+sub reversal_part
+{
+	my ($self, $original, $amount, $reason) = @_;
+
+	return {
+		action => 'transfer',
+		from_account => $original->{to},
+		to_account => $original->{from},
+		amount => $amount,
+		type => 'reversal',
+		reference => $reason,
+		reverses => $original
+	};
+}
+
+# amount: as text, or undef for all
+sub reverse_transfer
+{
+	my ($self, $request, $original, $amount, $reason) = @_;
+
+	return failure('LG012') unless ref $original;
+	return $self->ask_joint($request,
+		$self->reversal_part($original, $amount, $reason));
+}
+
+sub reverse_journal
+{
+	my ($self, $request, $head, $reason) = @_;
+
+	return failure('LG012') unless ref $head;
+	my @moved = grep { $_->{status} eq 'completed' } @{ $head->{members} };
+	return failure('55000') unless @moved;
+	return $self->ask_joint(
+		$request,
+		map {
+			$self->reversal_part($_,
+				money($_->{amount}, $decimals{ $_->{currency} }), $reason)
+		} reverse @moved);
+}
+
+# action: capture or release
+sub settle_group
+{
+	my ($self, $action, $group, $reference) = @_;
+	my @holds =
+	  grep { $_->{status} eq 'open' && ($_->{hold_group} // '') eq $group }
+	  @{ $self->{holds} };
+
+	return failure('LG012') unless @holds;
+	return $self->ask_joint(
+		{ action => "${action}_group" },
+		map { { action => $action, hold => $_, reference => $reference } } @holds);
+}
+
+# ------------------------------------------------------------------------
 # accounts
 # ------------------------------------------------------------------------
 
@@ -689,16 +990,86 @@ sub set_status
 	return { scalar => $account->{version} };
 }
 
+# which of the limits are set: floor, ceiling or both
 sub set_limits
 {
-	my ($self, $code, $floor, $ceiling) = @_;
+	my ($self, $code, %limits) = @_;
 	my $account = $self->{accounts}{$code};
 
 	return failure('LG002') unless $account;
-	return failure('LG006') unless is_within_limits($account, $floor, $ceiling);
-	@{$account}{qw(floor ceiling)} = ($floor, $ceiling);
+	return failure('LG004') if $account->{status} eq 'closed';
+	%limits = (floor => $account->{floor}, ceiling => $account->{ceiling}, %limits);
+	return failure('LG006')
+	  unless is_within_limits($account, $limits{floor}, $limits{ceiling});
+	@{$account}{qw(floor ceiling)} = @limits{qw(floor ceiling)};
 	$account->{version}++;
 	return { scalar => $account->{version} };
+}
+
+# moves what is left, which limits of the account do not hinder
+sub empty_account
+{
+	my ($self, $account, $other) = @_;
+	my $balance = balance($account);
+	my %limits = map { $_ => $account->{$_} } qw(floor ceiling);
+	my ($from, $to) = $balance < 0 ? ($other, $account) : ($account, $other);
+	my $answer;
+
+	$limits{floor} = 0 if ($limits{floor} // 0) > 0;
+	$limits{ceiling} = 0 if ($limits{ceiling} // 0) < 0;
+	$self->change($account, %limits, version => $account->{version} + 1)
+	  if is_other($limits{floor}, $account->{floor})
+	  || is_other($limits{ceiling}, $account->{ceiling});
+	$answer = $self->ask(
+		{
+			action => 'transfer',
+			from_account => $from->{code},
+			to_account => $to->{code},
+			amount => money(abs $balance, $decimals{ $account->{currency} }),
+			type => 'closing',
+			strict => 1,
+			closing => $account
+		});
+	return $answer->{error};
+}
+
+sub close_account
+{
+	my ($self, $code, $to) = @_;
+	my $account = $self->{accounts}{$code};
+	my $other = defined $to ? $self->{accounts}{$to} : undef;
+	my $error;
+
+	return failure('LG008') if defined $to && $to eq $code;
+	return failure('LG002') if !$account || (defined $to && !$other);
+	return { scalar => $account->{version} } if $account->{status} eq 'closed';
+	return failure('55000') if $account->{held} != 0 || $account->{expected} != 0;
+	return failure('55000') if balance($account) != 0 && !$other;
+	$self->{undo} = [];
+	$error = $self->empty_account($account, $other) if balance($account) != 0;
+	$self->take_back if defined $error;
+	$self->{undo} = undef;
+	return failure($error) if defined $error;
+	$self->change($account, status => 'closed', version => $account->{version} + 1);
+	return { scalar => $account->{version} };
+}
+
+# gives back what is over, the earliest first; answers how many
+sub expire
+{
+	my ($self, $limit) = @_;
+	my $holds = $self->{holds};
+	my @over = sort { $holds->[$a]{ends} <=> $holds->[$b]{ends} || $a <=> $b }
+	  grep {
+		my $hold = $holds->[$_];
+		$hold->{status} eq 'open'
+		  && defined $hold->{ends}
+		  && $hold->{ends} <= $self->{now}
+	  } 0 .. $#$holds;
+
+	@over = @over[ 0 .. $limit - 1 ] if @over > $limit;
+	$self->ask({ action => 'release', hold => $holds->[$_] }) foreach @over;
+	return { scalar => scalar @over };
 }
 
 1;

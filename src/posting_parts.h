@@ -149,10 +149,12 @@ extern void fin_posting_group_keys(FinPosting *posting);
 extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
 
 /*
- * Looks up the keys for which orders start to end were carried out; true when
- * an earlier call has taken one of them.
+ * Looks up the keys for which orders of the chain from start to end were
+ * carried out before the culprit failed; true when an earlier call has taken
+ * one of them.
  */
-extern bool fin_posting_learn_keys(FinPosting *posting, int start, int end);
+extern bool fin_posting_learn_keys(FinPosting *posting, int start, int culprit,
+								   int end);
 
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);

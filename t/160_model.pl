@@ -521,13 +521,16 @@ sub send_round
 {
 	my ($model) = @_;
 	my $n = 0;
-	my $commits = $rounds % 2 == 0 ? 'true' : 'false';
-	my $direct = $rounds % 4 < 2 ? 'on' : 'off';
+	# each by itself, or all in one transaction, which costs more
+	my $commits = $rounds % 4 < 3 ? 'true' : 'false';
+	my $direct = $rounds % 8 < 4 ? 'on' : 'off';
 
 	return unless @ops;
 	$rounds++;
 	my @lines = talk("SET finance.direct_writes = $direct;\n"
-		  . "TRUNCATE model.op, model.answer;\n"
+		  . ($rounds % 16 == 0
+			? "TRUNCATE model.op, model.answer;\n"
+			: "DELETE FROM model.op; DELETE FROM model.answer;\n")
 		  . "COPY model.op FROM STDIN;\n"
 		  . join('', map { op_line(++$n, $_) } @ops)
 		  . "\\.\nCALL model.run($commits);\n"

@@ -1359,6 +1359,13 @@ pass("$done operations as the model has them, seed $seed");
 note(sprintf '%d seconds', time() - $started);
 note("$_: $seen{$_}") foreach sort keys %seen;
 is_sound($node, 'after all of it', 'model');
+is(join("\n", talk('SELECT key, transfer_id FROM finance.idempotency_key ORDER BY key COLLATE "C";' . "\n")),
+	join("\n", map { "$_|$model->{keys}{$_}{transfer}{id}" } sort keys %{ $model->{keys} }),
+	'each key stands for the transfer the model has for it');
+is_query(
+	$node,
+	'SELECT count(*) FROM finance.hold WHERE status = \'open\' AND remaining <= 0',
+	0, 'no open hold is used up', 'model');
 
 # each that there is came often enough to mean something
 cmp_ok($seen{$_} // 0, '>=', $steps / 10_000, "many of: $_")

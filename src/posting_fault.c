@@ -76,6 +76,13 @@ fault_funds(const FinMovement *movement)
 											from->scale);
 	char	   *floor = fin_amount_text(from->min_available, from->scale);
 
+	if (movement->everything && !from->has_min_available)
+	{
+		fin_fault_detail(fault, "Available is %s, and there is no floor to go down to.",
+						 available);
+		return fin_fault_hint(fault,
+							  "State an amount: the most that is to be moved.");
+	}
 	if (movement->everything)
 		return fin_fault_detail(fault, "Available is %s, and %s must remain.",
 								available, floor);

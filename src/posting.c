@@ -52,6 +52,11 @@ fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 	outcome->replayed = false;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
+	/* one that was never judged is answered with the accounts it named */
+	if (outcome->from_code == NULL)
+		outcome->from_code = posting->orders[i].from_code;
+	if (outcome->to_code == NULL)
+		outcome->to_code = posting->orders[i].to_code;
 	MemoryContextSwitchTo(old);
 }
 

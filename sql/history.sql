@@ -199,7 +199,7 @@ SELECT count(finance.create_account(code, 'EUR', min_available => NULL)) FROM un
 SELECT count(*) FROM finance.import_transfers(ARRAY[
 	finance.request('t', 's', 100, recorded_at => '2025-01-31 23:59:59.999', reference => 'first'),
 	finance.request('s', 't', 30, recorded_at => '2025-02-01', effective_at => '2025-01-15', reference => 'second', metadata => '{"a": 1}'),
-	finance.request('s', 't', 5, recorded_at => '2025-02-28 23:59:59.999', type => 'fee'),
+	finance.request('s', 't', 5, recorded_at => '2025-02-28 23:59:59.999', type => 'adjustment'),
 	finance.request('t', 's', 7, recorded_at => '2025-03-01')]);
 CREATE FUNCTION pg_temp.lines(VARIADIC arguments text[]) RETURNS TABLE (line text, version bigint,
 	recorded_at timestamptz, effective_at timestamptz, type text, status text, side text, amount numeric, change numeric, balance numeric, held numeric,

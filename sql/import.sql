@@ -54,7 +54,7 @@ SELECT position, error, status, amount, from_account, from_version, from_balance
 	recorded_at, replayed, finance.id_time(id) AS drawn_at
 FROM finance.import_transfers(ARRAY[
 	finance.request('bank', 'c', 70, recorded_at => '2023-05-31 23:59:59.9999', reference => 'above the cap'),
-	finance.request('c', 'bank', 5, recorded_at => '2023-06-01', type => 'fee', metadata => '{"old": true}')]);
+	finance.request('c', 'bank', 5, recorded_at => '2023-06-01', type => 'adjustment', metadata => '{"old": true}')]);
 SELECT position, from_version, to_version, to_balance, recorded_at, finance.id_time(id) AS drawn_at
 FROM finance.import_transfers(ARRAY[
 	finance.request('late', 'a', 10, recorded_at => '2020-01-01'),

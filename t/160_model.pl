@@ -414,7 +414,9 @@ sub check_answer
 	$seen{ $error // ($answer->{replayed} ? 'replayed'
 			: $answer->{transfer} ? $answer->{transfer}{status}
 			: 'scalar') }++;
-	$seen{"$op->{kind} " . (defined $error ? 'failed' : 'done')}++;
+	my ($what) = ($op->{call} // $op->{kind}) =~ /(?:finance\.)?(\w+)/;
+	$seen{"$what " . (defined $error ? 'failed' : 'done')}++;
+	$seen{"$what $error"}++ if defined $error && $ENV{MODEL_VERBOSE};
 }
 
 # what a single call told of the one twin, against what the batch told of the other
@@ -881,7 +883,12 @@ sub do_status
 sub do_close
 {
 	my ($model) = @_;
-	my $code = pick(grep { !/bank/ } @codes);
+	my @closable = grep { !/bank/ } @codes;
+	my @idle = grep {
+			 $model->{accounts}{$_}{held} == 0
+		  && $model->{accounts}{$_}{expected} == 0
+	} @closable;
+	my $code = pick(@idle && one_in(2) ? @idle : @closable);
 	my $account = $model->{accounts}{$code};
 	my $to = pick(@codes);
 
@@ -1065,7 +1072,9 @@ sub of_currency
 	my ($model, $currency) = @_;
 	my $accounts = $model->{accounts};
 
-	return pick(grep { $accounts->{$_}{currency} eq $currency } @codes);
+	return pick(
+		grep { $accounts->{$_}{currency} eq $currency && (!/bank/ || one_in(20)) }
+		  @codes) // "bank$currency";
 }
 
 sub do_journal
@@ -1091,14 +1100,11 @@ sub do_journal
 				$sums{$side} += $legs[-1]{units};
 			}
 		}
-		# the banks make it even
-		my $difference = $sums{credit} - $sums{debit};
-		my $side = $difference > 0 ? 'debit' : 'credit';
+		# the last of the lesser side makes it even
+		my $side = $sums{debit} < $sums{credit} ? 'debit' : 'credit';
+		my ($last) = grep { $_->{side} eq $side } reverse @legs;
 
-		push @legs, { code => "bank$currency", side => $side, units => abs $difference }
-		  if $difference != 0
-		  && !one_in(15)
-		  && ($side{"bank$currency"} // $side) eq $side;
+		$last->{units} += abs($sums{debit} - $sums{credit}) if $last && !one_in(12);
 	}
 	return unless @legs > 1;
 	$legs[ int(rand(@legs)) ]{code} = 'nobody' if one_in(40);
@@ -1130,11 +1136,12 @@ sub do_distribute
 	my %to = map { of_currency($model, $currency) => 1 } 1 .. between(1, 6);
 	my $units = between(1, one_in(2) ? 10 : 5000);
 
-	delete $to{$from} unless one_in(30);
+	delete $to{$from};
 	my @to = sort keys %to or return;
-	push @to, 'nobody' if one_in(40);
-	push @to, $to[0] if one_in(40);
-	push @to, pick(@codes) if one_in(20);
+	# one thing wrong at a time
+	push @to, pick('nobody', $from, $to[0],
+		grep { $model->{accounts}{$_}{currency} ne $currency } @codes)
+	  if one_in(12);
 	my @weights = map { between(0, 9) } @to;
 	$weights[0] = 1;
 	my $codes = join(', ', map { quoted($_) } @to);

@@ -6,10 +6,11 @@
  * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then idempotency keys in ascending order.  Everything that is decided is decided under the
- * accounts' locks: versions, funds, holds, risk facts, and the transfers' ids,
- * which are above the last id of all the accounts, so that an account's id
- * order is its version order whatever the clock does.
+ * over the whole set, then idempotency keys in ascending order.  Everything
+ * that is decided is decided under the accounts' locks: versions, funds, holds,
+ * risk facts, and the transfers' ids, which are above the last id of all the
+ * accounts, so that an account's id order is its version order whatever the
+ * clock does.
  *
  * Orders are settled one after another in memory, each seeing what those
  * before it did; an order that fails, and a chain one member of which fails,
@@ -34,327 +35,6 @@
 #include "type.h"
 
 /* ------------------------------------------------------------------------
- * find and lock
- * ------------------------------------------------------------------------ */
-
-static bool
-is_of_hold(const FinOrder *order)
-{
-	return order->action != FIN_TRANSFER && order->action != FIN_HOLD;
-}
-
-/* ids of the holds that orders name, each once, ascending */
-static int64 *
-hold_ids(const FinPosting *posting, int *nids)
-{
-	int64	   *ids = palloc0(sizeof(int64) * posting->norders);
-
-	for (int i = 0; i < posting->norders; i++)
-	{
-		if (posting->orders[i].fault == NULL && is_of_hold(&posting->orders[i]))
-			ids[i] = posting->orders[i].hold_id;
-	}
-	*nids = fin_store_distinct_ids(ids, posting->norders);
-	return ids;
-}
-
-/*
- * Reads the holds that orders name.  Before their accounts are locked this
- * tells only which accounts those are; afterwards the holds stand.
- */
-static void
-read_holds(FinPosting *posting)
-{
-	int			nids;
-	int64	   *ids = hold_ids(posting, &nids);
-
-	/* room for as many new ones as there are orders */
-	if (posting->holds == NULL)
-		posting->holds = MemoryContextAllocHuge(CurrentMemoryContext,
-												sizeof(FinHold) *
-												(nids + posting->norders));
-	posting->nholds_found = nids == 0 ? 0 :
-		fin_store_read_holds(posting->context->tenant_id, ids, nids,
-							 posting->holds, CurrentMemoryContext);
-	posting->nholds = posting->nholds_found;
-}
-
-static FinHold *
-find_hold(const FinPosting *posting, int64 hold_id)
-{
-	int			low = 0;
-	int			high = posting->nholds_found;
-
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (posting->holds[middle].hold_id == hold_id)
-			return &posting->holds[middle];
-		if (posting->holds[middle].hold_id < hold_id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
-}
-
-/* the accounts of the orders that name a hold; they never change */
-static void
-resolve_holds(FinPosting *posting)
-{
-	read_holds(posting);
-	for (int i = 0; i < posting->norders; i++)
-	{
-		FinHold    *hold;
-
-		if (posting->orders[i].fault != NULL || !is_of_hold(&posting->orders[i]))
-			continue;
-		hold = find_hold(posting, posting->orders[i].hold_id);
-		posting->from_ids[i] = hold == NULL ? 0 : hold->from_account_id;
-		posting->to_ids[i] = hold == NULL ? 0 : hold->to_account_id;
-	}
-}
-
-static void
-resolve_accounts(FinPosting *posting)
-{
-	int			n = posting->norders;
-	const char **codes = palloc(sizeof(char *) * n);
-
-	for (int i = 0; i < n; i++)
-	{
-		codes[i] = posting->orders[i].from_code;
-		posting->from_ids[i] = posting->orders[i].from_id;
-	}
-	fin_store_find_accounts(posting->context->tenant_id, codes, n,
-							posting->from_ids);
-	for (int i = 0; i < n; i++)
-	{
-		codes[i] = posting->orders[i].to_code;
-		posting->to_ids[i] = posting->orders[i].to_id;
-	}
-	fin_store_find_accounts(posting->context->tenant_id, codes, n,
-							posting->to_ids);
-	resolve_holds(posting);
-}
-
-/* all accounts of all orders, each once, in ascending order of id */
-static void
-lock_accounts(FinPosting *posting)
-{
-	int			n = posting->norders;
-	int64	   *ids = palloc(sizeof(int64) * 2 * n);
-	int			nids;
-
-	memcpy(ids, posting->from_ids, sizeof(int64) * n);
-	memcpy(ids + n, posting->to_ids, sizeof(int64) * n);
-	nids = fin_store_distinct_ids(ids, 2 * n);
-	/* outcomes point into what they name */
-	posting->accounts = MemoryContextAllocHuge(posting->memory,
-											   sizeof(FinAccount) * Max(nids, 1));
-	posting->naccounts = fin_store_lock_accounts(posting->context->tenant_id,
-												 ids, nids, posting->accounts,
-												 posting->memory);
-}
-
-static FinAccount *
-find_locked(const FinPosting *posting, int64 id)
-{
-	int			low = 0;
-	int			high = posting->naccounts;
-
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (posting->accounts[middle].account_id == id)
-			return &posting->accounts[middle];
-		if (posting->accounts[middle].account_id < id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
-}
-
-/* was the code cache right about this account? */
-static bool
-is_as_named(const FinPosting *posting, const char *code, int64 *id)
-{
-	FinAccount *account;
-
-	if (*id == 0)
-		return true;			/* there is none: a fault of its order */
-	account = find_locked(posting, *id);
-	if (account != NULL && (code == NULL || strcmp(account->code, code) == 0))
-		return true;
-	if (code == NULL)
-	{
-		*id = 0;
-		return true;
-	}
-	fin_store_forget_account(posting->context->tenant_id, code);
-	return false;
-}
-
-static bool
-all_as_named(FinPosting *posting)
-{
-	bool		all = true;
-
-	for (int i = 0; i < posting->norders; i++)
-	{
-		const FinOrder *order = &posting->orders[i];
-
-		if (!is_as_named(posting, order->from_code, &posting->from_ids[i]))
-			all = false;
-		if (!is_as_named(posting, order->to_code, &posting->to_ids[i]))
-			all = false;
-	}
-	return all;
-}
-
-/* a single call that must fail anyway need not wait for the other account */
-static void
-raise_unknown(const FinPosting *posting)
-{
-	const FinOrder *order = &posting->orders[0];
-
-	if (posting->norders > 1 || posting->mode != FIN_POSTING_RAISE ||
-		order->key != NULL || order->fault != NULL || is_of_hold(order))
-		return;
-	if (posting->from_ids[0] == 0)
-		fin_fault_raise(fin_account_fault_unknown(order->from_code, order->from_id));
-	if (posting->to_ids[0] == 0)
-		fin_fault_raise(fin_account_fault_unknown(order->to_code, order->to_id));
-}
-
-static void
-find_and_lock(FinPosting *posting)
-{
-	resolve_accounts(posting);
-	raise_unknown(posting);
-	lock_accounts(posting);
-	if (all_as_named(posting))
-		return;
-	/* a cached code was of an account whose creation rolled back */
-	resolve_accounts(posting);
-	lock_accounts(posting);
-	if (!all_as_named(posting))
-		ereport(ERROR,
-				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				errmsg("could not lock the accounts of the transfer"),
-				errdetail("An account appeared or vanished meanwhile."),
-				errhint("Try again."));
-}
-
-/* one for each order, in their order, above every id the accounts have seen */
-static void
-draw_ids(FinPosting *posting)
-{
-	int64		last = 0;
-
-	if (posting->orders[0].has_recorded_at)
-	{
-		fin_posting_draw_past(posting);
-		return;
-	}
-	for (int i = 0; i < posting->naccounts; i++)
-		last = Max(last, posting->accounts[i].last_transfer_id);
-	for (int i = 0; i < posting->norders; i++)
-	{
-		last = fin_ident_next(last);
-		posting->ids[i] = last;
-	}
-}
-
-/* ------------------------------------------------------------------------
- * undo: chains, and the whole set
- * ------------------------------------------------------------------------ */
-
-static FinUndo *
-next_undo(FinPosting *posting)
-{
-	if (posting->nundo == posting->undo_size)
-	{
-		int			size = Max(posting->undo_size * 2, 16);
-
-		posting->undo = posting->undo == NULL ?
-			palloc(sizeof(FinUndo) * size) :
-			repalloc_huge(posting->undo, sizeof(FinUndo) * size);
-		posting->undo_size = size;
-	}
-	return &posting->undo[posting->nundo++];
-}
-
-/* what a movement will change, for the chain it is a member of */
-static void
-save_for_undo(FinPosting *posting, const FinMovement *movement)
-{
-	FinAccount *accounts[] = {movement->from, movement->to};
-
-	for (int side = 0; side < 2; side++)
-	{
-		FinUndo    *undo = next_undo(posting);
-
-		undo->account = accounts[side];
-		undo->saved_account = *accounts[side];
-		undo->hold = NULL;
-	}
-	if (movement->hold != NULL)
-	{
-		FinUndo    *undo = next_undo(posting);
-
-		undo->account = NULL;
-		undo->hold = movement->hold;
-		undo->saved_hold = *movement->hold;
-	}
-}
-
-static void
-undo_chain(FinPosting *posting)
-{
-	while (posting->nundo > 0)
-	{
-		FinUndo    *undo = &posting->undo[--posting->nundo];
-
-		if (undo->account != NULL)
-			*undo->account = undo->saved_account;
-		else
-			*undo->hold = undo->saved_hold;
-	}
-}
-
-static void
-keep_found(FinPosting *posting)
-{
-	Size		accounts = sizeof(FinAccount) * posting->naccounts;
-	Size		holds = sizeof(FinHold) * posting->nholds_found;
-
-	posting->accounts_found = MemoryContextAllocHuge(CurrentMemoryContext,
-													 accounts + 1);
-	memcpy(posting->accounts_found, posting->accounts, accounts);
-	posting->holds_found = MemoryContextAllocHuge(CurrentMemoryContext,
-												  holds + 1);
-	memcpy(posting->holds_found, posting->holds, holds);
-}
-
-static void
-restore_found(FinPosting *posting)
-{
-	memcpy(posting->accounts, posting->accounts_found,
-		   sizeof(FinAccount) * posting->naccounts);
-	memcpy(posting->holds, posting->holds_found,
-		   sizeof(FinHold) * posting->nholds_found);
-	posting->nholds = posting->nholds_found;
-	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
-	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
-	for (int i = 0; i < posting->ngroups; i++)
-		posting->groups[i].owner = -1;
-}
-
-/* ------------------------------------------------------------------------
  * judge and compute one order
  * ------------------------------------------------------------------------ */
 
@@ -372,6 +52,11 @@ fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 	outcome->replayed = false;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
+	/* one that was never judged is answered with the accounts it named */
+	if (outcome->from_code == NULL)
+		outcome->from_code = posting->orders[i].from_code;
+	if (outcome->to_code == NULL)
+		outcome->to_code = posting->orders[i].to_code;
 	MemoryContextSwitchTo(old);
 }
 
@@ -384,11 +69,11 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 
 	memset(movement, 0, sizeof(FinMovement));
 	movement->action = order->action;
-	movement->from = find_locked(posting, posting->from_ids[i]);
-	movement->to = find_locked(posting, posting->to_ids[i]);
-	if (is_of_hold(order))
+	movement->from = fin_posting_find_locked(posting, posting->from_ids[i]);
+	movement->to = fin_posting_find_locked(posting, posting->to_ids[i]);
+	if (fin_posting_is_of_hold(order))
 	{
-		movement->hold = find_hold(posting, order->hold_id);
+		movement->hold = fin_posting_find_hold(posting, order->hold_id);
 		if (movement->hold == NULL)
 			return fin_posting_fault_unknown_hold(order->hold_id);
 	}
@@ -409,7 +94,7 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 	movement->up_to = order->up_to;
 	movement->final = order->final;
 	if (order->closing_id != 0)
-		movement->closing = find_locked(posting, order->closing_id);
+		movement->closing = fin_posting_find_locked(posting, order->closing_id);
 	movement->everything = order->amount == NULL;
 	if (movement->everything)
 		return NULL;
@@ -446,7 +131,7 @@ fill_row(const FinPosting *posting, int i, const FinMovement *movement,
 	row->tenant_id = posting->context->tenant_id;
 	row->from_account_id = movement->from->account_id;
 	row->to_account_id = movement->to->account_id;
-	if (is_of_hold(order))
+	if (fin_posting_is_of_hold(order))
 		row->hold_id = order->hold_id;
 	else if (order->action == FIN_HOLD)
 		row->hold_id = row->id;
@@ -519,7 +204,7 @@ reject(FinPosting *posting, int i, const FinMovement *movement,
 static bool
 needs_judgement(const FinOrder *order)
 {
-	return !is_of_hold(order) && !order->has_recorded_at;
+	return !fin_posting_is_of_hold(order) && !order->has_recorded_at;
 }
 
 static void
@@ -543,7 +228,7 @@ wants_room(const FinOrder *order, const FinMovement *movement,
 {
 	FinAmount	asked;
 
-	if (is_of_hold(order) || order->has_recorded_at)
+	if (fin_posting_is_of_hold(order) || order->has_recorded_at)
 		return false;
 	if (finding == FIN_INSUFFICIENT_FUNDS || finding == FIN_BALANCE_LIMIT)
 		return true;
@@ -574,7 +259,7 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	FinFinding	finding;
 	bool		hindered;
 
-	if (!is_of_hold(order))
+	if (!fin_posting_is_of_hold(order))
 		fault = fin_type_fault(posting->context->tenant_id, order->type,
 							   movement->from->type, movement->to->type);
 	if (fault == NULL && order->reverses_id != 0)
@@ -626,7 +311,7 @@ decide(FinPosting *posting, int i, bool in_chain)
 		return NULL;
 	}
 	if (in_chain)
-		save_for_undo(posting, &movement);
+		fin_posting_save_for_undo(posting, &movement);
 	carry_out(posting, i, &movement);
 	return NULL;
 }
@@ -638,9 +323,8 @@ came_off(const FinOutcome *outcome)
 	return outcome->fault == NULL && !outcome->row.rejected;
 }
 
-/* what becomes of the order, computed; false when it did not come off */
-static bool
-settle_order(FinPosting *posting, int i, bool in_chain)
+bool
+fin_posting_settle_order(FinPosting *posting, int i, bool in_chain)
 {
 	const FinFault *fault = posting->orders[i].fault;
 
@@ -665,209 +349,35 @@ settle_order(FinPosting *posting, int i, bool in_chain)
 }
 
 /* ------------------------------------------------------------------------
- * chains
+ * the whole set, over again
  * ------------------------------------------------------------------------ */
 
-int
-fin_posting_chain_end(const FinPosting *posting, int start)
+static void
+keep_found(FinPosting *posting)
 {
-	int			end = start;
+	Size		accounts = sizeof(FinAccount) * posting->naccounts;
+	Size		holds = sizeof(FinHold) * posting->nholds_found;
 
-	while (end < posting->norders - 1 && posting->orders[end].linked)
-		end++;
-	return end;
-}
-
-/* the last order, linked to one that is not there? */
-static bool
-is_open(const FinPosting *posting, int i)
-{
-	return i == posting->norders - 1 && posting->orders[i].linked;
+	posting->accounts_found = MemoryContextAllocHuge(CurrentMemoryContext,
+													 accounts + 1);
+	memcpy(posting->accounts_found, posting->accounts, accounts);
+	posting->holds_found = MemoryContextAllocHuge(CurrentMemoryContext,
+												  holds + 1);
+	memcpy(posting->holds_found, posting->holds, holds);
 }
 
 static void
-fail_open(FinPosting *posting, int i)
+restore_found(FinPosting *posting)
 {
-	fin_posting_fail(posting, i,
-					 fin_fault(ERRCODE_FIN_CHAIN_OPEN,
-							   "the last request is linked to a next one"));
-}
-
-/* the answer of an earlier call or chain, which stays done? */
-static bool
-stays_done(const FinPosting *posting, int i)
-{
-	const FinKeyGroup *group;
-
-	if (!posting->outcomes[i].replayed)
-		return false;
-	/* one that repeated a member of its own chain has lost its owner by now */
-	group = &posting->groups[posting->group_of[i]];
-	return group->is_taken || group->owner >= 0;
-}
-
-/*
- * A member that its chain takes along; but what an earlier request did stays
- * done, and a repeated one is answered whatever now befalls the others.
- */
-static void
-fail_with_chain(FinPosting *posting, int i, int culprit, const FinFault *fault)
-{
-	FinKeyGroup *group = NULL;
-	bool		owns_key;
-
-	if (stays_done(posting, i))
-		return;
-	if (is_open(posting, i))
-	{
-		fail_open(posting, i);
-		return;
-	}
-	if (posting->group_of[i] >= 0)
-		group = &posting->groups[posting->group_of[i]];
-	owns_key = group != NULL && group->owner == i;
-	fin_posting_fail(posting, i, fault);
-	/* the key of a journal that risk rejected stands for the rejected transfer */
-	if (owns_key && posting->orders[i].in_journal &&
-		posting->outcomes[culprit].row.rejected)
-	{
-		group->owner = i;
-		group->answer = culprit;
-		return;
-	}
-	(void) fin_posting_replay(posting, i, true);
-}
-
-/* the members but the culprit, whose own fault or rejection stays */
-static void
-fail_others(FinPosting *posting, int start, int end, int culprit)
-{
-	FinFault   *fault = fin_fault(ERRCODE_FIN_LINKED_FAILED,
-								  "another request of the chain failed");
-
-	fin_fault_detail(fault, "It is request %d.", culprit + 1);
-	for (int i = start; i <= end; i++)
-	{
-		if (i != culprit)
-			fail_with_chain(posting, i, culprit, fault);
-	}
-}
-
-/* what a rejected transfer tells of its accounts is how its chain left them */
-static void
-look_again(FinPosting *posting, int i)
-{
-	FinMovement movement = {0};
-
-	if (posting->rejections[i] == NULL)
-		return;
-	movement.from = find_locked(posting, posting->from_ids[i]);
-	movement.to = find_locked(posting, posting->to_ids[i]);
-	fin_engine_leave(&movement, &posting->outcomes[i].row.moved);
-}
-
-static void
-name_journal(FinPosting *posting, int start, int end)
-{
-	int64		journal_id = 0;
-
-	for (int i = start; i <= end; i++)
-	{
-		FinTransferRow *row = &posting->outcomes[i].row;
-
-		if (row->id == 0 || posting->outcomes[i].replayed)
-			continue;
-		if (journal_id == 0)
-			journal_id = row->id;
-		row->journal_id = journal_id;
-	}
-}
-
-/* settles the members in turn up to the first that does not come off, or -1 */
-static int
-first_failure(FinPosting *posting, int start, int end)
-{
-	bool		in_chain = end > start || posting->orders[end].linked;
-
-	for (int i = start; i <= end; i++)
-	{
-		if (is_open(posting, i))
-		{
-			fail_open(posting, i);
-			return i;
-		}
-		if (!settle_order(posting, i, in_chain))
-			return i;
-		/* its answer is that of the whole journal */
-		if (i == start && posting->outcomes[i].replayed &&
-			posting->orders[i].in_journal)
-			return -1;
-	}
-	return -1;
-}
-
-/* as if they had not been settled */
-static void
-forget(FinPosting *posting, int start, int end)
-{
-	for (int i = start; i <= end; i++)
-	{
-		int			group = posting->group_of[i];
-
-		if (group >= 0 && posting->groups[group].owner == i)
-			posting->groups[group].owner = -1;
-		memset(&posting->outcomes[i], 0, sizeof(FinOutcome));
-		posting->rejections[i] = NULL;
-	}
-}
-
-/*
- * Orders start to end stand or fall together.  A member whose key an earlier
- * call took was perhaps carried out again, since that comes to light only when
- * keys are taken; the next one may have failed for no other reason.  So before
- * a chain is broken its keys are looked up, and it is settled anew with what
- * they tell.
- */
-static void
-settle_chain(FinPosting *posting, int start, int end)
-{
-	int			nholds = posting->nholds;
-
-	for (;;)
-	{
-		int			culprit;
-
-		posting->nundo = 0;
-		culprit = first_failure(posting, start, end);
-		if (culprit < 0)
-			break;
-		undo_chain(posting);
-		posting->nholds = nholds;
-		if (fin_posting_learn_keys(posting, start, culprit))
-		{
-			forget(posting, start, end);
-			continue;
-		}
-		look_again(posting, culprit);
-		fail_others(posting, start, end, culprit);
-		break;
-	}
-	if (posting->orders[start].in_journal)
-		name_journal(posting, start, end);
-}
-
-static void
-settle_all(FinPosting *posting)
-{
-	int			start = 0;
-
-	while (start < posting->norders)
-	{
-		int			end = fin_posting_chain_end(posting, start);
-
-		settle_chain(posting, start, end);
-		start = end + 1;
-	}
+	memcpy(posting->accounts, posting->accounts_found,
+		   sizeof(FinAccount) * posting->naccounts);
+	memcpy(posting->holds, posting->holds_found,
+		   sizeof(FinHold) * posting->nholds_found);
+	posting->nholds = posting->nholds_found;
+	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
+	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	for (int i = 0; i < posting->ngroups; i++)
+		posting->groups[i].owner = -1;
 }
 
 static void
@@ -894,7 +404,7 @@ prepare(FinPosting *posting)
 	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
 	if (posting->orders[0].has_recorded_at)
 		fin_store_lock_imports(posting->context->tenant_id);
-	find_and_lock(posting);
+	fin_posting_find_and_lock(posting);
 
 	/*
 	 * The server reads invalidations when it first locks a table, so in a
@@ -907,8 +417,8 @@ prepare(FinPosting *posting)
 	posting->recorded_at = GetCurrentTimestamp();
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
-	read_holds(posting);
-	draw_ids(posting);
+	fin_posting_read_holds(posting);
+	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);
 }
@@ -936,7 +446,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 	do
 	{
 		restore_found(&posting);
-		settle_all(&posting);
+		fin_posting_settle_all(&posting);
 		if (hindering != NULL && posting.nhindering > 0)
 		{
 			memcpy(hindering, posting.hindering,

@@ -3,11 +3,13 @@
  *		What the parts of the posting module share; included by posting*.c
  *		only.
  *
- * posting.c finds, locks, and settles orders in turn; posting_fault.c words
- * what is wrong with one; posting_key.c takes idempotency keys and answers
- * repeated requests; posting_reversal.c judges what is given back;
- * posting_import.c draws the ids of imported history; posting_write.c writes
- * what was settled; posting_expire.c gives back holds that are over.
+ * posting.c judges and computes one order, and is the way of the whole set;
+ * posting_lock.c finds and locks what the orders are about; posting_chain.c
+ * settles those that stand or fall together; posting_fault.c words what is
+ * wrong with one; posting_key.c takes idempotency keys and answers repeated
+ * requests; posting_reversal.c judges what is given back; posting_import.c
+ * draws the ids of imported history; posting_write.c writes what was settled;
+ * posting_expire.c gives back holds that are over.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -71,11 +73,45 @@ typedef struct FinPosting
 
 /* ---- posting.c ---- */
 
-/* the first order of a chain's last one, and back; a chain may be of one */
-extern int	fin_posting_chain_end(const FinPosting *posting, int start);
-
 /* order i failed; takes over the fault */
 extern void fin_posting_fail(FinPosting *posting, int i, const FinFault *fault);
+
+/* what becomes of the order, computed; false when it did not come off */
+extern bool fin_posting_settle_order(FinPosting *posting, int i, bool in_chain);
+
+/* ---- posting_lock.c ---- */
+
+/* does it take from a hold that is there already? */
+extern bool fin_posting_is_of_hold(const FinOrder *order);
+
+/* resolves the orders' accounts, and locks them */
+extern void fin_posting_find_and_lock(FinPosting *posting);
+
+/*
+ * Reads the holds that orders name.  Before their accounts are locked this
+ * tells only which accounts those are; afterwards the holds stand.
+ */
+extern void fin_posting_read_holds(FinPosting *posting);
+
+/* one per order, in their order, above every id the accounts have seen */
+extern void fin_posting_draw_ids(FinPosting *posting);
+
+/* NULL: there is none */
+extern FinAccount *fin_posting_find_locked(const FinPosting *posting, int64 id);
+extern FinHold *fin_posting_find_hold(const FinPosting *posting,
+									  int64 hold_id);
+
+/* ---- posting_chain.c ---- */
+
+/* the last member of the chain that starts there; a chain may be of one */
+extern int	fin_posting_chain_end(const FinPosting *posting, int start);
+
+/* what a movement will change, for the chain it is a member of */
+extern void fin_posting_save_for_undo(FinPosting *posting,
+									  const FinMovement *movement);
+
+/* fills the outcomes of all orders, in memory */
+extern void fin_posting_settle_all(FinPosting *posting);
 
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 

@@ -711,7 +711,7 @@ CREATE TYPE finance.transfer_result AS (
 	journal_id		bigint
 );
 COMMENT ON TYPE finance.transfer_result IS
-'a transfer as made: status completed, held, released or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+'a transfer as made: status completed, held, released, expired or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
 
 CREATE TYPE finance.transfer_request AS (
 	from_account	text,

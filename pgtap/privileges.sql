@@ -21,7 +21,7 @@ CREATE ROLE fin_test_auditor;
 -- partitions and queues as in use
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_queue('q') \g /dev/null
-SELECT finance.transfer('a', 'b', 1) \g /dev/null
+SELECT id AS transfer FROM finance.transfer('a', 'b', 1) \gset
 
 CREATE TEMP VIEW function AS
 	SELECT p.oid, p.proname, p.oid::regprocedure::text AS signature, p.prosecdef, p.proconfig
@@ -73,25 +73,32 @@ $$ SELECT relname::text FROM relation WHERE relkind <> 'S' AND has_table_privile
 
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'transfer', 'create_account', 'lock_accounts', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
-	'set_vt', 'test_routing', 'list_queues', 'metrics', 'rollup', 'trial_balance', 'balance_sheet'], 'app: these functions');
+	'set_vt', 'test_routing', 'list_queues', 'metrics', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
+	'split_amount', 'transfer_batch', 'request', 'hold', 'capture', 'release', 'capture_group', 'release_group', 'expire_holds', 'journal', 'leg',
+	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
 	'create_queue', 'drop_queue', 'purge_queue', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
-	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent'], 'operator: these in addition');
+	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
+	'import_transfers'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
-	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet'], 'auditor: these functions');
+	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
+	'split_amount'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
 SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (proname) WHERE has_function_privilege('fin_test_app', p.oid, 'EXECUTE')
 	<> has_function_privilege('fin_test_app', o.oid, 'EXECUTE')$$, 'overloads go together');
 
-SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type'], 'app: reads these');
+SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
+	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'workers', 'account_type', 'transfer_type'], 'operator: reads these');
+	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'workers', 'account_type', 'transfer_type',
+	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type'], 'auditor: reads these');
+	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
@@ -105,7 +112,8 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 	WHERE relispartition AND has_table_privilege(role, oid, 'SELECT')$$, 'nobody reads a partition around row security');
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
-	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet')$$,
+	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -113,7 +121,10 @@ SET LOCAL ROLE fin_test_auditor;
 SELECT lives_ok($$SELECT finance.balance('a')$$, 'auditor: balance()');
 SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()');
 SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
-SELECT throws_ok($$SELECT finance.transfer('a', 'b', 1)$$, '42501', NULL, 'auditor: no transfer');
+SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
+	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry']) AS call;
+SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
+	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
 RESET ROLE;
 SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
 

@@ -28,13 +28,23 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 
 -- a row in every table of the tenant
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
-SELECT finance.create_account_type('own', 'debit'), finance.create_transfer_type('own') \g /dev/null
-SELECT finance.create_queue('q') \g /dev/null
+SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
+SELECT finance.create_queue('q'), finance.create_queue('their_queue') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q') \g /dev/null
-SELECT finance.add_rule('limit', 'transfer_limit', 10) \g /dev/null
+SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
 SELECT finance.archive('q', msg_id) FROM finance.read('q', 0, 1) \g /dev/null
+SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('c', 'EUR'), ('theirs', 'EUR'), ('their new', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD')) AS v (code, currency) \g /dev/null
+SET LOCAL finance.trace_id = '00000000-0000-4000-8000-000000000001';
+SELECT id AS transfer FROM finance.transfer('a', 'b', 2, effective_at => '2020-01-01') \gset
+SET LOCAL finance.trace_id = '';
+SELECT finance.reverse_transfer(:transfer, 1) \g /dev/null
+SELECT hold_id AS hold FROM finance.hold('a', 'b', 3, hold_group => 'their group') \gset
+SELECT journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit', 2), finance.leg('b', 'credit', 1), finance.leg('c', 'credit', 1)]) LIMIT 1 \gset
+SELECT finance.exchange('a', 'usd', 1, 1.005, 'c', 'usd2', rounding_account => 'cents') \g /dev/null
+SELECT account_id AS account FROM finance.account WHERE code = 'a' AND tenant_id = :tenant \gset
+SELECT msg_id AS message FROM finance.send('q', '{}') AS msg_id \gset
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -57,7 +67,7 @@ GRANT SELECT ON owned TO PUBLIC;
 -- rows
 -- ------------------------------------------------------------------------
 
-SELECT cmp_ok((SELECT count(*) FROM owned), '>=', 15::bigint, 'there are tables to look at');
+SELECT cmp_ok((SELECT count(*) FROM owned), '>=', 26::bigint, 'there are tables to look at');
 SET LOCAL ROLE fin_test_member;
 SELECT cmp_ok(pg_temp.rows(relname), '>', 0::bigint, 'a member sees ' || relname) FROM owned ORDER BY relname;
 SELECT is(pg_temp.rows('tenant'), 1::bigint, 'and of tenants his own only');
@@ -81,14 +91,14 @@ CREATE TEMP TABLE call (proname text, statement text);
 GRANT SELECT ON call TO PUBLIC;
 INSERT INTO call VALUES
 	('transfer', $$finance.transfer('a', 'b', 1)$$),
-	('transfer', format($$finance.transfer(%s, %s, 1)$$, (SELECT account_id FROM finance.account WHERE code = 'a' AND tenant_id = :tenant),
+	('transfer', format($$finance.transfer(%s, %s, 1)$$, :account,
 		(SELECT account_id FROM finance.account WHERE code = 'b' AND tenant_id = :tenant))),
-	('create_account', $$finance.create_account('c', 'EUR')$$),
+	('create_account', $$finance.create_account('d', 'EUR')$$),
 	('set_account_status', $$finance.set_account_status('a', 'frozen')$$),
 	('set_account_limits', $$finance.set_account_limits('a', NULL, NULL)$$),
 	('set_min_available', $$finance.set_min_available('a', NULL)$$),
 	('set_max_balance', $$finance.set_max_balance('a', NULL)$$),
-	('close_account', $$finance.close_account('a', 'b')$$),
+	('close_account', $$finance.close_account('c', 'b')$$),
 	('lock_accounts', $$finance.lock_accounts('{a, b}')$$),
 	('balance', $$finance.balance('a')$$),
 	('create_account_type', $$finance.create_account_type('t', 'debit')$$),
@@ -98,6 +108,22 @@ INSERT INTO call VALUES
 	('trial_balance', $$finance.trial_balance()$$),
 	('trial_balance', $$finance.trial_balance(now())$$),
 	('balance_sheet', $$finance.balance_sheet()$$),
+	('transfer_batch', $$finance.transfer_batch(ARRAY[finance.request('a', 'b', 1)])$$),
+	('import_transfers', $$finance.import_transfers(ARRAY[finance.request('theirs', 'their new', 1, recorded_at => '2020-01-01')])$$),
+	('hold', $$finance.hold('a', 'b', 1)$$),
+	('capture', format($$finance.capture(%s)$$, :hold)),
+	('release', format($$finance.release(%s, 1)$$, :hold)),
+	('capture_group', $$finance.capture_group('their group')$$),
+	('release_group', $$finance.release_group('their group')$$),
+	('expire_holds', $$finance.expire_holds()$$),
+	('journal', $$finance.journal(ARRAY[finance.leg('a', 'debit', 1), finance.leg('c', 'credit', 1)])$$),
+	('exchange', $$finance.exchange('a', 'usd', 1, 1, 'c', 'usd2')$$),
+	('distribute', $$finance.distribute('a', '{b,c}', '{1,2}', 1)$$),
+	('reverse_transfer', format($$finance.reverse_transfer(%s)$$, :transfer)),
+	('reverse_journal', format($$finance.reverse_journal(%s)$$, :journal)),
+	('reversals', format($$finance.reversals(%s)$$, :transfer)),
+	('balance_at', $$finance.balance_at('a', now())$$),
+	('statement', $$finance.statement('a')$$),
 	('add_rule', $$finance.add_rule('r', 'blocklist')$$),
 	('remove_rule', $$finance.remove_rule('limit')$$),
 	('enable_rule', $$finance.enable_rule('limit')$$),
@@ -130,7 +156,7 @@ INSERT INTO call VALUES
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
 -- of no tenant; check_integrity() is looked at below
 SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND proname NOT LIKE '\_%' EXCEPT SELECT proname FROM call$$,
-	ARRAY['id_time', 'id_floor', 'topic_matches', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity'],
+	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity'],
 	'all functions of a tenant are tried');
 
 -- each is undone
@@ -159,6 +185,135 @@ SET LOCAL ROLE fin_test_stranger;
 SELECT lives_ok('SELECT public.fin_test_balance()', 'a member''s security definer function acts as the member');
 SELECT is(pg_temp.outcome($$finance.balance('a')$$), '42501', 'and only it does');
 RESET ROLE;
+
+-- ------------------------------------------------------------------------
+-- what another tenant has answers as if it did not exist.  %1$s is a thing of
+-- the tenant, or one that nobody has; all of 'mine' are of a second tenant that
+-- the same user may act for.
+-- ------------------------------------------------------------------------
+
+CREATE TEMP TABLE foreign_call (kind text, statement text);
+INSERT INTO foreign_call VALUES
+	('account', $$finance.transfer(%L, 'mine', 1)$$),
+	('account', $$finance.transfer('mine', %L, 1)$$),
+	('account', $$finance.transfer('mine', %L, NULL, amount_mode => 'up_to')$$),
+	('account', $$finance.hold(%L, 'mine', 1)$$),
+	('account', $$finance.hold('mine', %L, 1)$$),
+	('account', $$finance.transfer_batch(ARRAY[finance.request(%L, 'mine', 1), finance.request('mine', %1$L, 1, action => 'hold')])$$),
+	('account', $$finance.transfer_batch(ARRAY[finance.request('mine', %L, 1)], atomic => true)$$),
+	('account', $$finance.import_transfers(ARRAY[finance.request('mine', %L, 1, recorded_at => '2020-01-01')])$$),
+	('account', $$finance.journal(ARRAY[finance.leg('mine', 'debit', 1), finance.leg(%L, 'credit', 1)])$$),
+	('account', $$finance.distribute('mine', ARRAY['mine too', %L], '{1,1}', 1)$$),
+	('account', $$finance.distribute(%L, ARRAY['mine too'], '{1}', 1)$$),
+	('account', $$finance.exchange(%L, 'my usd', 1, 1, 'mine too', 'my usd2')$$),
+	('account', $$finance.exchange('mine', %L, 1, 1, 'mine too', 'my usd2')$$),
+	('account', $$finance.exchange('mine', 'my usd', 1, 1, %L, 'my usd2')$$),
+	('account', $$finance.exchange('mine', 'my usd', 1, 1, 'mine too', %L)$$),
+	('account', $$finance.exchange('mine', 'my usd', 1, 1, 'mine too', 'my usd2', rounding_account => %L)$$),
+	('account', $$finance.lock_accounts(ARRAY['mine', %L])$$),
+	('account', $$finance.balance(%L)$$),
+	('account', $$finance.balance_at(%L, now())$$),
+	('account', $$finance.balance_at(%L, now(), 'effective')$$),
+	('account', $$finance.statement(%L)$$),
+	('account', $$finance.rollup(%L)$$),
+	('account', $$finance.set_account_status(%L, 'frozen')$$),
+	('account', $$finance.set_account_limits(%L, NULL, NULL)$$),
+	('account', $$finance.set_min_available(%L, NULL)$$),
+	('account', $$finance.set_max_balance(%L, NULL)$$),
+	('account', $$finance.close_account(%L)$$),
+	('account', $$finance.close_account('mine', %L)$$),
+	('account', $$finance.set_account_parent(%L, 'mine')$$),
+	('account', $$finance.set_account_parent('mine', %L)$$),
+	('account', $$finance.create_account('my child', 'EUR', parent => %L)$$),
+	('account', $$finance.block_account(%L, 'x')$$),
+	('account', $$finance.unblock_account(%L, 'x')$$),
+	('account', $$finance.add_rule('r', 'daily_limit', 1, account => %L)$$),
+	('account id', 'finance.transfer(%s, :mine, 1)'),
+	('account id', 'finance.transfer(:mine, %s, 1)'),
+	('hold', 'finance.capture(%s)'),
+	('hold', 'finance.capture(%s, 1, final => true)'),
+	('hold', 'finance.release(%s)'),
+	('hold', $$finance.transfer_batch(ARRAY[finance.request(action => 'capture', hold_id => %s), finance.request(action => 'release', hold_id => %1$s)])$$),
+	('group', 'finance.capture_group(%L)'),
+	('group', 'finance.release_group(%L)'),
+	('transfer', 'finance.reverse_transfer(%s)'),
+	('transfer', 'finance.reversals(%s)'),
+	('transfer', 'finance.capture(%s)'),
+	('journal', 'finance.reverse_journal(%s)'),
+	('type', $$finance.create_account('my own', 'EUR', %L)$$),
+	('type', $$finance.transfer('mine', 'mine too', 1, type => %L)$$),
+	('type', $$finance.create_transfer_type('my type', ARRAY[%L])$$),
+	('type', $$finance.journal(ARRAY[finance.leg('mine', 'debit', 1), finance.leg('mine too', 'credit', 1)], type => %L)$$),
+	('queue', $$finance.send(%L, '1')$$),
+	('queue', $$finance.send_batch(%L, '{1}')$$),
+	('queue', $$finance.read(%L, 1)$$),
+	('queue', $$finance.pop(%L)$$),
+	('queue', $$finance.metrics(%L)$$),
+	('queue', $$finance.purge_queue(%L)$$),
+	('queue', $$finance.drop_queue(%L)$$),
+	('queue', $$finance.bind_topic('#', %L)$$),
+	('queue', $$finance.unbind_topic('#', %L)$$),
+	('message', $$finance.delete('mine', %s)$$),
+	('message', $$finance.delete('mine', ARRAY[%s])$$),
+	('message', $$finance.archive('mine', %s)$$),
+	('message', $$finance.set_vt('mine', %s, 1)$$),
+	('rule', 'finance.remove_rule(%L)'),
+	('rule', 'finance.enable_rule(%L)'),
+	('channel', 'finance.unsubscribe(%L)'),
+	('trace', 'finance.audit_trace(%L)');
+CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
+INSERT INTO thing VALUES
+	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
+	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
+	('message', :message, '4611686018427387904'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
+GRANT SELECT ON foreign_call, thing TO PUBLIC;
+
+-- all that the caller is told, with the name of the thing left out; undone
+CREATE FUNCTION pg_temp.told(statement text, name text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	told text;
+	message text;
+	detail text;
+	hint text;
+BEGIN
+	EXECUTE format('SELECT string_agg(r::text, chr(10)) FROM %s r', format(statement, name)) INTO told;
+	RAISE EXCEPTION SQLSTATE 'XX996';
+EXCEPTION
+	WHEN SQLSTATE 'XX996' THEN
+		RETURN replace(coalesce(told, 'nothing'), name, '?');
+	WHEN OTHERS THEN
+		GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+		RETURN replace(concat_ws(' | ', SQLSTATE, message, detail, hint), name, '?');
+END $$;
+
+SELECT finance.create_tenant('second', member_role => 'fin_test_members') AS second \gset
+SELECT set_config('finance.tenant', :'second', true) \g /dev/null
+SET LOCAL ROLE fin_test_member;
+SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('mine', 'EUR'), ('mine too', 'EUR'), ('my usd', 'USD'), ('my usd2', 'USD')) AS v (code, currency) \g /dev/null
+SELECT account_id AS mine FROM finance.account WHERE code = 'mine' \gset
+SELECT finance.create_queue('mine') \g /dev/null
+RESET ROLE;
+UPDATE foreign_call SET statement = replace(statement, ':mine', :'mine');
+SET LOCAL ROLE fin_test_member;
+SELECT is(pg_temp.told(statement, foreign_name), pg_temp.told(statement, missing_name), 'not there: ' || format(statement, missing_name))
+	FROM foreign_call JOIN thing USING (kind);
+-- and neither is an answer that anything would give
+SELECT is_empty($$SELECT statement, pg_temp.told(statement, missing_name) FROM foreign_call JOIN thing USING (kind)
+	WHERE pg_temp.told(statement, missing_name) !~ '^(LG|22023|42704|nothing$|false$|\(1,LG)'$$, 'all of these say that there is no such thing');
+SELECT is(pg_temp.told($$finance.release_group('g2')$$, 'g2'), 'LG012 | hold group "?" has no open hold |  | ', 'such as this');
+-- names may be had by both: keys, groups, codes
+SELECT finance.create_account('a', 'EUR', min_available => NULL), finance.create_account('b', 'EUR') \g /dev/null
+SELECT is((finance.transfer('a', 'b', 5, idempotency_key => 'k')).replayed, false, 'a key of another tenant is free');
+SELECT is((finance.hold('a', 'b', 7, hold_group => 'their group')).status, 'held', 'as is the name of a group');
+SELECT is((SELECT sum(amount) FROM finance.capture_group('their group')), 7.00, 'which is of this tenant only');
+SELECT is(finance.expire_holds(), 0::bigint, 'and holds of the other do not expire here');
+SELECT is((SELECT count(*) FROM finance.transfer), 3::bigint, 'a member of both sees the tenant that is set');
+SELECT is((SELECT count(*) FROM finance.hold), 1::bigint, 'of holds too');
+RESET ROLE;
+SET LOCAL finance.tenant = :tenant;
+SELECT is((SELECT status FROM finance.hold WHERE hold_id = :hold AND tenant_id = :tenant), 'open', 'the first tenant is as it was');
+SELECT is_empty('SELECT * FROM finance.check_integrity()', 'all invariants hold');
 
 -- ------------------------------------------------------------------------
 -- check_integrity()

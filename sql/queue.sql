@@ -8,9 +8,9 @@ SET timezone = 'UTC';
 \set SHOW_CONTEXT never
 
 -- a book of its own: other tests may have queues, too
-INSERT INTO finance.tenant (tenant_id, name) VALUES (31, 'queue test'), (37, 'queue test, other')
+INSERT INTO finance.tenant (tenant_id, name) VALUES (9031, 'queue test'), (9037, 'queue test, other')
 	ON CONFLICT DO NOTHING;
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 
 CREATE FUNCTION pg_temp.outcome(command text, OUT code text,
 								OUT message text, OUT detail text)
@@ -79,10 +79,10 @@ SELECT count(*) FROM finance.set_vt('orders', 1, 1);
 -- delete, archive, pop
 SELECT n, finance.delete('orders', msg_id), finance.delete('orders', msg_id) AS again FROM sent WHERE n = 2;
 SELECT n, finance.archive('orders', msg_id), finance.archive('orders', msg_id) AS again FROM sent WHERE n = 4;
-SELECT payload, priority, read_ct, archived_at FROM finance.message_archive WHERE tenant_id = 31;
+SELECT payload, priority, read_ct, archived_at FROM finance.message_archive WHERE tenant_id = 9031;
 SELECT message, read_ct FROM finance.pop('orders');
 SELECT message FROM finance.pop(queue_name => 'orders', qty => 10);
-SELECT count(*) FROM finance.message WHERE tenant_id = 31;
+SELECT count(*) FROM finance.message WHERE tenant_id = 9031;
 
 -- delay
 SELECT finance.send('orders', '"late"', delay => 60) > 0 AS sent;
@@ -163,8 +163,8 @@ SELECT o.* FROM unnest(ARRAY[
 	$$SELECT finance.subscribe(NULL, '#')$$,
 	$$SELECT finance.unsubscribe(NULL)$$]) AS c, pg_temp.outcome(c) AS o;
 RESET finance.max_payload;
-SELECT count(*) FROM finance.message WHERE tenant_id = 31;
-SELECT count(*) FROM finance.subscription WHERE tenant_id = 31;
+SELECT count(*) FROM finance.message WHERE tenant_id = 9031;
+SELECT count(*) FROM finance.subscription WHERE tenant_id = 9031;
 SELECT count(*) FROM finance.list_bindings();
 -- an error with its hint
 SELECT finance.send('nosuch', '1');
@@ -182,7 +182,7 @@ SELECT * FROM finance.test_routing('transfer.completed');
 SELECT finance.publish('transfer.completed', '{"n": 1}', '{"h": 2}', priority => 3) AS copies;
 SELECT q.name, m.topic, m.payload, m.headers, m.priority, m.tenant_id,
 	m.message_id = first_value(m.message_id) OVER () AS same_message
-FROM finance.message m JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 31 ORDER BY q.name;
+FROM finance.message m JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 9031 ORDER BY q.name;
 SELECT finance.publish('other', '2', delay => 5) AS copies;
 SELECT message FROM finance.pop('risk', 10);
 SELECT finance.unbind_topic('#', 'risk'), finance.unbind_topic('#', 'risk') AS again;
@@ -228,34 +228,34 @@ SELECT queue_name, queue_length, newest_msg_age_sec, oldest_msg_age_sec, queue_v
 SELECT finance.subscribe('payments', 'transfer.#');
 SELECT finance.subscribe('payments', 'risk.#');
 SELECT finance.subscribe('More Payments', 'transfer.*', 'payments');
-SELECT channel, q.name, s.tenant_id FROM finance.subscription s JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 31 ORDER BY 1;
+SELECT channel, q.name, s.tenant_id FROM finance.subscription s JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 9031 ORDER BY 1;
 SELECT pattern, queue_name FROM finance.list_bindings();
 SELECT * FROM pg_temp.outcome($$SELECT finance.subscribe('payments', '#', 'orders')$$);
 SELECT finance.unsubscribe('payments'), finance.unsubscribe('payments') AS again;
 SELECT finance.subscribe('payments', 'x', 'orders');
 SELECT finance.drop_queue('payments');
-SELECT channel, q.name FROM finance.subscription s JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 31 ORDER BY 1;
+SELECT channel, q.name FROM finance.subscription s JOIN finance.queue q USING (queue_id) WHERE q.tenant_id = 9031 ORDER BY 1;
 
 -- ------------------------------------------------------------------------
 -- tenants do not see each other
 -- ------------------------------------------------------------------------
-SET finance.tenant = 37;
+SET finance.tenant = 9037;
 SELECT count(*) FROM finance.list_queues();
 SELECT * FROM pg_temp.outcome($$SELECT finance.send('orders', '1')$$);
 SELECT finance.create_queue('orders');
 SELECT finance.bind_topic('#', 'orders');
-SELECT finance.publish('transfer.x', '"of 37"') AS copies;
+SELECT finance.publish('transfer.x', '"of 9037"') AS copies;
 SELECT * FROM pg_temp.outcome($$SELECT finance.subscribe('payments', '#')$$);
 SELECT finance.unsubscribe('payments') AS of_another;
 SELECT pattern, queue_name FROM finance.list_bindings();
 SELECT message FROM finance.read('orders', 0, 10);
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 SELECT message FROM finance.read('orders', 0, 10);
-SELECT finance.publish('transfer.x', '"of 31"') AS copies;
-SET finance.tenant = 37;
+SELECT finance.publish('transfer.x', '"of 9031"') AS copies;
+SET finance.tenant = 9037;
 SELECT message FROM finance.read('orders', 0, 10);
 SELECT finance.drop_queue('orders');
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 
 -- ------------------------------------------------------------------------
 -- an unprivileged user with a hostile search path; row security
@@ -281,7 +281,7 @@ $$BEGIN RAISE 'hostile function called by %', current_user; END$$;
 -- a new session: no plan is kept yet
 \c -
 SET client_min_messages = error;
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 SET search_path = hostile, pg_catalog;
 SET ROLE regress_finance_queue;
 SELECT 1 = 1 AS the_trap_is_set;
@@ -297,25 +297,25 @@ SELECT * FROM finance.test_routing('mine');
 SELECT finance.delete('mine', msg_id) FROM finance.read('mine', 0);
 SELECT finance.purge_queue('mine');
 SELECT finance.unbind_topic('mine.#', 'mine'), finance.unsubscribe('mine'), finance.drop_queue('mine');
-SELECT * FROM finance.message WHERE tenant_id = 31;
+SELECT * FROM finance.message WHERE tenant_id = 9031;
 SELECT * FROM finance.queue;
 RESET ROLE;
 RESET search_path;
 -- who may read the tables sees the rows of the session's tenant only
 GRANT SELECT ON finance.queue, finance.message TO regress_finance_queue;
 SELECT finance.send('orders', '"row security"') > 0 AS sent;
-SET finance.tenant = 37;
+SET finance.tenant = 9037;
 SELECT finance.create_queue('of37');
 SET ROLE regress_finance_queue;
 SELECT name FROM finance.queue;
 SELECT count(*) FROM finance.message;
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 SELECT count(*) > 0 AS some, count(*) FILTER (WHERE name = 'of37') AS of_37 FROM finance.queue;
 SELECT count(*) > 0 AS some FROM finance.message;
 RESET ROLE;
-SET finance.tenant = 37;
+SET finance.tenant = 9037;
 SELECT finance.drop_queue('of37');
-SET finance.tenant = 31;
+SET finance.tenant = 9031;
 REVOKE ALL ON finance.queue, finance.message FROM regress_finance_queue;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM regress_finance_queue;
 REVOKE ALL ON SCHEMA finance FROM regress_finance_queue;
@@ -337,7 +337,7 @@ ROLLBACK TO s;
 COMMIT;
 BEGIN;
 SELECT message, read_ct FROM finance.read('orders', 1000);
-SELECT finance.delete('orders', msg_id) FROM finance.message WHERE tenant_id = 31 AND payload = '"kept"';
+SELECT finance.delete('orders', msg_id) FROM finance.message WHERE tenant_id = 9031 AND payload = '"kept"';
 SELECT count(*) FROM finance.pop('orders');
 ROLLBACK;
 SELECT message, read_ct FROM finance.pop('orders');
@@ -383,6 +383,6 @@ SELECT format('SELECT finance.drop_queue(%L)', 'many' || n) FROM generate_series
 -- nothing is left behind
 -- ------------------------------------------------------------------------
 SELECT count(finance.drop_queue(queue_name)) > 0 AS dropped FROM finance.list_queues();
-SELECT count(*) FROM finance.message WHERE tenant_id = 31;
-SELECT count(*) FROM finance.binding WHERE tenant_id = 31;
-SELECT count(*) FROM finance.subscription WHERE tenant_id = 31;
+SELECT count(*) FROM finance.message WHERE tenant_id = 9031;
+SELECT count(*) FROM finance.binding WHERE tenant_id = 9031;
+SELECT count(*) FROM finance.subscription WHERE tenant_id = 9031;

@@ -10,14 +10,14 @@ RESET client_min_messages;
 \set VERBOSITY terse
 
 -- a book of its own: other tests may have accounts, too
-INSERT INTO finance.tenant (tenant_id, name) VALUES (41, 'review'), (43, 'review, other')
+INSERT INTO finance.tenant (tenant_id, name) VALUES (9041, 'review'), (9043, 'review, other')
 	ON CONFLICT DO NOTHING;
-SET finance.tenant = 43;
+SET finance.tenant = 9043;
 SELECT finance.create_account('x', 'EUR', min_available => NULL) > 0 AS x,
 	finance.create_account('y', 'EUR') > 0 AS y;
 SELECT finance.create_queue('other');
 SELECT finance.bind_topic('transfer.*', 'other');
-SET finance.tenant = 41;
+SET finance.tenant = 9041;
 SELECT finance.create_account('a', 'EUR', min_available => NULL) > 0 AS a,
 	finance.create_account('b', 'EUR') > 0 AS b,
 	finance.create_account('fee', 'EUR', 'income') > 0 AS fee;
@@ -26,7 +26,7 @@ SELECT finance.bind_topic('transfer.*', 'own');
 CREATE SCHEMA review;
 CREATE VIEW review.book AS
 	SELECT code, balance, version FROM finance.account
-	WHERE tenant_id = 41 ORDER BY code;
+	WHERE tenant_id = 9041 ORDER BY code;
 -- for errors that name an id or a month
 CREATE FUNCTION review.outcome(command text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -36,7 +36,7 @@ EXCEPTION WHEN others THEN
 	RETURN SQLSTATE || ' ' || regexp_replace(SQLERRM, '\d{4,}(_\d\d)?', 'N');
 END $$;
 CREATE FUNCTION review.breaches() RETURNS bigint LANGUAGE sql AS
-	'SELECT count(*) FROM finance.check_integrity() WHERE tenant_id IN (41, 43)';
+	'SELECT count(*) FROM finance.check_integrity() WHERE tenant_id IN (9041, 9043)';
 
 --
 -- a trigger that transfers in its turn
@@ -46,7 +46,7 @@ CREATE FUNCTION review.charge() RETURNS trigger LANGUAGE plpgsql
 SET search_path = review AS $$
 BEGIN
 	INSERT INTO log VALUES (NEW.type || ' of ' || NEW.amount);
-	IF NEW.tenant_id = 41 AND NEW.type = 'transfer' THEN
+	IF NEW.tenant_id = 9041 AND NEW.type = 'transfer' THEN
 		PERFORM finance.transfer('a', 'fee', 1, type => 'fee');
 	END IF;
 	RETURN NEW;
@@ -78,9 +78,9 @@ DROP TRIGGER early ON finance._account;
 
 -- one that works for another tenant, and as another actor
 CREATE FUNCTION review.mirror() RETURNS trigger LANGUAGE plpgsql
-SET finance.tenant = 43 SET finance.actor = 'mirror' AS $$
+SET finance.tenant = 9043 SET finance.actor = 'mirror' AS $$
 BEGIN
-	IF NEW.tenant_id = 41 THEN
+	IF NEW.tenant_id = 9041 THEN
 		PERFORM finance.transfer('x', 'y', NEW.amount);
 	END IF;
 	RETURN NEW;
@@ -92,17 +92,17 @@ SELECT status FROM finance.transfer('a', 'b', 7);
 RESET finance.actor;
 SELECT tenant_id, actor, amount, request->>'from_account' AS from_account
 	FROM finance.audit_record
-	WHERE tenant_id IN (41, 43) AND operation = 'transfer' AND amount = 7 ORDER BY 1;
+	WHERE tenant_id IN (9041, 9043) AND operation = 'transfer' AND amount = 7 ORDER BY 1;
 SELECT tenant_id, payload->'payload'->>'from_account' AS from_account
 	FROM finance.message
-	WHERE tenant_id IN (41, 43) AND payload->'payload'->>'amount' = '7.00' ORDER BY 1;
+	WHERE tenant_id IN (9041, 9043) AND payload->'payload'->>'amount' = '7.00' ORDER BY 1;
 DROP TRIGGER mirror ON finance.transfer;
 
 -- one that has the rules reloaded while the rejection is being written
 SELECT finance.add_rule('m cap', 'transfer_limit', 100);
 CREATE FUNCTION review.react() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	IF NEW.tenant_id = 41 AND NEW.status = 'rejected' THEN
+	IF NEW.tenant_id = 9041 AND NEW.status = 'rejected' THEN
 		FOR i IN 1 .. 20 LOOP
 			PERFORM finance.add_rule('a rule ' || i, 'transfer_limit', 100 + i);
 		END LOOP;
@@ -113,9 +113,9 @@ END $$;
 CREATE TRIGGER react AFTER INSERT ON finance.transfer
 	FOR EACH ROW EXECUTE FUNCTION review.react();
 SELECT status, rule FROM finance.transfer('a', 'b', 500);
-SELECT rule, observed, threshold FROM finance.risk_decision WHERE tenant_id = 41;
+SELECT rule, observed, threshold FROM finance.risk_decision WHERE tenant_id = 9041;
 DROP TRIGGER react ON finance.transfer;
-DELETE FROM finance.risk_rule WHERE tenant_id = 41;
+DELETE FROM finance.risk_rule WHERE tenant_id = 9041;
 
 -- one that suppresses the row
 CREATE FUNCTION review.suppress() RETURNS trigger LANGUAGE plpgsql AS
@@ -158,7 +158,7 @@ BEGIN;
 DO $$
 DECLARE
 	part text := (SELECT tableoid::regclass FROM finance.transfer
-		WHERE tenant_id = 41 ORDER BY id DESC LIMIT 1);
+		WHERE tenant_id = 9041 ORDER BY id DESC LIMIT 1);
 	bound text := (SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = part::regclass);
 BEGIN
 	EXECUTE format('ALTER TABLE finance.transfer DETACH PARTITION %s', part);
@@ -212,30 +212,30 @@ SET enable_bitmapscan = off;
 SELECT count(*) AS accounts, count(*) FILTER (WHERE k.found = ARRAY[a.account_id]) AS found
 	FROM finance.account a,
 	LATERAL (SELECT array_agg(i.account_id) AS found FROM finance._account i
-		WHERE i.tenant_id = 41 AND i.code = a.code) k
-	WHERE a.tenant_id = 41;
+		WHERE i.tenant_id = 9041 AND i.code = a.code) k
+	WHERE a.tenant_id = 9041;
 RESET enable_seqscan;
 RESET enable_bitmapscan;
 DROP INDEX finance.review_brin;
 
 -- one of an expression, partial
 CREATE INDEX review_partial ON finance._account ((version % 10))
-	WHERE tenant_id = 41 AND version % 2 = 0;
+	WHERE tenant_id = 9041 AND version % 2 = 0;
 SELECT count(*) FROM (SELECT finance.transfer('a', 'b', 1) FROM generate_series(1, 20)) t;
 SET enable_seqscan = off;
 SELECT count(*) FROM finance._account
-	WHERE version % 10 >= 0 AND tenant_id = 41 AND version % 2 = 0;
+	WHERE version % 10 >= 0 AND tenant_id = 9041 AND version % 2 = 0;
 SET enable_indexscan = off;
 SET enable_bitmapscan = off;
 SELECT count(*) FROM finance._account
-	WHERE version % 10 >= 0 AND tenant_id = 41 AND version % 2 = 0;
+	WHERE version % 10 >= 0 AND tenant_id = 9041 AND version % 2 = 0;
 RESET enable_seqscan;
 RESET enable_indexscan;
 RESET enable_bitmapscan;
 DROP INDEX finance.review_partial;
 
 -- CHECK and unique constraints of others hold, and name themselves
-ALTER TABLE finance._account ADD CONSTRAINT review_cap CHECK (tenant_id <> 41 OR debits_posted < 1000);
+ALTER TABLE finance._account ADD CONSTRAINT review_cap CHECK (tenant_id <> 9041 OR debits_posted < 1000);
 SELECT finance.transfer('a', 'b', 990);
 ALTER TABLE finance._account DROP CONSTRAINT review_cap;
 
@@ -255,7 +255,7 @@ RESET client_min_messages;
 --
 BEGIN;
 SELECT tableoid::regclass AS part FROM finance.transfer
-	WHERE tenant_id = 41 ORDER BY id DESC LIMIT 1 \gset
+	WHERE tenant_id = 9041 ORDER BY id DESC LIMIT 1 \gset
 SELECT status FROM finance.transfer('a', 'b', 1, idempotency_key => 'kept?');
 ALTER TABLE finance.transfer DETACH PARTITION :part;
 -- the key is there, its transfer is not: nothing to try again
@@ -290,7 +290,7 @@ GRANT SELECT ON review.numbers TO regress_review;
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
 SET ROLE regress_review;
-SET finance.tenant = 41;
+SET finance.tenant = 9041;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
@@ -309,7 +309,7 @@ SET ROLE regress_review_new;
 SELECT status FROM finance.transfer('a', 'b', 1, reference => 'by the new name');
 RESET ROLE;
 SELECT request->>'reference' AS reference, actor FROM finance.audit_record
-	WHERE tenant_id = 41 AND request->>'reference' LIKE 'by the %' ORDER BY id;
+	WHERE tenant_id = 9041 AND request->>'reference' LIKE 'by the %' ORDER BY id;
 
 SELECT review.breaches();
 SET client_min_messages = warning;
@@ -317,5 +317,5 @@ DROP SCHEMA review CASCADE;
 DROP OWNED BY regress_review_new;
 DROP ROLE regress_review_new;
 SELECT finance.drop_queue('own');
-SET finance.tenant = 43;
+SET finance.tenant = 9043;
 SELECT finance.drop_queue('other');

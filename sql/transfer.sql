@@ -21,7 +21,7 @@ EXCEPTION WHEN OTHERS OR query_canceled THEN
 		'\m\d{17,19}\M', '<id>', 'g');
 END $$;
 
--- everything there is, as one number
+-- everything there is in the tenant, as one number
 CREATE FUNCTION pg_temp.book() RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -30,10 +30,11 @@ DECLARE
 	whole text := '';
 BEGIN
 	FOREACH name IN ARRAY '{_account, account_change, transfer, idempotency_key,
-		risk_rule, risk_list, risk_decision, audit_record, message, message_archive}'::text[]
+		risk_rule, risk_list, risk_decision, audit_record, message, message_archive,
+		_hold, journal, reversal, value_transfer, value_day}'::text[]
 	LOOP
-		EXECUTE format('SELECT md5(string_agg(t::text, '';'' ORDER BY t::text)) FROM finance.%I t', name)
-		INTO part;
+		EXECUTE format('SELECT md5(string_agg(t::text, '';'' ORDER BY t::text)) FROM finance.%I t WHERE tenant_id = $1', name)
+		INTO part USING current_setting('finance.tenant')::integer;
 		whole := whole || coalesce(part, '-');
 	END LOOP;
 	RETURN md5(whole);

@@ -246,11 +246,14 @@ parse_expiry(const FinRequest *request, FinOrder *order)
 static void
 parse_movement(const FinRequest *request, bool by_code, FinOrder *order)
 {
+	const char *action = order->action == FIN_HOLD ? "hold" : "transfer";
+
 	if (by_code)
 		parse_accounts(request, order);
 	if (!request->nulls[FIN_REQUEST_HOLD_ID])
-		fault_not_null(order, "hold_id",
-					   order->action == FIN_HOLD ? "hold" : "transfer");
+		fault_not_null(order, "hold_id", action);
+	if (bool_field(request, FIN_REQUEST_FINAL))
+		fault_not_null(order, "final", action);
 	order->type = text_field(request, FIN_REQUEST_TYPE, "type",
 							 FIN_TYPE_LENGTH_MAX, order);
 	if (order->type == NULL)

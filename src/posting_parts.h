@@ -83,6 +83,7 @@ extern bool fin_posting_settle_order(FinPosting *posting, int i, bool in_chain);
 
 /* does it take from a hold that is there already? */
 extern bool fin_posting_is_of_hold(const FinOrder *order);
+extern bool fin_posting_names_one_account(const FinOrder *order);
 
 /* resolves the orders' accounts, and locks them */
 extern void fin_posting_find_and_lock(FinPosting *posting);
@@ -116,6 +117,7 @@ extern void fin_posting_settle_all(FinPosting *posting);
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 
 extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
+extern FinFault *fin_posting_fault_same(const char *code);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);

@@ -169,7 +169,8 @@ $blocked = blocked_hold();
 poll_ok($node, "SELECT status = 'expired' FROM finance.hold WHERE hold_id = $blocked",
 	'a hold is over');
 is_query($node, status_of($blocked), 'open', 'and cannot be given back');
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 expires($blocked, 'after a restart the worker looks at once');
 is_query($node, status_of($future), 'open', 'and leaves what is not over');
 $holder->{run}->kill_kill;

@@ -43,6 +43,7 @@ $node->append_conf(
 	'postgresql.conf', q(
 shared_preload_libraries = 'finance'
 finance.launcher_naptime = 1
+finance.sweep_interval = 1
 max_worker_processes = 16
 ));
 $node->start;
@@ -113,6 +114,54 @@ SELECT finance.import_transfers(ARRAY[
 	finance.request('payer $year', 'payee $year', 6, recorded_at => '$year-06-30 12:00+00', idempotency_key => 'old $year')]);
 ));
 }
+
+# what has more than one transfer to it, and what is under way.  \gset keeps ids;
+# requests with a key are repeated in the copies.
+my %repeated = (
+	'hold' => "finance.hold('card', 'shop', 100, hold_group => 'trip', idempotency_key => 'hold', metadata => '{\"trip\": 1}')",
+	'capture' => "finance.capture(:open, 30, idempotency_key => 'capture', reference => 'a part', effective_at => '2026-01-01 00:00+00')",
+	'release' => "finance.release(:open, 5, idempotency_key => 'release')",
+	'up to' => "finance.transfer('card', 'full', 9, amount_mode => 'up_to', idempotency_key => 'up to')",
+	'journal' => "finance.journal(ARRAY[finance.leg('card', 'debit', 9), finance.leg('usd pool', 'debit', 2), finance.leg('shop', 'credit', 4), finance.leg('fund', 'credit', 5), finance.leg('usd', 'credit', 2)], 'journal')",
+	'exchange' => "finance.exchange('card', 'usd', 10, 1.09876, 'eur pool', 'usd pool', rounding => 'down', rounding_account => 'cents', idempotency_key => 'exchange')",
+	'distribute' => "finance.distribute('card', '{shop,fund,bob}', '{1,1,1}', 0.2, idempotency_key => 'distribute')",
+	'reversal' => "finance.reverse_transfer(:paid, 3, 'half of it', 'reversal')",
+	'reversal of a journal' => "finance.reverse_journal(:journal, 'all of it', 'journal back')",
+	'batch' => "finance.transfer_batch(ARRAY[finance.request('card', 'shop', 1, idempotency_key => 'b1', linked => true), finance.request(action => 'hold', from_account => 'card', to_account => 'fund', amount => 2, expires_in => '1 year', idempotency_key => 'b2')])");
+my $ids = q(
+SELECT coalesce(min(hold_id), 0) AS open FROM finance.hold WHERE hold_group = 'trip' \gset
+SELECT coalesce(min(id), 0) AS paid FROM finance.transfer WHERE reference = 'paid' \gset
+SELECT coalesce(min(transfer_id), 0) AS journal FROM finance.idempotency_key WHERE tenant_id = 0 AND key = 'journal' \gset
+);
+$node->safe_psql(
+	'book', q(
+SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('card', 'EUR'), ('shop', 'EUR'), ('fund', 'EUR'),
+	('eur pool', 'EUR'), ('usd pool', 'USD'), ('usd', 'USD'), ('cents', 'USD')) v (code, currency);
+SELECT finance.create_account('full', 'EUR', max_balance => 7);
+SELECT finance.transfer('card', 'shop', 6, reference => 'paid', effective_at => '2031-01-01 00:00+00');
+));
+$node->safe_psql('book', "$ids SELECT count(*) FROM $repeated{$_}")
+  foreach ('hold', 'capture', 'release', 'up to', 'journal', 'exchange',
+	'distribute', 'reversal', 'reversal of a journal', 'batch');
+$node->safe_psql(
+	'book', q(
+SELECT finance.set_account_status('usd', 'debits_frozen', 'a doubt');
+SELECT finance.hold('shop', 'fund', 8, expires_in => '1 year', hold_group => 'trip');
+SELECT finance.capture(hold_id, 4, final => true) FROM finance.hold('card', 'shop', 10);
+SELECT finance.release(hold_id) FROM finance.hold('card', 'shop', 11);
+SELECT finance.exchange('card', 'usd', 1, 0.333, 'eur pool', 'usd pool', 'up', 'cents');
+SELECT finance.transfer('card', 'fund', 1, effective_at => ('2030-02-' || day)::timestamptz) FROM generate_series(10, 12) day;
+SELECT finance.hold('card', 'shop', 12, expires_in => '1 microsecond');
+));
+# by us or by the worker
+poll_ok($node,
+	"SELECT finance.expire_holds() >= 0 AND count(*) = 1 FROM finance._hold WHERE status = 'expired'",
+	'a hold expires', 'book');
+is_query(
+	$node,
+	'SELECT status, count(*) FROM finance._hold GROUP BY 1 ORDER BY 1',
+	"captured|1\nexpired|1\nopen|3\nreleased|1",
+	'holds of all kinds', 'book');
 $node->safe_psql('book',
 	"SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 3)");
 $node->safe_psql('book', q(SELECT finance.read('all', 3600, 2)));
@@ -135,6 +184,15 @@ my @kept = (
 	[ 'transfers', 'SELECT tableoid::regclass, * FROM finance.transfer' ],
 	[ 'entries', 'SELECT * FROM finance.entry' ],
 	[ 'keys', 'SELECT * FROM finance.idempotency_key' ],
+	[ 'holds', 'SELECT * FROM finance._hold' ],
+	[ 'holds as they are seen', 'SELECT * FROM finance.hold' ],
+	[ 'journals', 'SELECT * FROM finance.journal' ],
+	[ 'reversals', 'SELECT * FROM finance.reversal' ],
+	[ 'exchanges', 'SELECT * FROM finance.exchange' ],
+	[ 'residues', 'SELECT * FROM finance.exchange_residue' ],
+	[ 'statements', 'SELECT a.code, s.* FROM finance.account a, finance.statement(a.code, "limit" => 1000) s WHERE a.tenant_id = 0' ],
+	[ 'balances', "SELECT a.code, at, by, finance.balance_at(a.code, at, by) FROM finance.account a, unnest('{recorded,effective}'::text[]) by, (SELECT finance.id_time(last_transfer_id) AS at FROM finance._account UNION SELECT unnest('{2021-06-01,2026-01-01 00:00+00,2026-01-02 00:00+00,2030-02-11 12:00+00,2031-02-01 00:00+00}'::timestamptz[])) m WHERE a.tenant_id = 0" ],
+	[ 'trial balance', 'SELECT * FROM finance.trial_balance()' ],
 	[ 'value dates', 'SELECT * FROM finance.value_transfer' ],
 	[ 'value days', 'SELECT * FROM finance.value_day' ],
 	[ 'balances of then', "SELECT at, finance.balance_at('payee 2021', at, 'effective') FROM unnest('{2021-06-01,2021-06-02,2021-07-01}'::date[]) at" ],
@@ -213,6 +271,32 @@ is_query(
 	'rejected|night',
 	'the time zone of tenant 0 counts',
 	'copy');
+foreach my $what (sort keys %repeated)
+{
+	is_query($node,
+		"$ids SELECT bool_and(replayed), count(*) > 0 FROM $repeated{$what}",
+		't|t', "repeated and answered as before: $what", 'copy');
+}
+is_query(
+	$node,
+	"$ids SELECT status, amount, hold_remaining FROM finance.capture(:open, 25)",
+	'completed|25.00|40.00',
+	'an open hold is captured on', 'copy');
+is_query(
+	$node,
+	"SELECT status, amount FROM finance.capture_group('trip') ORDER BY amount",
+	"completed|8.00\ncompleted|40.00",
+	'and its group', 'copy');
+is_query(
+	$node,
+	"$ids SELECT amount FROM finance.reverse_transfer(:paid)",
+	'3.00', 'what was not given back yet is', 'copy');
+is_query(
+	$node,
+	q(SELECT sum(residue) AS before FROM finance.exchange_residue \gset
+SELECT journal_id AS made FROM finance.exchange('card', 'usd', 1, 1.00123, 'eur pool', 'usd pool', 'down', 'cents') LIMIT 1 \gset
+SELECT :before <> 0, :before + x.difference = x.carried + (SELECT sum(residue) FROM finance.exchange_residue) FROM finance.exchange x WHERE journal_id = :made),
+	't|t', 'differences are carried on', 'copy');
 is_query($node, "SELECT status FROM finance.transfer('alice', 'bob', 501)",
 	'rejected', 'rules hold', 'copy');
 is_query(
@@ -244,10 +328,11 @@ poll_ok($node,
 	"SELECT count(*) = 1 FROM finance.workers WHERE state = 'running' AND database = 'copy'",
 	'the restored database has its worker', 'copy');
 
-foreach my $table ('transfer',
+foreach my $table ('transfer', 'journal', 'reversal', 'exchange',
+	'value_transfer',
 	$node->safe_psql('copy', "SELECT min(relname) FROM pg_class WHERE relname ~ '^transfer_[0-9_]*\$'"))
 {
-	foreach my $command ("UPDATE finance.$table SET amount = 1",
+	foreach my $command ("UPDATE finance.$table SET tenant_id = 1",
 		"DELETE FROM finance.$table", "TRUNCATE finance.$table")
 	{
 		my ($code, $out, $err) = $node->psql('copy', "\\set VERBOSITY verbose\n$command");
@@ -272,6 +357,50 @@ is_query($node,
 	"SET ROLE teller; SELECT count(*) > 0 FROM finance.account; SELECT status FROM finance.transfer('alice', 'bob', 1)",
 	"t\ncompleted", 'roles have the rights they had', 'copy');
 is_sound($node, 'going on', 'copy');
+
+# ------------------------------------------------------------------------
+# a hold that was over when it was dumped: whoever looks on while it is restored
+# gives it back once
+# ------------------------------------------------------------------------
+
+my $holder = $node->background_psql('book');
+$node->safe_psql('book',
+	"SELECT finance.create_account('slow payer', 'EUR', min_available => NULL); SELECT finance.hold('slow payer', 'shop', 3, expires_in => '1 year')"
+);
+# the worker of the book cannot: the account is locked
+$holder->query_safe("BEGIN; SELECT code FROM finance.lock_accounts('{slow payer}')");
+$node->safe_psql('book',
+	"UPDATE finance._hold SET expires_at = '2020-01-01' WHERE amount = 3 AND status = 'open'");
+foreach my $way ('late', 'late_parallel')
+{
+	my @how = @psql;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $way TEMPLATE template0");
+	if ($way eq 'late')
+	{
+		$node->command_ok([ 'pg_dump', '-f', "$dump.late", 'book' ],
+			'a dump with a hold that is over');
+		unlink $slow;
+		append_to_file($slow,
+			slurp_file("$dump.late") =~
+			  s/^(CREATE EXTENSION[^;]*;)/$1\nDO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM finance.workers WHERE state = 'running' AND database = 'late' AND last_sweep_at IS NOT NULL) LOOP PERFORM pg_sleep(0.01); END LOOP; END \$\$;/mr);
+		@how = ('psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-f', $slow);
+	}
+	else
+	{
+		$node->command_ok([ 'pg_dump', '-Fc', '-f', "$archive.late", 'book' ],
+			'another');
+		@how =
+		  ('pg_restore', '-j', 2, '--exit-on-error', "$archive.late");
+	}
+	$node->command_ok([ @how, '-d', $way ], "restore into $way");
+	poll_ok($node,
+		"SELECT count(*) = 1 FROM finance.transfer t JOIN finance._hold h USING (hold_id) WHERE h.amount = 3 AND t.status = 'expired' AND h.status = 'expired'",
+		"$way: the hold expires, once", $way);
+	is_sound($node, $way, $way);
+}
+$holder->query_safe('ROLLBACK');
+$holder->quit;
 
 # ------------------------------------------------------------------------
 # DROP EXTENSION

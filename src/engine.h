@@ -86,7 +86,9 @@ typedef struct FinHold
 	FinAmount	released;
 	bool		changed;		/* since it was read */
 	bool		is_new;			/* not stored yet */
-	ItemPointerData tid;		/* the store's: where its row is */
+	ItemPointerData tid;		/* the store's: where its row is, */
+	FinAmount	stored_captured;	/* and what that has */
+	FinAmount	stored_released;
 	const char *type;			/* of its transfer */
 	const char *hold_group;		/* or NULL */
 } FinHold;

@@ -1797,7 +1797,7 @@ WITH side AS (
 			WHEN t.hold_id IS NULL THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END AS debit_pending,
 		0::numeric AS credit_pending,
-		t.from_balance AS balance, t.currency
+		t.from_balance AS balance, coalesce(t.from_held, 0) AS held, t.currency
 	FROM finance.transfer t WHERE t.from_version IS NOT NULL
 	UNION ALL
 	SELECT t.tenant_id, t.to_account_id, t.id, t.to_version,
@@ -1805,11 +1805,12 @@ WITH side AS (
 		0, CASE WHEN t.status = 'held' THEN t.amount::numeric
 			WHEN t.hold_id IS NULL THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END,
-		t.to_balance, t.currency
+		t.to_balance, coalesce(t.to_held, 0), t.currency
 	FROM finance.transfer t WHERE t.to_version IS NOT NULL
 ), history AS (
 	SELECT s.*, count(*) OVER w AS position,
 		sum(s.credit - s.debit) OVER w AS running,
+		sum(s.debit_pending) OVER w AS running_held,
 		lag(s.id) OVER w AS previous_id
 	FROM side s
 	WINDOW w AS (PARTITION BY s.tenant_id, s.account_id ORDER BY s.version, s.id)
@@ -1959,6 +1960,18 @@ FROM finance._hold h
 FULL JOIN used u ON u.tenant_id = h.tenant_id AND u.hold_id = h.hold_id
 WHERE (h.amount, h.captured, h.released) IS DISTINCT FROM (u.held, u.captured, u.released)
 UNION ALL
+SELECT 'I5 held runs on', h.tenant_id, 'account ' || h.account_id || ' transfer ' || h.id,
+	h.running_held::text, h.held::text
+FROM history h WHERE h.held <> h.running_held
+UNION ALL
+SELECT 'I5 hold and its transfers between the same accounts', t.tenant_id,
+	'hold ' || t.hold_id || ' transfer ' || t.id,
+	'from ' || h.from_account_id || ' to ' || h.to_account_id,
+	'from ' || t.from_account_id || ' to ' || t.to_account_id
+FROM finance._hold h
+JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.hold_id = h.hold_id
+WHERE (t.from_account_id, t.to_account_id) <> (h.from_account_id, h.to_account_id)
+UNION ALL
 SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothing',
 	'balance ' || a.credits_posted - a.debits_posted || ', pending '
 		|| a.debits_pending || ' and ' || a.credits_pending
@@ -1993,6 +2006,15 @@ SELECT 'I2 reversed at most once', t.tenant_id, 'transfer ' || t.id, 'at most ' 
 FROM finance.reversal r
 JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
 GROUP BY t.tenant_id, t.id, t.amount HAVING sum(r.amount) > t.amount::numeric
+UNION ALL
+SELECT 'I2 reversal goes back', r.tenant_id, 'transfer ' || t.id,
+	'from ' || o.to_account_id || ' to ' || o.from_account_id || ' what was completed',
+	'from ' || t.from_account_id || ' to ' || t.to_account_id || ' what was ' || o.status
+FROM finance.reversal r
+JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.reversal_id
+JOIN finance.transfer o ON o.tenant_id = r.tenant_id AND o.id = r.transfer_id
+WHERE (t.from_account_id, t.to_account_id) <> (o.to_account_id, o.from_account_id)
+	OR o.status <> 'completed'
 UNION ALL
 SELECT 'I2 reversal has its transfers', coalesce(r.tenant_id, t.tenant_id),
 	'transfer ' || coalesce(r.reversal_id, t.id), coalesce(t.amount::text, 'a transfer'),

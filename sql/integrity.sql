@@ -130,6 +130,40 @@ SELECT * FROM pg_temp.breach($$UPDATE finance._account SET max_balance = 64.99 W
 SELECT * FROM pg_temp.breach($$UPDATE finance._account SET max_balance = 65 WHERE code = 'alice' AND {here}$$);
 
 -- ------------------------------------------------------------------------
+-- holds, reversals, journals, value dates: what they are made of
+-- ------------------------------------------------------------------------
+BEGIN;
+DO $$
+DECLARE
+	held bigint := (finance.hold('alice', 'bob', 20, reference => 'held')).id;
+BEGIN
+	PERFORM finance.capture(held, 5, reference => 'captured', effective_at => '2024-05-01 UTC');
+	PERFORM finance.reverse_transfer(id, 3, 'reversed') FROM finance.transfer WHERE reference = 't2' AND tenant_id = current_setting('finance.tenant')::integer;
+	PERFORM finance.journal(ARRAY[finance.leg('source', 'debit', 2), finance.leg('alice', 'credit', 1), finance.leg('bob', 'credit', 1)]);
+END $$;
+SELECT * FROM pg_temp.breach('SELECT 1');
+-- the hold's row: its parts, its status, its accounts
+SELECT * FROM pg_temp.breach($$UPDATE finance._hold SET captured = 4 WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance._hold SET amount = 19 WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance._hold SET released = 15, status = 'released' WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance._hold SET to_account_id = (SELECT account_id FROM finance._account WHERE code = 'source' AND {here}) WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$ALTER TABLE finance._hold DISABLE TRIGGER guard; DELETE FROM finance._hold WHERE {here}$$);
+-- what was held after a transfer
+SELECT * FROM pg_temp.breach($$UPDATE finance.transfer SET from_held = 14 WHERE reference = 'captured' AND {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance.transfer SET to_held = 1 WHERE reference = 'captured' AND {here}$$);
+-- a reversal's row vanishes, or says too much; its transfer goes the wrong way
+SELECT * FROM pg_temp.breach($$ALTER TABLE finance.reversal DISABLE TRIGGER guard; DELETE FROM finance.reversal WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$ALTER TABLE finance.reversal DISABLE TRIGGER guard; UPDATE finance.reversal SET amount = 41 WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$ALTER TABLE finance.reversal DISABLE TRIGGER guard;
+	UPDATE finance.reversal SET transfer_id = (SELECT id FROM finance.transfer WHERE reference = 't1' AND {here}) WHERE {here};
+	UPDATE finance.transfer SET reverses_id = (SELECT id FROM finance.transfer WHERE reference = 't1' AND {here}) WHERE reference = 'reversed' AND {here}$$);
+-- a journal's row, a value date, a day
+SELECT * FROM pg_temp.breach($$ALTER TABLE finance.journal DISABLE TRIGGER guard; DELETE FROM finance.journal WHERE {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance.transfer SET effective_at = '2024-05-02 UTC' WHERE reference = 'captured' AND {here}$$);
+SELECT * FROM pg_temp.breach($$UPDATE finance.value_day SET change = change + 1 WHERE change > 0 AND {here}$$);
+ROLLBACK;
+
+-- ------------------------------------------------------------------------
 -- I8 a message is in one place, and in a queue that exists
 -- ------------------------------------------------------------------------
 SELECT * FROM pg_temp.breach($$INSERT INTO finance.message SELECT msg_id, message_id, queue_id, enqueued_at, enqueued_at, tenant_id, 1, priority, topic, headers, payload

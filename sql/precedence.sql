@@ -81,7 +81,7 @@ INSERT INTO pg_temp.pair (first, second, request) VALUES
 ('key used', 'funds', finance.request('bob', 'alice', 5000, idempotency_key => 'opening')),
 ('key used', 'hold unknown', finance.request(action => 'capture', hold_id => 1, idempotency_key => 'opening')),
 ('payer unknown', 'payee unknown', finance.request('nobody', 'no one', 1)),
-('account unknown', 'same account', finance.request('nobody', 'nobody', 1)),
+('same account', 'account unknown', finance.request('nobody', 'nobody', 1)),
 ('account unknown', 'amount of too many decimals', finance.request('alice', 'nobody', 0.001)),
 ('same account', 'amount zero', finance.request('alice', 'alice', 0)),
 ('amount zero', 'type unknown', finance.request('alice', 'bob', 0, type => 'gift')),

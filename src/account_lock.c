@@ -125,6 +125,7 @@ fin_account_lock(const FinContext *context, const char *code,
 static const char **
 codes_argument(FunctionCallInfo fcinfo, int *n)
 {
+	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	const char **codes;
@@ -133,28 +134,32 @@ codes_argument(FunctionCallInfo fcinfo, int *n)
 		ereport(ERROR,
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				errmsg("codes must not be null"));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, &nulls, n);
+	array = PG_GETARG_ARRAYTYPE_P(0);
+	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	if (*n > ACCOUNTS_LOCKED_MAX)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("too many accounts to lock in one call"),
 				errdetail("There are %d, the most is %d.", *n,
 						  ACCOUNTS_LOCKED_MAX));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, n);
 	codes = palloc(sizeof(char *) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 	{
 		FinFault   *fault;
+		char	   *code;
 
 		if (nulls[i])
 			ereport(ERROR,
 					errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					errmsg("codes must not contain null"),
 					errdetail("Element %d is null.", i + 1));
-		codes[i] = TextDatumGetCString(elements[i]);
-		fault = fin_argument_text_fault(codes[i], "code", FIN_CODE_LENGTH_MAX);
+		fault = fin_argument_take_text(elements[i], "code",
+									   FIN_CODE_LENGTH_MAX, &code);
 		if (fault != NULL)
 			fin_fault_raise(fault);
+		codes[i] = code;
 	}
 	return codes;
 }

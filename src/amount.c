@@ -34,6 +34,9 @@
 /* 38 digits before and 18 after the point, in base 10^4, with room to spare */
 #define DIGITS_MAX				24
 
+/* characters of a number in a message; the longest there are have 147,457 */
+#define EXCERPT_LENGTH			100
+
 static const int64 power_of_ten[] = {
 	INT64CONST(1), INT64CONST(10), INT64CONST(100), INT64CONST(1000),
 	INT64CONST(10000), INT64CONST(100000), INT64CONST(1000000),
@@ -223,13 +226,26 @@ fin_amount_text(FinAmount amount, int scale)
 	return pstrdup(first);
 }
 
+char *
+fin_amount_excerpt(Numeric number)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out,
+														   NumericGetDatum(number)));
+	char	   *excerpt;
+
+	if (strlen(text) <= EXCERPT_LENGTH)
+		return text;
+	excerpt = pnstrdup(text, EXCERPT_LENGTH);
+	pfree(text);
+	return excerpt;
+}
+
 /* FIN_AMOUNT_OK: it fits, but is not above zero */
 static FinFault *
 describe(FinAmountFault fault, Numeric number, int scale, const char *currency,
 		 const char *what)
 {
-	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out,
-														   NumericGetDatum(number)));
+	char	   *text = fin_amount_excerpt(number);
 
 	switch (fault)
 	{
@@ -246,13 +262,13 @@ describe(FinAmountFault fault, Numeric number, int scale, const char *currency,
 			return fin_fault_hint(fin_fault_detail(fin_fault(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
 															 "%s has more decimals than %s allows",
 															 what, currency),
-												   "It is %.100s, %s has %d decimals.",
+												   "It is %s, %s has %d decimals.",
 												   text, currency, scale),
 								  "Round it before the call; finance never rounds silently.");
 		case FIN_AMOUNT_RANGE:
 			return fin_fault_detail(fin_fault(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
 											  "%s is out of range", what),
-									"It is %.100s; an amount of %s has at most %d digits, %d of them decimals.",
+									"It is %s; an amount of %s has at most %d digits, %d of them decimals.",
 									text, currency, FIN_AMOUNT_MAX_DIGITS, scale);
 	}
 	elog(ERROR, "unknown fault %d of an amount", (int) fault);

@@ -58,6 +58,12 @@ fin_amount_add(FinAmount a, FinAmount b, FinAmount *sum)
 extern char *fin_amount_text(FinAmount amount, int scale);
 
 /*
+ * The text of any number, of which an absurdly long one is cut off after 100
+ * characters: an amount never is that long.
+ */
+extern char *fin_amount_excerpt(Numeric number);
+
+/*
  * Decodes an amount a caller gave: above zero, finite, within the currency's
  * decimals and 38 digits; otherwise an error that names 'what'.
  */

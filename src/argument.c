@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "utils/builtins.h"
 
 #include "argument.h"
@@ -21,20 +22,22 @@ refuse_null(const char *name)
 			errmsg("%s must not be null", name));
 }
 
-/* a name with a newline in it would forge lines in logs and reports */
-FinFault *
-fin_argument_text_fault(const char *text, const char *name, int length_max)
+static FinFault *
+fault_too_long(const char *name, Size length, int length_max)
 {
-	int			length = strlen(text);
+	return fin_fault_detail(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
+									  "%s is too long", name),
+							"It has %zu bytes, the most is %d.",
+							length, length_max);
+}
 
-	if (length == 0)
+/* a name with a newline in it would forge lines in logs and reports */
+static FinFault *
+fault_of_text(const char *text, const char *name)
+{
+	if (text[0] == '\0')
 		return fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
 						 "%s must not be empty", name);
-	if (length > length_max)
-		return fin_fault_detail(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-										  "%s is too long", name),
-								"It has %d bytes, the most is %d.",
-								length, length_max);
 	for (const char *c = text; *c != '\0'; c++)
 	{
 		if ((unsigned char) *c < ' ' || *c == 0x7f)
@@ -47,13 +50,17 @@ fin_argument_text_fault(const char *text, const char *name, int length_max)
 	return NULL;
 }
 
-static void
-check_text(const char *text, const char *name, int length_max)
+FinFault *
+fin_argument_take_text(Datum value, const char *name, int length_max,
+					   char **string)
 {
-	FinFault   *fault = fin_argument_text_fault(text, name, length_max);
+	/* as it says of itself: a long one need not be unpacked */
+	Size		length = toast_raw_datum_size(value) - VARHDRSZ;
 
-	if (fault != NULL)
-		fin_fault_raise(fault);
+	if (length > (Size) length_max)
+		return fault_too_long(name, length, length_max);
+	*string = TextDatumGetCString(value);
+	return fault_of_text(*string, name);
 }
 
 char *
@@ -61,11 +68,14 @@ fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
 						  const char *name, int length_max)
 {
 	char	   *string;
+	FinFault   *fault;
 
 	if (PG_ARGISNULL(argument))
 		return NULL;
-	string = text_to_cstring(PG_GETARG_TEXT_PP(argument));
-	check_text(string, name, length_max);
+	fault = fin_argument_take_text(PG_GETARG_DATUM(argument), name, length_max,
+								   &string);
+	if (fault != NULL)
+		fin_fault_raise(fault);
 	return string;
 }
 
@@ -90,16 +100,17 @@ fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 }
 
 FinFault *
-fin_argument_metadata_fault(const Jsonb *metadata)
+fin_argument_metadata_fault(Datum metadata)
 {
+	Size		size = toast_raw_datum_size(metadata);
 	FinFault   *fault;
 
-	if (VARSIZE(metadata) <= (Size) fin_max_payload)
+	if (size <= (Size) fin_max_payload)
 		return NULL;
 	fault = fin_fault_detail(fin_fault(ERRCODE_FIN_PAYLOAD_TOO_LARGE,
 									   "metadata is too large"),
-							 "It has %u bytes, the most is %d.",
-							 (unsigned) VARSIZE(metadata), fin_max_payload);
+							 "It has %zu bytes, the most is %d.",
+							 size, fin_max_payload);
 	return fin_fault_hint(fault,
 						  "Keep large documents elsewhere, or raise finance.max_payload.");
 }
@@ -107,14 +118,12 @@ fin_argument_metadata_fault(const Jsonb *metadata)
 Jsonb *
 fin_argument_metadata(FunctionCallInfo fcinfo, int argument)
 {
-	Jsonb	   *metadata;
 	FinFault   *fault;
 
 	if (PG_ARGISNULL(argument))
 		return NULL;
-	metadata = PG_GETARG_JSONB_P(argument);
-	fault = fin_argument_metadata_fault(metadata);
+	fault = fin_argument_metadata_fault(PG_GETARG_DATUM(argument));
 	if (fault != NULL)
 		fin_fault_raise(fault);
-	return metadata;
+	return PG_GETARG_JSONB_P(argument);
 }

@@ -28,12 +28,12 @@
 extern char *fin_argument_text(FunctionCallInfo fcinfo, int argument,
 							   const char *name, int length_max);
 
-/* what is wrong with such a text, or NULL */
-extern FinFault *fin_argument_text_fault(const char *text, const char *name,
-										 int length_max);
+/* the same of any text: what is wrong with it, or NULL and a C string */
+extern FinFault *fin_argument_take_text(Datum value, const char *name,
+										int length_max, char **string);
 
-/* what is wrong with metadata, or NULL: LG303 */
-extern FinFault *fin_argument_metadata_fault(const Jsonb *metadata);
+/* what is wrong with metadata, a jsonb, or NULL: LG303 */
+extern FinFault *fin_argument_metadata_fault(Datum metadata);
 
 /* as fin_argument_text(), but NULL for a null argument */
 extern char *fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,

@@ -62,9 +62,9 @@ fin_batch_orders(FunctionCallInfo fcinfo, int argument, int *n)
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				errmsg("requests must not be null"));
 	array = PG_GETARG_ARRAYTYPE_P(argument);
+	check_count(ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
 	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
 					  &elements, &nulls, n);
-	check_count(*n);
 	orders = MemoryContextAllocHuge(CurrentMemoryContext,
 									sizeof(FinOrder) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -122,6 +122,7 @@ fin_batch_put_outcomes(FunctionCallInfo fcinfo, const FinOutcome *outcomes,
 		put_outcome((ReturnSetInfo *) fcinfo->resultinfo, i + 1, &outcomes[i]);
 }
 
+/* whatever else is wrong with it, posting must not take it for history */
 static void
 refuse_recorded_at(FinOrder *order)
 {
@@ -130,6 +131,7 @@ refuse_recorded_at(FinOrder *order)
 			fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
 									 "recorded_at must be null"),
 						   "History is imported with finance.import_transfers().");
+	order->has_recorded_at = false;
 }
 
 PG_FUNCTION_INFO_V1(finance_transfer_batch);

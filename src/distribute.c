@@ -49,6 +49,7 @@ require(FunctionCallInfo fcinfo, int argument, const char *name)
 static void
 parse(FunctionCallInfo fcinfo, Distribution *all)
 {
+	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
@@ -57,13 +58,15 @@ parse(FunctionCallInfo fcinfo, Distribution *all)
 	require(fcinfo, ARG_WEIGHTS, "weights");
 	require(fcinfo, ARG_AMOUNT, "amount");
 	all->weights = fin_split_weights(PG_GETARG_ARRAYTYPE_P(ARG_WEIGHTS), &n);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_TO), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, &nulls, &all->n);
+	array = PG_GETARG_ARRAYTYPE_P(ARG_TO);
+	all->n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	if (all->n != n)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("to_accounts and weights must be equally many"),
 				errdetail("There are %d accounts and %d weights.", all->n, n));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, &n);
 	all->codes = palloc(sizeof(char *) * (n + 1));
 	all->codes[0] = fin_argument_text(fcinfo, ARG_FROM, "from_account",
 									  FIN_CODE_LENGTH_MAX);

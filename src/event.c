@@ -137,6 +137,8 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 	if (row->hold_id != 0)
 		push_id(state, "hold_id", row->hold_id);
 	push_text(state, "currency", row->currency);
+	if (row->released != 0)
+		push_amount(state, "released", row->released, row->scale);
 	if (ndecisions > 0)
 		push_decisions(state, decisions, ndecisions);
 	push_text(state, "reference", row->reference);
@@ -283,6 +285,9 @@ fin_event_response_json(const FinOutcome *outcome)
 	}
 	fin_json_text(&json, "rule", outcome->rule);
 	json_id(&json, "hold_id", row->hold_id);
+	if (row->released != 0)
+		fin_json_text(&json, "released",
+					  fin_amount_text(row->released, row->scale));
 	json_id(&json, "journal_id", row->journal_id);
 	json_id(&json, "reverses_id", row->reverses_id);
 	return fin_json_end(&json);

@@ -122,7 +122,8 @@ rounding_argument(FunctionCallInfo fcinfo)
 
 	if (PG_ARGISNULL(ARG_ROUNDING))
 		return ROUND_HALF_EVEN;
-	name = text_to_cstring(PG_GETARG_TEXT_PP(ARG_ROUNDING));
+	name = fin_argument_text(fcinfo, ARG_ROUNDING, "rounding",
+							 FIN_NAME_LENGTH_MAX);
 	for (int i = 0; i < (int) lengthof(rounding_names); i++)
 	{
 		if (strcmp(rounding_names[i], name) == 0)
@@ -130,7 +131,7 @@ rounding_argument(FunctionCallInfo fcinfo)
 	}
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("rounding \"%.64s\" is not known", name),
+			errmsg("rounding \"%s\" is not known", name),
 			errhint("It is half_even, half_up, down or up."));
 }
 
@@ -235,8 +236,8 @@ round_to_units(Datum exact, Rounding rounding, const FinAccount *to)
 		ereport(ERROR,
 				errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				errmsg("amount bought is out of range"),
-				errdetail("It is %.100s; an amount of %s has at most %d digits, %d of them decimals.",
-						  DatumGetCString(DirectFunctionCall1(numeric_out, exact)),
+				errdetail("It is %s; an amount of %s has at most %d digits, %d of them decimals.",
+						  fin_amount_excerpt(DatumGetNumeric(exact)),
 						  to->currency, FIN_AMOUNT_MAX_DIGITS, to->scale));
 	return units + rounds_up(rounding, units, subtract(exact, whole), to->scale);
 }

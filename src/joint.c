@@ -60,8 +60,7 @@ fin_joint_code(Datum element, bool isnull, const char *what)
 		ereport(ERROR,
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				errmsg("%s must not be null", what));
-	code = TextDatumGetCString(element);
-	fault = fin_argument_text_fault(code, what, FIN_CODE_LENGTH_MAX);
+	fault = fin_argument_take_text(element, what, FIN_CODE_LENGTH_MAX, &code);
 	if (fault != NULL)
 		fin_fault_raise(fault);
 	return code;

@@ -78,14 +78,6 @@ refuse_count(int n)
 					  FIN_LEGS_MAX));
 }
 
-static void
-refuse_null(const char *what, int position)
-{
-	ereport(ERROR,
-			errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			errmsg("%s of leg %d must not be null", what, position));
-}
-
 static bool
 is_debit(const char *side, int position)
 {
@@ -94,7 +86,7 @@ is_debit(const char *side, int position)
 	if (strcmp(side, "credit") != 0)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("side \"%.64s\" of leg %d is not known", side, position),
+				errmsg("side \"%s\" of leg %d is not known", side, position),
 				errhint("It is debit or credit."));
 	return false;
 }
@@ -105,11 +97,13 @@ parse_leg(const Datum *values, const bool *nulls, int position, Leg *leg)
 	memset(leg, 0, sizeof(Leg));
 	leg->code = fin_joint_code(values[LEG_ACCOUNT], nulls[LEG_ACCOUNT],
 							   psprintf("account of leg %d", position));
-	if (nulls[LEG_SIDE])
-		refuse_null("side", position);
-	leg->debit = is_debit(TextDatumGetCString(values[LEG_SIDE]), position);
+	leg->debit = is_debit(fin_joint_code(values[LEG_SIDE], nulls[LEG_SIDE],
+										 psprintf("side of leg %d", position)),
+						  position);
 	if (nulls[LEG_AMOUNT])
-		refuse_null("amount", position);
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("amount of leg %d must not be null", position));
 	leg->number = DatumGetNumeric(values[LEG_AMOUNT]);
 	leg->version = nulls[LEG_VERSION] ? FIN_NO_VERSION :
 		DatumGetInt64(values[LEG_VERSION]);
@@ -146,10 +140,11 @@ parse_legs(ArrayType *array, Legs *legs)
 	bool	   *absent;
 	TupleDesc	tupdesc = NULL;
 
-	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
-					  &elements, &absent, &legs->nlegs);
+	legs->nlegs = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	if (legs->nlegs < FIN_LEGS_MIN || legs->nlegs > FIN_LEGS_MAX)
 		refuse_count(legs->nlegs);
+	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
+					  &elements, &absent, &legs->nlegs);
 	legs->legs = palloc(sizeof(Leg) * legs->nlegs);
 	for (int i = 0; i < legs->nlegs; i++)
 	{

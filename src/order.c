@@ -75,8 +75,8 @@ text_field(const FinRequest *request, FinRequestField field, const char *name,
 
 	if (request->nulls[field])
 		return NULL;
-	value = TextDatumGetCString(request->values[field]);
-	found = fin_argument_text_fault(value, name, length_max);
+	found = fin_argument_take_text(request->values[field], name, length_max,
+								   &value);
 	if (found == NULL)
 		return value;
 	fault(order, found);
@@ -125,13 +125,11 @@ bool_field(const FinRequest *request, FinRequestField field)
 static void
 parse_action(const FinRequest *request, FinOrder *order)
 {
-	const char *action;
+	const char *action = text_field(request, FIN_REQUEST_ACTION, "action",
+									FIN_NAME_LENGTH_MAX, order);
 
 	order->action = FIN_TRANSFER;
-	if (request->nulls[FIN_REQUEST_ACTION])
-		return;
-	action = TextDatumGetCString(request->values[FIN_REQUEST_ACTION]);
-	if (strcmp(action, "transfer") == 0)
+	if (action == NULL || strcmp(action, "transfer") == 0)
 		return;
 	if (strcmp(action, "hold") == 0)
 		order->action = FIN_HOLD;
@@ -141,7 +139,7 @@ parse_action(const FinRequest *request, FinOrder *order)
 		order->action = FIN_RELEASE;
 	else
 		fault(order, fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-											  "action \"%.64s\" is not known",
+											  "action \"%s\" is not known",
 											  action),
 									"It is transfer, hold, capture or release."));
 }
@@ -149,19 +147,18 @@ parse_action(const FinRequest *request, FinOrder *order)
 static void
 parse_amount(const FinRequest *request, FinOrder *order)
 {
-	const char *mode = NULL;
+	const char *mode = text_field(request, FIN_REQUEST_AMOUNT_MODE,
+								  "amount_mode", FIN_NAME_LENGTH_MAX, order);
 	bool		of_hold = order->action == FIN_CAPTURE ||
 	order->action == FIN_RELEASE;
 
 	if (!request->nulls[FIN_REQUEST_AMOUNT])
 		order->amount = DatumGetNumeric(request->values[FIN_REQUEST_AMOUNT]);
-	if (!request->nulls[FIN_REQUEST_AMOUNT_MODE])
-		mode = TextDatumGetCString(request->values[FIN_REQUEST_AMOUNT_MODE]);
 	if (mode != NULL && strcmp(mode, "up_to") == 0)
 		order->up_to = true;
 	else if (mode != NULL && strcmp(mode, "exact") != 0)
 		fault(order, fin_fault_hint(fin_fault(ERRCODE_INVALID_PARAMETER_VALUE,
-											  "amount_mode \"%.64s\" is not known",
+											  "amount_mode \"%s\" is not known",
 											  mode),
 									"It is exact or up_to."));
 	if (of_hold && order->up_to)
@@ -287,10 +284,22 @@ time_text(TimestampTz time)
 	return pstrdup(buffer);
 }
 
+/* not as interval_out() writes it, which depends on the session as well */
 static char *
-output_text(PGFunction output, Datum value)
+span_text(const Interval *span)
 {
-	return DatumGetCString(DirectFunctionCall1(output, value));
+	return psprintf("%d months %d days " INT64_FORMAT " us",
+					(int) span->month, (int) span->day, (int64) span->time);
+}
+
+/* 1.50 and 1.5 are the same */
+static char *
+number_text(Numeric number)
+{
+	Datum		trimmed = DirectFunctionCall1(numeric_trim_scale,
+											  NumericGetDatum(number));
+
+	return fin_amount_excerpt(DatumGetNumeric(trimmed));
 }
 
 /* what the transfer's row will not tell; see FinOrder */
@@ -315,17 +324,14 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)
 		fin_json_text(&json, "amount", order->amount == NULL ? "all" :
-					  output_text(numeric_out,
-								  DirectFunctionCall1(numeric_trim_scale,
-													  NumericGetDatum(order->amount))));
+					  number_text(order->amount));
 	if (order->up_to)
 		fin_json_text(&json, "amount_mode", "up_to");
 	if (order->final)
 		fin_json_text(&json, "final", "true");
 	if (order->expires_at != 0)
 		fin_json_text(&json, "expires_in",
-					  output_text(interval_out,
-								  request->values[FIN_REQUEST_EXPIRES_IN]));
+					  span_text(DatumGetIntervalP(request->values[FIN_REQUEST_EXPIRES_IN])));
 	if (order->hold_group != NULL)
 		fin_json_text(&json, "hold_group", order->hold_group);
 	if (order->has_recorded_at)
@@ -362,8 +368,13 @@ fin_order_parse(const FinRequest *request, bool by_code, FinOrder *order)
 								  FIN_REFERENCE_LENGTH_MAX, order);
 	if (!request->nulls[FIN_REQUEST_METADATA])
 	{
-		order->metadata = DatumGetJsonbP(request->values[FIN_REQUEST_METADATA]);
-		fault(order, fin_argument_metadata_fault(order->metadata));
+		FinFault   *found =
+			fin_argument_metadata_fault(request->values[FIN_REQUEST_METADATA]);
+
+		if (found == NULL)
+			order->metadata =
+				DatumGetJsonbP(request->values[FIN_REQUEST_METADATA]);
+		fault(order, found);
 	}
 	order->linked = bool_field(request, FIN_REQUEST_LINKED);
 	if (order->fault == NULL)

@@ -77,12 +77,14 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 		if (movement->hold == NULL)
 			return fin_posting_fault_unknown_hold(order->hold_id);
 	}
+	if (fin_posting_names_one_account(order))
+		return fin_posting_fault_same(order->from_code);
 	if (movement->from == NULL)
 		return fin_account_fault_unknown(order->from_code, order->from_id);
 	if (movement->to == NULL)
 		return fin_account_fault_unknown(order->to_code, order->to_id);
 	if (movement->from == movement->to)
-		return fin_posting_fault_finding(movement, FIN_SAME_ACCOUNT);
+		return fin_posting_fault_same(movement->from->code);
 	movement->currency = order->currency;
 	movement->expected_from_version = order->expected_from_version;
 	movement->expected_to_version = order->expected_to_version;

@@ -249,7 +249,7 @@ settle_chain(FinPosting *posting, int start, int end)
 			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
-		if (fin_posting_learn_keys(posting, start, culprit))
+		if (fin_posting_learn_keys(posting, start, culprit, end))
 		{
 			forget(posting, start, end);
 			continue;

@@ -152,6 +152,14 @@ fault_overflow(const FinMovement *movement)
 }
 
 FinFault *
+fin_posting_fault_same(const char *code)
+{
+	return fin_fault_detail(fin_fault(ERRCODE_FIN_SAME_ACCOUNT,
+									  "a transfer needs two different accounts"),
+							"Both are \"%s\".", code);
+}
+
+FinFault *
 fin_posting_fault_finding(const FinMovement *movement, FinFinding finding)
 {
 	switch (finding)
@@ -159,9 +167,7 @@ fin_posting_fault_finding(const FinMovement *movement, FinFinding finding)
 		case FIN_OK:
 			break;
 		case FIN_SAME_ACCOUNT:
-			return fin_fault_detail(fin_fault(ERRCODE_FIN_SAME_ACCOUNT,
-											  "a transfer needs two different accounts"),
-									"Both are \"%s\".", movement->from->code);
+			return fin_posting_fault_same(movement->from->code);
 		case FIN_CURRENCY_DIFFERS:
 		case FIN_CURRENCY_NOT_STATED:
 			return fault_currency(movement, finding);

@@ -406,22 +406,28 @@ look_up(FinPosting *posting, FinKeyGroup *group)
 											 CurrentMemoryContext);
 }
 
+/*
+ * Twice as far as the chain came: so that it is settled anew a few times at
+ * most, each getting twice as far, where repeated orders and new ones alternate.
+ */
 bool
-fin_posting_learn_keys(FinPosting *posting, int start, int end)
+fin_posting_learn_keys(FinPosting *posting, int start, int culprit, int end)
 {
+	int			last = Min(end, culprit + (culprit - start));
 	bool		learned = false;
 
-	for (int i = start; i <= end; i++)
+	for (int i = start; i <= last; i++)
 	{
 		FinKeyGroup *group;
 
-		if (posting->group_of[i] < 0)
+		if (posting->group_of[i] < 0 || i == culprit)
 			continue;
 		group = &posting->groups[posting->group_of[i]];
-		if (group->owner != i)
+		/* one that an earlier chain has carried out stands for that */
+		if (group->owner != i && group->owner >= 0)
 			continue;
 		look_up(posting, group);
-		learned = learned || group->is_taken;
+		learned = learned || (group->owner == i && group->is_taken);
 	}
 	return learned;
 }

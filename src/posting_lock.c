@@ -195,6 +195,14 @@ all_as_named(FinPosting *posting)
 	return all;
 }
 
+/* one account twice, whether it exists or not? */
+bool
+fin_posting_names_one_account(const FinOrder *order)
+{
+	return order->from_code != NULL && order->to_code != NULL &&
+		strcmp(order->from_code, order->to_code) == 0;
+}
+
 /* a single call that must fail anyway need not wait for the other account */
 static void
 raise_unknown(const FinPosting *posting)
@@ -203,7 +211,7 @@ raise_unknown(const FinPosting *posting)
 
 	if (posting->norders > 1 || posting->mode != FIN_POSTING_RAISE ||
 		order->key != NULL || order->fault != NULL ||
-		fin_posting_is_of_hold(order))
+		fin_posting_is_of_hold(order) || fin_posting_names_one_account(order))
 		return;
 	if (posting->from_ids[0] == 0)
 		fin_fault_raise(fin_account_fault_unknown(order->from_code, order->from_id));

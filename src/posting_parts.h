@@ -83,6 +83,7 @@ extern bool fin_posting_settle_order(FinPosting *posting, int i, bool in_chain);
 
 /* does it take from a hold that is there already? */
 extern bool fin_posting_is_of_hold(const FinOrder *order);
+extern bool fin_posting_names_one_account(const FinOrder *order);
 
 /* resolves the orders' accounts, and locks them */
 extern void fin_posting_find_and_lock(FinPosting *posting);
@@ -116,6 +117,7 @@ extern void fin_posting_settle_all(FinPosting *posting);
 /* ---- posting_fault.c: each makes the fault of one order ---- */
 
 extern FinFault *fin_posting_fault_unknown_hold(int64 hold_id);
+extern FinFault *fin_posting_fault_same(const char *code);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
@@ -149,10 +151,12 @@ extern void fin_posting_group_keys(FinPosting *posting);
 extern bool fin_posting_replay(FinPosting *posting, int i, bool failed);
 
 /*
- * Looks up the keys for which orders start to end were carried out; true when
- * an earlier call has taken one of them.
+ * Looks up the keys for which orders of the chain from start to end were
+ * carried out before the culprit failed; true when an earlier call has taken
+ * one of them.
  */
-extern bool fin_posting_learn_keys(FinPosting *posting, int start, int end);
+extern bool fin_posting_learn_keys(FinPosting *posting, int start, int culprit,
+								   int end);
 
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);

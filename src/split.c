@@ -54,8 +54,8 @@ refuse_weight(int sqlstate, const char *what, int position, Datum weight)
 	ereport(ERROR,
 			errcode(sqlstate),
 			errmsg("weights must %s", what),
-			errdetail("Weight %d is %.100s.", position,
-					  DatumGetCString(DirectFunctionCall1(numeric_out, weight))));
+			errdetail("Weight %d is %s.", position,
+					  fin_amount_excerpt(DatumGetNumeric(weight))));
 }
 
 static void
@@ -97,14 +97,15 @@ fin_split_weights(ArrayType *array, int *n)
 	bool	   *nulls;
 	Numeric    *weights;
 
-	deconstruct_array(array, NUMERICOID, -1, false, TYPALIGN_INT, &elements,
-					  &nulls, n);
+	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	if (ARR_NDIM(array) > 1 || *n < 1 || *n > FIN_WEIGHTS_MAX)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("weights must be a list of 1 to %d", FIN_WEIGHTS_MAX),
 				errdetail("There are %d, in %d dimensions.", *n,
 						  ARR_NDIM(array)));
+	deconstruct_array(array, NUMERICOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, n);
 	weights = palloc(sizeof(Numeric) * *n);
 	for (int i = 0; i < *n; i++)
 	{

@@ -411,8 +411,8 @@ sub judge
 	  $of_hold
 	  ? @{$hold}{qw(from to)}
 	  : @{$request}{qw(from_account to_account)};
+	return 'LG008' if !$of_hold && $request->{from_account} eq $request->{to_account};
 	return 'LG002' unless $from && $to;
-	return 'LG008' if $from == $to;
 	if (defined $request->{amount})
 	{
 		($amount, $error) = units($request->{amount}, $decimals{ $from->{currency} });

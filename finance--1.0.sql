@@ -289,9 +289,8 @@ ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
 -- account_id), (tenant_id, code) and, where there is one, the parent are
 -- indexed, and no transfer changes those, so every update stays on its page
--- (HOT).  No foreign keys: their triggers would
--- look at each update; tenants and currencies are never deleted, and
--- check_integrity() looks.
+-- (HOT).  No foreign keys: their triggers would look at each update; tenants
+-- and currencies are never deleted, and check_integrity() looks.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance._account (
@@ -419,7 +418,7 @@ COMMENT ON TABLE finance.transfer IS
 COMMENT ON COLUMN finance.transfer.status IS
 'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved';
 COMMENT ON COLUMN finance.transfer.hold_id IS
-'the hold it captures, releases or expires';
+'the hold it makes (its own id), captures, releases or expires';
 COMMENT ON COLUMN finance.transfer.journal_id IS
 'first transfer of the journal it is a member of';
 COMMENT ON COLUMN finance.transfer.reverses_id IS

@@ -30,6 +30,7 @@ static FinQuery update_status =
 	.argtypes = {INT4OID, INT8OID, TEXTOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
+	.writes_one = "_account",
 };
 
 static FinQuery update_limits =
@@ -40,6 +41,7 @@ static FinQuery update_limits =
 	.argtypes = {INT4OID, INT8OID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
+	.writes_one = "_account",
 };
 
 static FinQuery insert_change =
@@ -52,6 +54,7 @@ static FinQuery insert_change =
 	TEXTOID, TIMESTAMPTZOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "account_change",
 };
 
 /* no index has the side credited; this is asked only to explain a refusal */

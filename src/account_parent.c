@@ -117,6 +117,7 @@ static FinQuery update_parent =
 	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
+	.writes_one = "_account",
 };
 
 /* ------------------------------------------------------------------------

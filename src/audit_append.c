@@ -264,7 +264,12 @@ insert_rest(AuditRest *rest)
 		return;
 	fin_query_offer(NEW_RECORDS, rows_descriptor(), rest->rows);
 	issue_pass();
-	fin_query_run(&insert_records, NULL, NULL, 0);
+	if (fin_query_run(&insert_records, NULL, NULL, 0) !=
+		(uint64) tuplestore_tuple_count(rest->rows))
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("audit records cannot be written"),
+				errdetail("A trigger or rule on finance.audit_record suppressed a row."));
 	tuplestore_end(rest->rows);
 }
 

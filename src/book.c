@@ -76,14 +76,17 @@ zone_argument(FunctionCallInfo fcinfo, int argument)
 	return zone;
 }
 
+/* a trigger on the table written may have acted as somebody else */
 static void
-audit_book(const char *operation, StringInfo request)
+audit_book(const FinContext *context, const char *operation,
+		   StringInfo request)
 {
 	FinAuditRecord record = {0};
 
 	record.operation = operation;
 	record.status = "completed";
 	record.request = fin_json_end(request);
+	fin_context_resume(context);
 	fin_audit_append(&record, 1);
 }
 
@@ -103,9 +106,10 @@ finance_create_tenant(PG_FUNCTION_ARGS)
 	Datum		values[3];
 	char		nulls[3] = {' ', ' ', PG_ARGISNULL(2) ? 'n' : ' '};
 	StringInfoData request;
+	const FinContext *context;
 	int32		tenant_id;
 
-	(void) fin_context();
+	context = fin_context_hold();
 	fin_query_begin(&scope);
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(zone);
@@ -119,7 +123,7 @@ finance_create_tenant(PG_FUNCTION_ARGS)
 	fin_json_int64(&request, "tenant_id", tenant_id);
 	fin_json_text(&request, "name", name);
 	fin_json_text(&request, "time_zone", zone);
-	audit_book("create_tenant", &request);
+	audit_book(context, "create_tenant", &request);
 	fin_query_end(&scope);
 	PG_RETURN_INT32(tenant_id);
 }
@@ -179,12 +183,13 @@ finance_set_tenant_time_zone(PG_FUNCTION_ARGS)
 	FinQueryScope scope;
 	Datum		values[2];
 	StringInfoData request;
+	const FinContext *context;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				errmsg("tenant_id must not be null"));
-	(void) fin_context();
+	context = fin_context_hold();
 	fin_query_begin(&scope);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = CStringGetTextDatum(zone);
@@ -195,7 +200,7 @@ finance_set_tenant_time_zone(PG_FUNCTION_ARGS)
 	initStringInfo(&request);
 	fin_json_int64(&request, "tenant_id", PG_GETARG_INT32(0));
 	fin_json_text(&request, "time_zone", zone);
-	audit_book("set_tenant_time_zone", &request);
+	audit_book(context, "set_tenant_time_zone", &request);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
 }
@@ -230,6 +235,7 @@ finance_create_currency(PG_FUNCTION_ARGS)
 	FinQueryScope scope;
 	Datum		values[3];
 	StringInfoData request;
+	const FinContext *context;
 
 	check_currency_code(code);
 	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 0 ||
@@ -238,7 +244,7 @@ finance_create_currency(PG_FUNCTION_ARGS)
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("minor_units must be between 0 and %d",
 					   FIN_AMOUNT_MAX_SCALE));
-	(void) fin_context();
+	context = fin_context_hold();
 	fin_query_begin(&scope);
 	values[0] = CStringGetTextDatum(code);
 	values[1] = PG_GETARG_DATUM(1);
@@ -250,7 +256,7 @@ finance_create_currency(PG_FUNCTION_ARGS)
 	initStringInfo(&request);
 	fin_json_text(&request, "code", code);
 	fin_json_int64(&request, "minor_units", PG_GETARG_INT32(1));
-	audit_book("create_currency", &request);
+	audit_book(context, "create_currency", &request);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
 }

@@ -294,6 +294,7 @@ static FinQuery add_residue =
 	.argtypes = {INT4OID, INT8OID, NUMERICOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "exchange_residue",
 };
 
 static FinQuery insert_exchange =
@@ -309,6 +310,7 @@ static FinQuery insert_exchange =
 	TEXTOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "exchange",
 };
 
 /* reads the residue, and finds what comes due; inside of a query scope */

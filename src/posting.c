@@ -74,7 +74,8 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 	if (fin_posting_is_of_hold(order))
 	{
 		movement->hold = fin_posting_find_hold(posting, order->hold_id);
-		if (movement->hold == NULL)
+		/* one that appeared only after its accounts had been looked for? */
+		if (movement->hold == NULL || posting->from_ids[i] == 0)
 			return fin_posting_fault_unknown_hold(order->hold_id);
 	}
 	if (fin_posting_names_one_account(order))

@@ -463,7 +463,17 @@ wanted_id(const FinPosting *posting, const FinKeyGroup *group)
 	return group->owner < 0 ? 0 : posting->outcomes[group->answer].row.id;
 }
 
-/* what an earlier attempt took for an order that has since failed */
+/* what its hold has left, where the key's row tells it */
+static FinAmount
+wanted_remaining(const FinPosting *posting, const FinKeyGroup *group)
+{
+	return group->owner < 0 ? 0 : posting->outcomes[group->owner].remaining;
+}
+
+/*
+ * What an earlier attempt took for an order that has since failed, or has left
+ * something else of its hold.
+ */
 static void
 drop_stale_keys(FinPosting *posting)
 {
@@ -472,7 +482,8 @@ drop_stale_keys(FinPosting *posting)
 		FinKeyGroup *group = &posting->groups[k];
 
 		if (group->inserted_id == 0 ||
-			group->inserted_id == wanted_id(posting, group))
+			(group->inserted_id == wanted_id(posting, group) &&
+			 group->inserted_remaining == wanted_remaining(posting, group)))
 			continue;
 		fin_store_drop_key(posting->context->tenant_id, group->key);
 		group->inserted_id = 0;
@@ -523,6 +534,7 @@ fin_posting_take_keys(FinPosting *posting)
 	{
 		wanting[k]->is_taken = !ours[k];
 		wanting[k]->inserted_id = ours[k] ? rows[k]->transfer_id : 0;
+		wanting[k]->inserted_remaining = wanted_remaining(posting, wanting[k]);
 	}
 	return taken == n;
 }

@@ -26,6 +26,7 @@ typedef struct FinKeyGroup
 								 * owner, or what risk rejected of its journal */
 	bool		is_taken;		/* by an earlier call, whose answer is given */
 	int64		inserted_id;	/* transfer we took it for; 0: not taken */
+	FinAmount	inserted_remaining; /* what its hold had left, as noted then */
 } FinKeyGroup;
 
 /* an account or a hold as it was before a member of the open chain */

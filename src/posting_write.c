@@ -4,10 +4,12 @@
  *
  * Owns nothing between calls.
  *
- * Totals, and whatever else later postings look up, are written before the rows
- * that tell of them: a trigger somebody attached to finance.transfer, or to a
- * queue, may transfer in its turn and must find accounts, holds, value dates
- * and reversals as this posting leaves them.
+ * A trigger somebody attached to finance.transfer, or to a queue, may move
+ * money in its turn, and must find all that decides about it as this posting
+ * leaves it: what was given back of a transfer, the running totals of value
+ * dates, the accounts, and the holds.  So these are written before the rows
+ * that tell of them; and accounts after the former, so that a trigger on those
+ * that changes an account is found out when that is written.
  */
 #include "postgres.h"
 
@@ -173,6 +175,8 @@ write_some_audit(FinPosting *posting, const int64 *message_ids, int *next)
 			fill_audit(&posting->orders[*next], &posting->outcomes[*next],
 					   message_ids[*next], &records[n++]);
 	}
+	/* triggers, also of the records appended before, may have acted as others */
+	fin_context_resume(posting->context);
 	fin_audit_append(records, n);
 }
 
@@ -245,15 +249,14 @@ fin_posting_write(FinPosting *posting)
 	int32		tenant_id = posting->context->tenant_id;
 	int64	   *message_ids = draw_message_ids(posting);
 
+	write_reversals(posting);
+	write_values(posting);
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
 	note_expiries(posting);
-	write_values(posting);
-	write_reversals(posting);
-	write_journals(posting);
-	write_decisions(posting);
 	write_transfers(posting);
-	fin_context_resume(posting->context);
+	write_decisions(posting);
+	write_journals(posting);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);
 }

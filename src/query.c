@@ -224,6 +224,15 @@ execute_plan(FinQuery *query, Datum *values, const char *nulls, long limit)
 	return code;
 }
 
+static void
+refuse_suppressed(const char *table)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			errmsg("a row of finance.%s cannot be written", table),
+			errdetail("A trigger or rule suppressed it."));
+}
+
 uint64
 fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 {
@@ -242,6 +251,8 @@ fin_query_run(FinQuery *query, Datum *values, const char *nulls, long limit)
 	if (code != query->expect)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(code), query->sql);
+	if (query->writes_one != NULL && SPI_processed != 1)
+		refuse_suppressed(query->writes_one);
 	return SPI_processed;
 }
 

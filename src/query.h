@@ -41,6 +41,8 @@ typedef struct FinQuery
 								 * for: never sort more than that */
 	bool		fires_triggers; /* written where somebody may have attached a
 								 * trigger: let its function set a search path */
+	const char *writes_one;		/* the table of which it must write one row,
+								 * which such a trigger may suppress: 27000 */
 	SPIPlanPtr	plan;			/* kept; filled at first use */
 	Oid			argtypes[FIN_QUERY_MAX_ARGS];
 } FinQuery;

@@ -99,8 +99,10 @@ find_account(const FinContext *context, const char *code)
 	return id;
 }
 
+/* a trigger on the table written may have acted as somebody else */
 static void
-audit_rule(const char *operation, const char *request, int64 account_id)
+audit_rule(const FinContext *context, const char *operation,
+		   const char *request, int64 account_id)
 {
 	FinAuditRecord record = {0};
 
@@ -108,6 +110,7 @@ audit_rule(const char *operation, const char *request, int64 account_id)
 	record.status = "completed";
 	record.account_id = account_id;
 	record.request = request;
+	fin_context_resume(context);
 	fin_audit_append(&record, 1);
 }
 
@@ -275,7 +278,7 @@ finance_add_rule(PG_FUNCTION_ARGS)
 													FIN_CODE_LENGTH_MAX);
 	char	   *currency = fin_argument_text_or_null(fcinfo, 4, "currency",
 													 FIN_CURRENCY_LENGTH_MAX);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	int64		account_id = 0;
 
@@ -284,7 +287,7 @@ finance_add_rule(PG_FUNCTION_ARGS)
 	if (account != NULL)
 		account_id = find_account(context, account);
 	write_rule(fcinfo, context, name, kind, account_id, currency);
-	audit_rule("add_rule",
+	audit_rule(context, "add_rule",
 			   rule_json(fcinfo, name, kind, threshold, account, currency),
 			   account_id);
 	fin_query_end(&scope);
@@ -306,7 +309,7 @@ Datum
 finance_remove_rule(PG_FUNCTION_ARGS)
 {
 	char	   *name = fin_argument_text(fcinfo, 0, "name", FIN_NAME_LENGTH_MAX);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	Datum		values[2];
 
@@ -315,7 +318,7 @@ finance_remove_rule(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(name);
 	if (fin_query_run(&delete_rule, values, NULL, 0) == 0)
 		refuse_unknown_rule(name);
-	audit_rule("remove_rule", named_rule_json(name), 0);
+	audit_rule(context, "remove_rule", named_rule_json(name), 0);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
 }
@@ -328,7 +331,7 @@ finance_enable_rule(PG_FUNCTION_ARGS)
 {
 	char	   *name = fin_argument_text(fcinfo, 0, "name", FIN_NAME_LENGTH_MAX);
 	bool		enabled = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	Datum		values[3];
 
@@ -338,7 +341,7 @@ finance_enable_rule(PG_FUNCTION_ARGS)
 	values[2] = BoolGetDatum(enabled);
 	if (fin_query_run(&update_enabled, values, NULL, 0) == 0)
 		refuse_unknown_rule(name);
-	audit_rule(enabled ? "enable_rule" : "disable_rule",
+	audit_rule(context, enabled ? "enable_rule" : "disable_rule",
 			   named_rule_json(name), 0);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
@@ -351,7 +354,7 @@ change_blocklist(FunctionCallInfo fcinfo, const char *operation,
 	char	   *code = fin_argument_text(fcinfo, 0, "code", FIN_CODE_LENGTH_MAX);
 	char	   *reason = fin_argument_text(fcinfo, 1, "reason",
 										   FIN_REASON_LENGTH_MAX);
-	const FinContext *context = fin_context();
+	const FinContext *context = fin_context_hold();
 	FinQueryScope scope;
 	Datum		values[3];
 	int64		account_id;
@@ -370,7 +373,7 @@ change_blocklist(FunctionCallInfo fcinfo, const char *operation,
 		initStringInfo(&json);
 		fin_json_text(&json, "code", code);
 		fin_json_text(&json, "reason", reason);
-		audit_rule(operation, fin_json_end(&json), account_id);
+		audit_rule(context, operation, fin_json_end(&json), account_id);
 	}
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(changed);

@@ -709,6 +709,7 @@ static FinQuery insert_decision =
 	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "risk_decision",
 };
 
 static FinQuery select_rejection =

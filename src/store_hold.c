@@ -4,7 +4,9 @@
  *
  * Owns the kept plans.  A hold's row is read and written only under the locks
  * of both its accounts, which every change of it takes first; so reading it
- * needs no lock of its own, and the row read is the newest.
+ * needs no lock of its own, and the row read is the newest.  Only a trigger
+ * that runs between the writing of two holds may find one that is not written
+ * yet; when it changes that, the writing fails.
  */
 #include "postgres.h"
 
@@ -44,8 +46,7 @@ static FinQuery insert_hold =
 static FinQuery update_hold =
 {
 	.sql = "UPDATE finance._hold SET status = $3, captured = $4, released = $5"
-	" WHERE tenant_id = $1 AND hold_id = $2"
-	" AND captured = $6 AND released = $7",
+	" WHERE tenant_id = $1 AND hold_id = $2 AND captured = $6 AND released = $7",
 	.nargs = 7,
 	.argtypes = {INT4OID, INT8OID, TEXTOID, NUMERICOID, NUMERICOID, NUMERICOID,
 	NUMERICOID},
@@ -323,13 +324,12 @@ update_sql(int32 tenant_id, const FinHold *hold)
 	changing_values(hold, values + 2);
 	values[5] = fin_amount_datum(hold->stored_captured, hold->scale);
 	values[6] = fin_amount_datum(hold->stored_released, hold->scale);
-	/* ours to write under its accounts' locks, but for triggers in between */
 	if (fin_query_run(&update_hold, values, NULL, 0) != 1)
 		ereport(ERROR,
 				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				errmsg("hold " INT64_FORMAT " cannot be written", hold->hold_id),
-				errdetail("A trigger changed it while its transfer was being written, or refused the new row."),
-				errhint("Capture or release in a trigger on finance.transfer, not on finance._hold."));
+				errdetail("A trigger or rule on finance._hold changed it meanwhile, or suppressed its row."),
+				errhint("Transfer in a trigger on finance.transfer, not on finance._hold."));
 }
 
 static void

@@ -22,6 +22,7 @@ static FinQuery insert_journal =
 	.argtypes = {INT4OID, INT8OID, TEXTOID, INT8ARRAYOID, JSONBOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "journal",
 };
 
 static FinQuery select_journal =
@@ -54,6 +55,7 @@ static FinQuery insert_reversal =
 	.argtypes = {INT4OID, INT8OID, INT8OID, NUMERICOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
+	.writes_one = "reversal",
 };
 
 void

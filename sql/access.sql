@@ -238,6 +238,41 @@ SELECT operation, object, row_key FROM finance.audit_record WHERE object OPERATO
 SELECT code, balance, version FROM finance.account ORDER BY code USING OPERATOR(pg_catalog.<);
 SELECT side, version, balance FROM finance.entry ORDER BY transfer_id USING OPERATOR(pg_catalog.<), side USING OPERATOR(pg_catalog.<);
 SELECT * FROM finance.check_integrity();
+-- holds, batches, journals, types, reports, history
+SELECT finance.create_account_type('till', 'debit'), finance.create_transfer_type('tip', '{till}', '{liability,income}');
+SELECT finance.create_account('c', 'EVIL', 'till', NULL) IS NOT NULL AS c, finance.create_account('d', 'EVIL') IS NOT NULL AS d,
+	finance.create_account('e', 'EVIL', parent => 'd') IS NOT NULL AS e, finance.create_account('usd', 'USD', 'till', NULL) IS NOT NULL AS usd,
+	finance.create_account('f', 'USD') IS NOT NULL AS f;
+SELECT status, to_balance FROM finance.import_transfers(ARRAY[finance.request('c', 'e', 7, type => 'tip', recorded_at => '2024-01-02')]);
+SELECT status, hold_remaining FROM finance.hold('c', 'd', 30, expires_in => '1 day', hold_group => 'g', idempotency_key => 'h');
+SELECT status, hold_remaining FROM finance.capture((SELECT max(hold_id) FROM finance.hold), 10, idempotency_key => 'hc');
+SELECT status, hold_remaining, replayed FROM finance.capture((SELECT max(hold_id) FROM finance.hold), 10, idempotency_key => 'hc');
+SELECT status, hold_remaining FROM finance.release((SELECT max(hold_id) FROM finance.hold), 5);
+SELECT status FROM finance.capture_group('g');
+SELECT status, amount, remaining FROM finance.hold;
+SELECT status FROM finance.hold('c', 'd', 1, hold_group => 'h');
+SELECT status FROM finance.release_group('h');
+SELECT finance.expire_holds();
+SELECT position, error, status FROM finance.transfer_batch(ARRAY[finance.request('c', 'd', 1, effective_at => '2024-03-04', linked => true),
+	finance.request('d', 'c', 1), finance.request('d', 'c', 1e9), finance.request('c', 'd', amount_mode => 'up_to', type => 'none')]);
+SELECT amount FROM finance.transfer('d', 'c', 1e6, amount_mode => 'up_to', type => 'refund');
+SELECT amount FROM finance.journal(ARRAY[finance.leg('c', 'debit', 3), finance.leg('d', 'credit', 1), finance.leg('e', 'credit', 2)], idempotency_key => 'j');
+SELECT amount FROM finance.distribute('c', '{d,e}', '{1,2}', 1);
+SELECT amount FROM finance.exchange('d', 'f', 1, 0.333333, 'c', 'usd', rounding => 'up');
+SELECT amount FROM finance.reverse_transfer((SELECT max(id) FROM finance.transfer));
+SELECT amount FROM finance.reversals((SELECT max(reverses_id) FROM finance.transfer));
+SELECT finance.set_account_parent('c', 'd'), finance.set_min_available('d', -10), finance.set_max_balance('d', 1000);
+SELECT amount FROM finance.reverse_journal((SELECT min(journal_id) FROM finance.transfer));
+SELECT code, balance FROM finance.lock_accounts('{e,d}');
+SELECT currency, accounts, balance FROM finance.rollup('d');
+SELECT currency, type, code, debit, credit FROM finance.trial_balance();
+SELECT currency, type, debit FROM finance.trial_balance('2024-02-01');
+SELECT currency, type, balance FROM finance.balance_sheet();
+SELECT finance.balance_at('e', '2024-02-01'), finance.balance_at('d', '2024-04-01', 'effective');
+SELECT line, change, balance FROM finance.statement('e');
+SELECT finance.split_amount(1, '{1,1,1}', 2);
+SELECT finance.close_account('f', 'usd') IS NOT NULL AS closed;
+SELECT * FROM finance.check_integrity();
 SET LOCAL ROLE regress_fin_app;
 SELECT code FROM finance.account ORDER BY code USING OPERATOR(pg_catalog.<);
 SELECT finance.set_account_status('b', 'active');

@@ -87,6 +87,8 @@ typedef struct FinHold
 	bool		changed;		/* since it was read */
 	bool		is_new;			/* not stored yet */
 	ItemPointerData tid;		/* the store's: where its row is */
+	FinAmount	stored_captured;	/* and what it tells */
+	FinAmount	stored_released;
 	const char *type;			/* of its transfer */
 	const char *hold_group;		/* or NULL */
 } FinHold;

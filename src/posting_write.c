@@ -4,9 +4,10 @@
  *
  * Owns nothing between calls.
  *
- * Totals are written before the rows that tell of them: a trigger somebody
- * attached to finance.transfer, or to a queue, may transfer in its turn and
- * must find the accounts as this posting leaves them.
+ * Totals, and whatever else later postings look up, are written before the rows
+ * that tell of them: a trigger somebody attached to finance.transfer, or to a
+ * queue, may transfer in its turn and must find accounts, holds, value dates
+ * and reversals as this posting leaves them.
  */
 #include "postgres.h"
 
@@ -247,11 +248,11 @@ fin_posting_write(FinPosting *posting)
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
 	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
 	note_expiries(posting);
-	write_transfers(posting);
-	write_decisions(posting);
-	write_journals(posting);
-	write_reversals(posting);
 	write_values(posting);
+	write_reversals(posting);
+	write_journals(posting);
+	write_decisions(posting);
+	write_transfers(posting);
 	fin_context_resume(posting->context);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);

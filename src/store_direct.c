@@ -548,9 +548,14 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	TupleTableSlot *slot = direct->slot;
 	bool		only_summarizing;
 
-	/* locked by us, so the version at tid is the live one */
-	if (!table_tuple_fetch_row_version(direct->table, tid, SnapshotAny, old))
-		elog(ERROR, "a row vanished while locked");
+	/* ours to write since it was locked, but for triggers in between */
+	if (!table_tuple_fetch_row_version(direct->table, tid, SnapshotSelf, old))
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("a row of finance.%s cannot be written",
+					   RelationGetRelationName(direct->table)),
+				errdetail("A trigger changed it while its transfer was being written."),
+				errhint("Transfer in a trigger on finance.transfer, not on another table."));
 	slot_getallattrs(old);
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, old->tts_values, sizeof(Datum) * direct->ncolumns);

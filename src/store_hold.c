@@ -44,9 +44,11 @@ static FinQuery insert_hold =
 static FinQuery update_hold =
 {
 	.sql = "UPDATE finance._hold SET status = $3, captured = $4, released = $5"
-	" WHERE tenant_id = $1 AND hold_id = $2",
-	.nargs = 5,
-	.argtypes = {INT4OID, INT8OID, TEXTOID, NUMERICOID, NUMERICOID},
+	" WHERE tenant_id = $1 AND hold_id = $2"
+	" AND captured = $6 AND released = $7",
+	.nargs = 7,
+	.argtypes = {INT4OID, INT8OID, TEXTOID, NUMERICOID, NUMERICOID, NUMERICOID,
+	NUMERICOID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
 };
@@ -173,6 +175,8 @@ fill_hold(const Datum *values, const bool *nulls, FinHold *hold,
 	hold->amount = read_amount(values[8], scale);
 	hold->captured = read_amount(values[9], scale);
 	hold->released = read_amount(values[10], scale);
+	hold->stored_captured = hold->captured;
+	hold->stored_released = hold->released;
 	hold->type = MemoryContextStrdup(memory, TextDatumGetCString(values[11]));
 	if (!nulls[12])
 		hold->hold_group = MemoryContextStrdup(memory,
@@ -312,16 +316,20 @@ changing_values(const FinHold *hold, Datum *values)
 static void
 update_sql(int32 tenant_id, const FinHold *hold)
 {
-	Datum		values[5];
+	Datum		values[7];
 
 	values[0] = Int32GetDatum(tenant_id);
 	values[1] = Int64GetDatum(hold->hold_id);
 	changing_values(hold, values + 2);
+	values[5] = fin_amount_datum(hold->stored_captured, hold->scale);
+	values[6] = fin_amount_datum(hold->stored_released, hold->scale);
+	/* ours to write under its accounts' locks, but for triggers in between */
 	if (fin_query_run(&update_hold, values, NULL, 0) != 1)
 		ereport(ERROR,
 				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				errmsg("hold " INT64_FORMAT " cannot be written", hold->hold_id),
-				errdetail("A trigger or rule on finance._hold suppressed its row."));
+				errdetail("A trigger changed it while its transfer was being written, or refused the new row."),
+				errhint("Capture or release in a trigger on finance.transfer, not on finance._hold."));
 }
 
 static void
@@ -364,7 +372,11 @@ fin_store_write_holds(int32 tenant_id, FinHold *holds, int n)
 	if (any_changed)
 		update_changed(tenant_id, holds, n);
 	for (int i = 0; i < n; i++)
+	{
 		holds[i].is_new = holds[i].changed = false;
+		holds[i].stored_captured = holds[i].captured;
+		holds[i].stored_released = holds[i].released;
+	}
 }
 
 /* ------------------------------------------------------------------------

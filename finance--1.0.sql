@@ -289,9 +289,8 @@ ALTER TABLE finance.currency ENABLE ALWAYS TRIGGER guard;
 -- account: the hot row.  Fixed-width columns first; only (tenant_id,
 -- account_id), (tenant_id, code) and, where there is one, the parent are
 -- indexed, and no transfer changes those, so every update stays on its page
--- (HOT).  No foreign keys: their triggers would
--- look at each update; tenants and currencies are never deleted, and
--- check_integrity() looks.
+-- (HOT).  No foreign keys: their triggers would look at each update; tenants
+-- and currencies are never deleted, and check_integrity() looks.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance._account (
@@ -375,7 +374,7 @@ CREATE TABLE finance.account_change (
 	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
 );
 COMMENT ON TABLE finance.account_change IS
-'changes of accounts other than transfers; with the entries they account for every version';
+'changes of accounts other than transfers; with the transfers they account for every version';
 COMMENT ON COLUMN finance.account_change.version IS
 'version of the account after this change';
 
@@ -419,7 +418,7 @@ COMMENT ON TABLE finance.transfer IS
 COMMENT ON COLUMN finance.transfer.status IS
 'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved';
 COMMENT ON COLUMN finance.transfer.hold_id IS
-'the hold it captures, releases or expires';
+'the hold it makes (its own id), captures, releases or expires';
 COMMENT ON COLUMN finance.transfer.journal_id IS
 'first transfer of the journal it is a member of';
 COMMENT ON COLUMN finance.transfer.reverses_id IS
@@ -560,16 +559,19 @@ CREATE FUNCTION finance._now() RETURNS timestamptz
 COMMENT ON FUNCTION finance._now() IS
 'the clock of finance: the wall clock, or finance.test_clock';
 
+-- The clock is asked in a subquery: once for a row, so that status and remaining
+-- agree; and since the view itself has no volatile function, a join with it can
+-- go through the table's indexes.
 CREATE VIEW finance.hold WITH (security_invoker = true) AS
 SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= finance._now()
+	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
 		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
-FROM finance._hold h;
+FROM finance._hold h CROSS JOIN (SELECT finance._now() AS now) c;
 COMMENT ON VIEW finance.hold IS
 'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not';
 

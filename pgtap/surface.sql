@@ -140,6 +140,21 @@ SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 
 SELECT is_empty($$SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
 	WHERE i.indrelid = 'finance._account'::regclass AND a.attname NOT IN ('tenant_id', 'account_id', 'code', 'parent_id')$$, 'accounts are indexed by what no transfer changes');
 
+-- a join with the view of holds goes through the table's key
+SELECT count(*) FROM finance.transfer_batch((SELECT array_agg(finance.request('a', 'b', 1, action => 'hold')) FROM generate_series(1, 1000))) \g /dev/null
+CREATE TEMP TABLE one AS SELECT 1::bigint AS hold_id;
+ANALYZE one, finance._hold;
+CREATE FUNCTION pg_temp.plan(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL enable_seqscan = off;
+	SET LOCAL enable_bitmapscan = off;
+	RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || query;
+	RESET enable_seqscan;
+	RESET enable_bitmapscan;
+END $$;
+SELECT isnt_empty($$SELECT line FROM pg_temp.plan('SELECT h.* FROM one JOIN finance.hold h USING (hold_id) WHERE h.tenant_id = 0') AS line
+	WHERE line ~ 'Index Cond: \(\(tenant_id = 0\) AND \(hold_id = one.hold_id\)\)'$$, 'finance.hold is joined by its key');
+
 -- the domain of amounts
 SELECT throws_ok(format('SELECT %L::finance.amount', value), '23514', NULL, 'no amount: ' || value)
 	FROM unnest('{0, -1, NaN, Infinity, -Infinity}'::text[]) AS value;

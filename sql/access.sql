@@ -48,6 +48,33 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT finance.transfer(''a'', ''b'', 1)'),
 	('SELECT finance.balance(''a'')'),
 	('SELECT finance.create_account(''c'', ''EUR'')'),
+	('SELECT finance.transfer_batch(ARRAY[finance.request(''a'', ''b'', 1)])'),
+	('SELECT finance.hold(''a'', ''b'', 1)'),
+	('SELECT finance.capture(1)'),
+	('SELECT finance.release(1)'),
+	('SELECT finance.capture_group(''g'')'),
+	('SELECT finance.release_group(''g'')'),
+	('SELECT finance.expire_holds()'),
+	('SELECT finance.journal(ARRAY[finance.leg(''a'', ''debit'', 1), finance.leg(''b'', ''credit'', 1)])'),
+	('SELECT finance.exchange(''a'', ''b'', 1, 1, ''a'', ''b'')'),
+	('SELECT finance.distribute(''a'', ''{b}'', ''{1}'', 1)'),
+	('SELECT finance.reverse_transfer(1)'),
+	('SELECT finance.reverse_journal(1)'),
+	('SELECT finance.lock_accounts(''{a, b}'')'),
+	('SELECT finance.reversals(1)'),
+	('SELECT finance.balance_at(''a'', now())'),
+	('SELECT finance.statement(''a'')'),
+	('SELECT finance.rollup(''a'')'),
+	('SELECT finance.trial_balance()'),
+	('SELECT finance.balance_sheet()'),
+	('SELECT finance.split_amount(1, ''{1}'', 2)'),
+	('SELECT finance.import_transfers(ARRAY[finance.request(''a'', ''b'', 1, recorded_at => ''2020-01-01'')])'),
+	('SELECT finance.close_account(''a'')'),
+	('SELECT finance.set_min_available(''a'', NULL)'),
+	('SELECT finance.set_max_balance(''a'', NULL)'),
+	('SELECT finance.set_account_parent(''a'', ''b'')'),
+	('SELECT finance.create_account_type(''t'', ''debit'')'),
+	('SELECT finance.create_transfer_type(''t'')'),
 	('SELECT finance.send(''q'', ''1'')'),
 	('SELECT finance.pop(''q'')'),
 	('SELECT finance.publish(''a.b'', ''1'')'),
@@ -71,6 +98,16 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT * FROM finance.account'),
 	('SELECT * FROM finance.entry'),
 	('SELECT * FROM finance.transfer'),
+	('SELECT * FROM finance.hold'),
+	('SELECT * FROM finance._hold'),
+	('SELECT * FROM finance.journal'),
+	('SELECT * FROM finance.reversal'),
+	('SELECT * FROM finance.exchange'),
+	('SELECT * FROM finance.exchange_residue'),
+	('SELECT * FROM finance.account_type'),
+	('SELECT * FROM finance.transfer_type'),
+	('SELECT * FROM finance.value_transfer'),
+	('SELECT * FROM finance.value_day'),
 	('SELECT * FROM finance.currency'),
 	('SELECT * FROM finance.risk_decision'),
 	('SELECT * FROM finance.risk_rule'),
@@ -84,6 +121,14 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('UPDATE finance._account SET debits_posted = 0'),
 	('UPDATE finance.account SET code = ''x'''),
 	('UPDATE finance.transfer SET amount = 1'),
+	('UPDATE finance._hold SET status = ''open'''),
+	('UPDATE finance.exchange_residue SET residue = 0'),
+	('UPDATE finance.value_day SET change = 0'),
+	('DELETE FROM finance._hold'),
+	('DELETE FROM finance.journal'),
+	('DELETE FROM finance.reversal'),
+	('INSERT INTO finance.account_type VALUES (0, ''x'', ''debit'', ''x'')'),
+	('INSERT INTO finance.transfer_type VALUES (0, ''x'', NULL, NULL, ''x'')'),
 	('DELETE FROM finance.transfer'),
 	('TRUNCATE finance.transfer'),
 	('DELETE FROM finance.idempotency_key'),
@@ -155,7 +200,7 @@ DECLARE
 	type text;
 	operator text;
 BEGIN
-	FOREACH type IN ARRAY '{smallint, integer, bigint, numeric, text, name, boolean, date, time, timestamptz, uuid, jsonb, oid, bytea, xid8, "char"}'::text[]
+	FOREACH type IN ARRAY '{smallint, integer, bigint, numeric, text, name, boolean, date, time, timestamptz, timestamp, interval, uuid, jsonb, oid, bytea, xid8, "char", "text[]", "bigint[]"}'::text[]
 	LOOP
 		EXECUTE format('CREATE FUNCTION regress_fin_evil.hijacked(a %1$s, b %1$s) RETURNS boolean LANGUAGE plpgsql'
 			' AS $f$BEGIN RAISE EXCEPTION ''hijacked: operator of %1$s''; END$f$', type);
@@ -173,7 +218,9 @@ BEGIN
 	FOREACH signature IN ARRAY '{"now()", "clock_timestamp()", "length(text)", "octet_length(text)", "nextval(regclass)", "current_setting(text)",
 		"set_config(text, text, boolean)", "int8(numeric)", "numeric(bigint)", "text(integer)", "lower(text)", "to_jsonb(anyelement)", "jsonb_build_object()",
 		"has_function_privilege(text, text)", "transfer(text, text, numeric)", "balance(text)", "_is_tenant_visible(integer)", "_are_totals_valid(numeric, numeric, numeric, numeric, numeric, numeric, numeric)",
-		"id_time(bigint)", "unnest(anyarray)", "generate_series(bigint, bigint)", "least(bigint, bigint)", "sha256(bytea)"}'::text[]
+		"id_time(bigint)", "round(numeric, integer)", "array_to_string(anyarray, text)", "array_agg(bigint)", "timezone(text, timestamptz)", "abs(numeric)", "sign(numeric)", "trunc(numeric, integer)",
+		"request(text, text, numeric)", "leg(text, text, numeric)", "_now()", "split_amount(numeric, numeric[], integer)",
+		"unnest(anyarray)", "generate_series(bigint, bigint)", "least(bigint, bigint)", "sha256(bytea)"}'::text[]
 	LOOP
 		EXECUTE format('CREATE FUNCTION regress_fin_evil.%s RETURNS integer LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION ''hijacked: function''; END$f$',
 			replace(replace(signature, 'least', '"least"'), 'current_setting', '"current_setting"'));
@@ -185,6 +232,14 @@ CREATE AGGREGATE regress_fin_evil.count(*) (SFUNC = int8inc, STYPE = bigint, INI
 CREATE TYPE regress_fin_evil.amount AS (x integer);
 CREATE TABLE regress_fin_evil._account (code text);
 CREATE TABLE regress_fin_evil.transfer (id text);
+CREATE TABLE regress_fin_evil._hold (hold_id text);
+CREATE TABLE regress_fin_evil.journal (journal_id text);
+CREATE TABLE regress_fin_evil.reversal (transfer_id text);
+CREATE TABLE regress_fin_evil.account_type (type text);
+CREATE TABLE regress_fin_evil.transfer_type (type text);
+CREATE TABLE regress_fin_evil.value_day (day text);
+CREATE TYPE regress_fin_evil.transfer_request AS (x integer);
+CREATE TYPE regress_fin_evil.journal_leg AS (x integer);
 CREATE TABLE regress_fin_evil.pg_class (oid text);
 CREATE DOMAIN regress_fin_evil.uuid AS integer;
 CREATE DOMAIN regress_fin_evil.regrole AS integer;
@@ -224,6 +279,47 @@ SELECT finance.unblock_account('b', 'test'), finance.remove_rule('night'), finan
 SELECT status FROM finance.transfer('a', 'b', 10.001);
 SELECT finance.set_account_limits('b', 1, 50), finance.set_account_status('b', 'frozen');
 SELECT finance.balance('b');
+SELECT finance.set_account_status('b', 'active') IS NOT NULL AS done, finance.set_account_limits('b', NULL, NULL) IS NOT NULL AS done;
+SELECT finance.remove_rule('day'), finance.remove_rule('blocked');
+SELECT finance.create_account_type('till', 'debit'), finance.create_transfer_type('top-up', '{till}', '{liability,till}');
+SELECT finance.create_account('till', 'EVIL', 'till', NULL, parent => 'a') IS NOT NULL AS made, finance.create_account('pool', 'EVIL', min_available => NULL) IS NOT NULL AS made,
+	finance.create_account('usd', 'USD', min_available => NULL) IS NOT NULL AS made, finance.create_account('usd pool', 'USD', min_available => NULL) IS NOT NULL AS made,
+	finance.create_account('cents', 'USD', min_available => NULL) IS NOT NULL AS made, finance.set_account_parent('b', 'a') IS NOT NULL AS moved;
+SELECT error, status, amount FROM finance.transfer_batch(ARRAY[finance.request('till', 'b', 5, type => 'top-up', linked => true, effective_at => '2020-01-01', idempotency_key => 'b'),
+	finance.request('b', 'till', NULL, amount_mode => 'up_to'), finance.request('a', 'b', 1, type => 'top-up'), finance.request('b', 'a', 1, action => 'hold', expires_in => '1 hour')]);
+SELECT hold_id AS held, status FROM finance.hold('a', 'b', 9, expires_in => '1 hour', hold_group => 'g', idempotency_key => 'h') \gset
+SELECT status, hold_remaining FROM finance.capture(:held, 1, idempotency_key => 'c');
+SELECT status, hold_remaining FROM finance.release(:held, 1);
+SELECT status, amount, hold_remaining FROM finance.capture_group('g');
+SELECT finance.expire_holds();
+-- rows written by statements
+SET LOCAL finance.direct_writes = off;
+SELECT hold_id AS held, status FROM finance.hold('a', 'b', 4, expires_in => '1 hour') \gset
+SELECT status, hold_remaining FROM finance.capture(:held, 3, final => true, effective_at => '2020-01-01', idempotency_key => 'o');
+SELECT status, amount FROM finance.transfer('b', 'a', 4, metadata => '{"a": 1}', expected_from_version => (SELECT version FROM finance.account WHERE code OPERATOR(pg_catalog.=) 'b'));
+SET LOCAL finance.direct_writes = on;
+SELECT id AS paid, journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit', 3), finance.leg('b', 'credit', 2), finance.leg('pool', 'credit', 1)], 'j', effective_at => '2030-01-01') LIMIT 1 \gset
+SELECT status, amount FROM finance.exchange('a', 'usd', 1, 1.014, 'pool', 'usd pool', rounding_account => 'cents', idempotency_key => 'x');
+SELECT status, amount FROM finance.exchange('a', 'usd', 1, 1.014, 'pool', 'usd pool', rounding_account => 'cents');
+SELECT status, amount FROM finance.distribute('a', ARRAY['b', 'pool'], ARRAY[1, 2], 1);
+SAVEPOINT s2;
+SELECT status FROM finance.reverse_journal(:journal);
+ROLLBACK TO s2;
+SELECT status, amount FROM finance.reverse_transfer(:paid, 1, 'half');
+SELECT amount FROM finance.reversals(:paid);
+SELECT replayed FROM finance.hold('a', 'b', 9, expires_in => '1 hour', hold_group => 'g', idempotency_key => 'h');
+SELECT finance.balance_at('b', 'infinity'), finance.balance_at('b', '2020-01-02', 'effective'), finance.balance_at('b', 'infinity', 'effective');
+SELECT line, status, change, balance FROM finance.statement('pool', "from" => '-infinity');
+SELECT * FROM finance.rollup('a');
+SELECT code, debit, credit FROM finance.trial_balance();
+SELECT code, debit, credit FROM finance.trial_balance('2080-01-01');
+SELECT type, currency, balance FROM finance.balance_sheet();
+SELECT code, status FROM finance.lock_accounts(ARRAY['b', 'a']);
+SELECT finance.split_amount(1, ARRAY[1, 1, 1], 2);
+SELECT status, remaining FROM finance.hold ORDER BY hold_id USING OPERATOR(pg_catalog.<);
+SELECT finance.create_account(code, 'EVIL', min_available => NULL) IS NOT NULL AS made FROM pg_catalog.unnest('{old,older}'::pg_catalog.text[]) AS code;
+SELECT status, recorded_at OPERATOR(pg_catalog.=) '2020-01-01' AS then FROM finance.import_transfers(ARRAY[finance.request('old', 'older', 1, recorded_at => '2020-01-01')]);
+SELECT finance.close_account('older', 'old') IS NOT NULL AS closed, finance.set_min_available('b', -1000) IS NOT NULL AS done, finance.set_max_balance('b', 1000) IS NOT NULL AS done;
 SELECT finance.send('q', '1', headers => '{}', priority => 3) IS NOT NULL AS sent;
 SELECT topic, priority FROM finance.read('q', 0, 10);
 SELECT finance.archive('q', msg_id), finance.delete('alerts', msg_id) FROM finance.read('q', 0, 1);

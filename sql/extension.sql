@@ -73,6 +73,16 @@ SELECT status, to_balance, replayed FROM finance.transfer('a', 'b', 1, idempoten
 SELECT status, to_balance, replayed FROM finance.transfer('a', 'b', 1, idempotency_key => 'k');
 SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 1);
 SELECT finance.create_tenant('second', 'Asia/Tokyo') > 0 AS made;
+SELECT finance.create_account(code, currency, min_available => NULL) > 0 AS made
+FROM (VALUES ('c', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD'), ('old', 'EUR'), ('older', 'EUR')) AS v (code, currency);
+SELECT finance.create_account_type('till', 'debit'), finance.create_transfer_type('top-up');
+SELECT finance.set_account_parent('b', 'a');
+SELECT status FROM finance.transfer('a', 'b', 1, type => 'top-up', effective_at => '2020-01-01');
+SELECT h.status, c.hold_remaining FROM finance.hold('a', 'b', 5, expires_in => '1 year', hold_group => 'g', idempotency_key => 'h') AS h, finance.capture(h.hold_id, 1) AS c;
+SELECT count(*) FROM finance.journal(ARRAY[finance.leg('a', 'debit', 2), finance.leg('b', 'credit', 1), finance.leg('c', 'credit', 1)], 'j');
+SELECT count(*) FROM finance.exchange('a', 'usd', 1, 1.002, 'c', 'usd2', rounding_account => 'cents');
+SELECT t.status FROM finance.transfer('a', 'b', 1) AS p, finance.reverse_transfer(p.id) AS t;
+SELECT status FROM finance.import_transfers(ARRAY[finance.request('old', 'older', 1, recorded_at => '2021-05-05')]);
 SELECT finance.add_rule('r', 'transfer_limit', 1, account => 'a', currency => 'EUR');
 SELECT count(*) > 0 AS has_partitions FROM pg_inherits WHERE inhparent = 'finance.transfer'::regclass;
 SELECT count(*) AS queue_tables FROM pg_inherits WHERE inhparent = 'finance.message'::regclass;
@@ -86,6 +96,10 @@ SELECT * FROM finance.check_integrity();
 
 -- its parts do not go alone
 DROP TABLE finance.risk_decision;
+\echo :LAST_ERROR_SQLSTATE
+DROP TABLE finance._hold;
+\echo :LAST_ERROR_SQLSTATE
+DROP TYPE finance.transfer_request;
 \echo :LAST_ERROR_SQLSTATE
 DROP SCHEMA finance CASCADE;
 \echo :LAST_ERROR_SQLSTATE
@@ -103,6 +117,15 @@ SELECT count(finance.create_account(code, 'JPY', min_available => NULL)) FROM (V
 SELECT status, currency, to_balance, replayed FROM finance.transfer('a', 'b', 5, idempotency_key => 'k');
 SELECT * FROM finance.list_queues();
 SELECT count(*) FROM finance.transfer;
+-- also of what sessions keep: types, and what they know of holds
+SELECT status FROM finance.transfer('a', 'b', 1, type => 'top-up');
+\echo :LAST_ERROR_SQLSTATE
+SELECT finance.create_account('t', 'EUR', 'till');
+\echo :LAST_ERROR_SQLSTATE
+SELECT replayed FROM finance.hold('a', 'b', 5, idempotency_key => 'h');
+SELECT amount FROM finance.capture_group('g');
+\echo :LAST_ERROR_SQLSTATE
+SELECT count(*), count(*) FILTER (WHERE builtin) AS builtin FROM finance.transfer_type;
 SELECT count(*) FROM finance.audit_record WHERE operation = 'transfer';
 SELECT * FROM finance.check_integrity();
 

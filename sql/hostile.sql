@@ -4,8 +4,8 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS finance;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
-INSERT INTO finance.tenant (tenant_id, name) VALUES (61, 'hostile') ON CONFLICT DO NOTHING;
-SET finance.tenant = 61;
+INSERT INTO finance.tenant (tenant_id, name) VALUES (9061, 'hostile') ON CONFLICT DO NOTHING;
+SET finance.tenant = 9061;
 SELECT finance.create_account('cash', 'EUR', 'asset', min_available => NULL) > 0 AS cash,
 	finance.create_account('a', 'EUR') > 0 AS a,
 	finance.create_account('b', 'EUR') > 0 AS b,
@@ -129,6 +129,6 @@ SELECT error, replayed, count(*) FROM finance.transfer_batch(ARRAY(
 			(3, finance.request('t', 's', 1))) v (k, r)
 	ORDER BY n, k), atomic => true)
 GROUP BY 1, 2 ORDER BY 1, 2;
-SELECT code, balance FROM finance.account WHERE tenant_id = 61 AND code IN ('s', 't') ORDER BY code;
+SELECT code, balance FROM finance.account WHERE tenant_id = 9061 AND code IN ('s', 't') ORDER BY code;
 
-SELECT * FROM finance.check_integrity() WHERE tenant_id = 61;
+SELECT * FROM finance.check_integrity() WHERE tenant_id = 9061;

@@ -126,6 +126,98 @@ SELECT review.outcome($$ SELECT finance.transfer('a', 'b', 10) $$);
 DROP TRIGGER suppress ON finance.transfer;
 
 --
+-- the same over holds, value dates and reversals: what a trigger does in its turn
+-- finds them as the posting leaves them, or is refused
+--
+CREATE FUNCTION review.charge_dated() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.type = 'transfer' AND NEW.status = 'completed' THEN
+		PERFORM finance.transfer('a', 'fee', 1, type => 'fee', effective_at => NEW.effective_at);
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER charge AFTER INSERT ON finance.transfer
+	FOR EACH ROW EXECUTE FUNCTION review.charge_dated();
+SELECT finance.balance('a') AS before \gset
+SELECT status FROM finance.transfer('a', 'b', 10, effective_at => '2020-01-01 00:00+00');
+SELECT count(*) FROM finance.transfer_batch(ARRAY[finance.request('a', 'b', 10, effective_at => '2020-01-02 00:00+00'),
+	finance.request('b', 'a', 5, effective_at => '2019-01-02 00:00+00')]);
+SELECT status FROM finance.transfer('a', 'b', 10, effective_at => '2020-01-02 00:00+00');
+SELECT finance.balance('a') - :before AS moved, finance.balance_at('a', 'infinity', 'effective') = finance.balance('a') AS same,
+	finance.balance_at('a', '2020-01-01 00:00:01+00', 'effective') AS then;
+SELECT review.breaches();
+DROP TRIGGER charge ON finance.transfer;
+
+-- what is left of a hold, once a part of it is captured
+CREATE FUNCTION review.rest() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.hold_id IS NOT NULL AND NEW.status = 'completed' AND NEW.amount = 1 THEN
+		PERFORM finance.release(NEW.hold_id);
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER rest AFTER INSERT ON finance.transfer
+	FOR EACH ROW EXECUTE FUNCTION review.rest();
+SELECT hold_id AS hold FROM finance.hold('a', 'b', 10) \gset
+SELECT status, amount FROM finance.capture(:hold, 1);
+SELECT status, captured, released FROM finance.hold WHERE hold_id = :hold;
+SELECT review.breaches();
+DROP TRIGGER rest ON finance.transfer;
+
+-- on finance._hold, or between the accounts and it, where it is too early
+SELECT hold_id AS hold FROM finance.hold('a', 'b', 10) \gset
+SELECT hold_id AS other FROM finance.hold('a', 'b', 10) \gset
+CREATE FUNCTION review.capture_too() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF pg_trigger_depth() = 1 THEN
+		PERFORM finance.capture(current_setting('review.hold')::bigint, 2);
+	END IF;
+	RETURN NEW;
+END $$;
+SET review.hold = :other;
+CREATE TRIGGER early AFTER UPDATE ON finance._hold
+	FOR EACH ROW WHEN (NEW.captured = 1) EXECUTE FUNCTION review.capture_too();
+SELECT review.outcome(format($$SELECT finance.transfer_batch(ARRAY[finance.request(action => 'capture', hold_id => %s, amount => 1),
+	finance.request(action => 'capture', hold_id => %s, amount => 3)])$$, :hold, :other));
+DROP TRIGGER early ON finance._hold;
+SET review.hold = :hold;
+CREATE TRIGGER early AFTER UPDATE ON finance._account
+	FOR EACH ROW WHEN (NEW.code = 'b') EXECUTE FUNCTION review.capture_too();
+SELECT review.outcome(format('SELECT finance.capture(%s, 3)', :hold));
+SET finance.direct_writes = off;
+SELECT review.outcome(format('SELECT finance.capture(%s, 3)', :hold));
+RESET finance.direct_writes;
+DROP TRIGGER early ON finance._account;
+CREATE TRIGGER suppress BEFORE INSERT OR UPDATE ON finance._hold
+	FOR EACH ROW EXECUTE FUNCTION review.suppress();
+SELECT review.outcome(format('SELECT finance.release(%s)', :hold));
+SELECT review.outcome($$ SELECT finance.hold('a', 'b', 1) $$);
+DROP TRIGGER suppress ON finance._hold;
+SELECT review.breaches();
+SELECT status, captured FROM finance.hold WHERE hold_id IN (:hold, :other);
+
+-- more than there is to give back
+SELECT id AS paid FROM finance.transfer('a', 'b', 10) \gset
+SET review.paid = :paid;
+CREATE FUNCTION review.reverse_too() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF pg_trigger_depth() = 1 THEN
+		PERFORM finance.reverse_transfer(current_setting('review.paid')::bigint, 8);
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER too AFTER INSERT ON finance.transfer
+	FOR EACH ROW EXECUTE FUNCTION review.reverse_too();
+SELECT review.outcome(format('SELECT finance.reverse_transfer(%s, 8)', :paid));
+DROP TRIGGER too ON finance.transfer;
+CREATE TRIGGER too AFTER UPDATE ON finance._account
+	FOR EACH ROW WHEN (NEW.code = 'b') EXECUTE FUNCTION review.reverse_too();
+SELECT review.outcome(format('SELECT finance.reverse_transfer(%s, 8)', :paid));
+DROP TRIGGER too ON finance._account;
+SELECT status, amount FROM finance.reverse_transfer(:paid, 8);
+SELECT review.breaches();
+
+--
 -- rules
 --
 CREATE RULE note AS ON INSERT TO finance.transfer
@@ -133,8 +225,12 @@ CREATE RULE note AS ON INSERT TO finance.transfer
 CREATE RULE note AS ON UPDATE TO finance._account
 	DO ALSO INSERT INTO review.log VALUES ('rule on _account');
 TRUNCATE review.log;
+CREATE RULE note AS ON UPDATE TO finance._hold
+	DO ALSO INSERT INTO review.log VALUES ('rule on _hold');
 SELECT status FROM finance.transfer('a', 'b', 10);
+SELECT status, hold_remaining FROM finance.capture(:hold, 1);
 SELECT line, count(*) FROM review.log GROUP BY line ORDER BY line;
+DROP RULE note ON finance._hold;
 DROP RULE note ON finance.transfer;
 DROP RULE note ON finance._account;
 
@@ -143,6 +239,11 @@ DROP RULE note ON finance._account;
 --
 BEGIN;
 ALTER TABLE finance._account ADD COLUMN note text DEFAULT 'n';
+ALTER TABLE finance._hold ADD COLUMN note text DEFAULT 'n';
+SELECT status, hold_remaining FROM finance.capture(:hold, 1);
+SELECT status FROM finance.hold('a', 'b', 1);
+ALTER TABLE finance._hold DROP COLUMN note;
+SELECT status, hold_remaining FROM finance.capture(:hold, 1);
 ALTER TABLE finance.transfer ADD COLUMN note text DEFAULT 'n';
 SELECT status FROM finance.transfer('a', 'b', 10);
 SELECT finance.set_account_status('b', 'frozen') > 0 AS frozen,
@@ -193,6 +294,9 @@ BEGIN;
 ALTER TABLE finance._account DROP CONSTRAINT account_pkey;
 ALTER TABLE finance._account ADD CONSTRAINT account_pkey PRIMARY KEY (account_id, tenant_id);
 SELECT status FROM finance.transfer('a', 'b', 10);
+ALTER TABLE finance._hold DROP CONSTRAINT hold_pkey;
+ALTER TABLE finance._hold ADD CONSTRAINT hold_pkey PRIMARY KEY (hold_id, tenant_id);
+SELECT status, hold_remaining FROM finance.capture(:hold, 1);
 ROLLBACK;
 
 -- a BRIN index on what changes, which from 16 on leaves updates HOT
@@ -234,7 +338,18 @@ RESET enable_indexscan;
 RESET enable_bitmapscan;
 DROP INDEX finance.review_partial;
 
+-- one of a hold's changing columns
+CREATE INDEX review_captured ON finance._hold (captured) WHERE status = 'open';
+SELECT count(finance.capture(:other, 1)) FROM generate_series(1, 3);
+SET enable_seqscan = off;
+SELECT captured FROM finance._hold WHERE captured = 3 AND status = 'open' AND tenant_id = 9041;
+RESET enable_seqscan;
+DROP INDEX finance.review_captured;
+
 -- CHECK and unique constraints of others hold, and name themselves
+ALTER TABLE finance._hold ADD CONSTRAINT review_cap CHECK (tenant_id <> 9041 OR captured < 5);
+SELECT finance.capture(:other, 3);
+ALTER TABLE finance._hold DROP CONSTRAINT review_cap;
 ALTER TABLE finance._account ADD CONSTRAINT review_cap CHECK (tenant_id <> 9041 OR debits_posted < 1000);
 SELECT finance.transfer('a', 'b', 990);
 ALTER TABLE finance._account DROP CONSTRAINT review_cap;

@@ -7,35 +7,14 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/typcache.h"
 
 #include "batch_parts.h"
 
 /* columns of finance.batch_result before those of transfer_result */
 #define OWN_COLUMNS 4
-
-/* a request as the array holds it; its type is finance.transfer_request */
-static void
-open_request(Datum element, TupleDesc *tupdesc, FinRequest *request)
-{
-	HeapTupleHeader header = DatumGetHeapTupleHeader(element);
-	HeapTupleData tuple;
-
-	if (*tupdesc == NULL)
-		*tupdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-										  HeapTupleHeaderGetTypMod(header));
-	if ((*tupdesc)->natts != FIN_REQUEST_FIELDS)
-		elog(ERROR, "finance.transfer_request is not as this library expects");
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = header;
-	heap_deform_tuple(&tuple, *tupdesc, request->values, request->nulls);
-}
 
 static void
 check_count(int n)
@@ -74,7 +53,8 @@ fin_batch_orders(FunctionCallInfo fcinfo, int argument, int *n)
 		if (nulls[i])
 			fin_order_clear(&request);
 		else
-			open_request(elements[i], &tupdesc, &request);
+			fin_order_open_row(elements[i], FIN_REQUEST_FIELDS, &tupdesc,
+							   request.values, request.nulls);
 		fin_order_parse(&request, true, &orders[i]);
 	}
 	if (tupdesc != NULL)

@@ -245,9 +245,9 @@ copy_role_name(char *name, Oid role)
 
 /*
  * Names of the users, looked up again only when the user changes or, of
- * whatever role, pg_authid.  The actor
- * is the outer user, that of SET ROLE or the session: within SECURITY DEFINER
- * functions the current user is their owner, who did not ask for anything.
+ * whatever role, pg_authid.  The actor is the outer user, that of SET ROLE or
+ * the session: within SECURITY DEFINER functions the current user is their
+ * owner, who did not ask for anything.
  */
 static void
 fill_texts(void)

@@ -146,7 +146,7 @@ request_json(StringInfo json, const Distribution *all, Numeric amount)
 	for (int i = 0; i < all->n; i++)
 	{
 		add_element(&accounts, all->codes[i + 1]);
-		add_element(&weights, fin_joint_number(all->weights[i]));
+		add_element(&weights, fin_order_number_text(all->weights[i]));
 	}
 	appendStringInfoChar(&accounts, ']');
 	appendStringInfoChar(&weights, ']');
@@ -154,7 +154,7 @@ request_json(StringInfo json, const Distribution *all, Numeric amount)
 	fin_json_text(json, "from_account", all->codes[0]);
 	fin_json_object(json, "to_accounts", accounts.data);
 	fin_json_object(json, "weights", weights.data);
-	fin_json_text(json, "amount", fin_joint_number(amount));
+	fin_json_text(json, "amount", fin_order_number_text(amount));
 }
 
 PG_FUNCTION_INFO_V1(finance_distribute);

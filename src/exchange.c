@@ -401,8 +401,8 @@ request_json(StringInfo json, const Exchange *exchange)
 	fin_json_text(json, "action", "exchange");
 	fin_json_text(json, "from_account", exchange->from->code);
 	fin_json_text(json, "to_account", exchange->to->code);
-	fin_json_text(json, "amount", fin_joint_number(exchange->amount));
-	fin_json_text(json, "rate", fin_joint_number(exchange->rate));
+	fin_json_text(json, "amount", fin_order_number_text(exchange->amount));
+	fin_json_text(json, "rate", fin_order_number_text(exchange->rate));
 	fin_json_text(json, "liquidity_from", exchange->liquidity_from->code);
 	fin_json_text(json, "liquidity_to", exchange->liquidity_to->code);
 	fin_json_text(json, "rounding", rounding_names[exchange->rounding]);

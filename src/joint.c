@@ -6,11 +6,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
-#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "account.h"
@@ -140,17 +137,6 @@ fin_joint_add(FinJoint *joint, int64 from_id, int64 to_id, Numeric amount)
 	return order;
 }
 
-/* in UTC: the text must not depend on the session's time zone */
-static char *
-time_text(TimestampTz when)
-{
-	char		buffer[MAXDATELEN + 1];
-	int			utc = 0;
-
-	JsonEncodeDateTime(buffer, TimestampTzGetDatum(when), TIMESTAMPTZOID, &utc);
-	return pstrdup(buffer);
-}
-
 void
 fin_joint_end(FinJoint *joint, StringInfo json)
 {
@@ -158,7 +144,7 @@ fin_joint_end(FinJoint *joint, StringInfo json)
 
 	fin_json_text(json, "type", joint->type);
 	if (joint->has_effective_at)
-		fin_json_text(json, "effective_at", time_text(joint->effective_at));
+		fin_json_text(json, "effective_at", fin_order_time_text(joint->effective_at));
 	fin_json_text(json, "reference", joint->reference);
 	fin_json_jsonb(json, "metadata", joint->metadata);
 	head->key = joint->key;
@@ -166,13 +152,4 @@ fin_joint_end(FinJoint *joint, StringInfo json)
 													   CStringGetDatum(fin_json_end(json))));
 	for (int i = 0; i < joint->norders - 1; i++)
 		joint->orders[i].linked = true;
-}
-
-char *
-fin_joint_number(Numeric number)
-{
-	Datum		trimmed = DirectFunctionCall1(numeric_trim_scale,
-											  NumericGetDatum(number));
-
-	return DatumGetCString(DirectFunctionCall1(numeric_out, trimmed));
 }

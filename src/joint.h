@@ -65,9 +65,6 @@ extern FinOrder *fin_joint_add(FinJoint *joint, int64 from_id, int64 to_id,
  */
 extern void fin_joint_end(FinJoint *joint, StringInfo json);
 
-/* how texts of a request write a number: 1.50 and 1.5 are the same */
-extern char *fin_joint_number(Numeric number);
-
 /* a text argument, NULL refused as 22004; one element of an array of texts */
 extern char *fin_joint_code(Datum element, bool isnull, const char *what);
 

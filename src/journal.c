@@ -12,10 +12,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/typcache.h"
 
 #include "argument.h"
 #include "errors.h"
@@ -116,24 +114,6 @@ parse_leg(const Datum *values, const bool *nulls, int position, Leg *leg)
 }
 
 static void
-open_leg(Datum element, TupleDesc *tupdesc, Datum *values, bool *nulls)
-{
-	HeapTupleHeader header = DatumGetHeapTupleHeader(element);
-	HeapTupleData tuple;
-
-	if (*tupdesc == NULL)
-		*tupdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-										  HeapTupleHeaderGetTypMod(header));
-	if ((*tupdesc)->natts != LEG_COLUMNS)
-		elog(ERROR, "finance.journal_leg is not as this library expects");
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = header;
-	heap_deform_tuple(&tuple, *tupdesc, values, nulls);
-}
-
-static void
 parse_legs(ArrayType *array, Legs *legs)
 {
 	Datum	   *elements;
@@ -153,7 +133,8 @@ parse_legs(ArrayType *array, Legs *legs)
 
 		memset(nulls, true, sizeof(nulls));
 		if (!absent[i])
-			open_leg(elements[i], &tupdesc, values, nulls);
+			fin_order_open_row(elements[i], LEG_COLUMNS, &tupdesc, values,
+							   nulls);
 		parse_leg(values, nulls, i + 1, &legs->legs[i]);
 	}
 	ReleaseTupleDesc(tupdesc);
@@ -364,7 +345,7 @@ legs_json(StringInfo json, const Legs *legs)
 		initStringInfo(&one);
 		fin_json_text(&one, "account", leg->code);
 		fin_json_text(&one, "side", leg->debit ? "debit" : "credit");
-		fin_json_text(&one, "amount", fin_joint_number(leg->number));
+		fin_json_text(&one, "amount", fin_order_number_text(leg->number));
 		if (leg->version != FIN_NO_VERSION)
 			fin_json_int64(&one, "expected_version", leg->version);
 		appendStringInfo(&array, "%c%s", i == 0 ? '[' : ',',

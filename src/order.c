@@ -17,13 +17,15 @@
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "argument.h"
 #include "ident.h"
 #include "json.h"
 #include "order.h"
 
-#define FIN_EXPIRES_IN_DAYS_MAX	(1000 * 12 * DAYS_PER_MONTH)	/* as intervals count */
+/* as intervals count */
+#define FIN_EXPIRES_IN_DAYS_MAX	(1000 * 12 * DAYS_PER_MONTH)
 
 /* ------------------------------------------------------------------------
  * fields
@@ -33,6 +35,26 @@ void
 fin_order_clear(FinRequest *request)
 {
 	memset(request->nulls, true, sizeof(request->nulls));
+}
+
+void
+fin_order_open_row(Datum element, int fields, TupleDesc *tupdesc,
+				   Datum *values, bool *nulls)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(element);
+	HeapTupleData tuple;
+
+	if (*tupdesc == NULL)
+		*tupdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+										  HeapTupleHeaderGetTypMod(header));
+	if ((*tupdesc)->natts != fields)
+		elog(ERROR, "type %s is not as this library expects",
+			 format_type_be((*tupdesc)->tdtypeid));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, *tupdesc, values, nulls);
 }
 
 void
@@ -272,9 +294,9 @@ parse_movement(const FinRequest *request, bool by_code, FinOrder *order)
 		fault_not_null(order, "hold_group", "transfer");
 }
 
-/* in UTC, so that it does not depend on the session */
-static char *
-time_text(TimestampTz time)
+/* in UTC */
+char *
+fin_order_time_text(TimestampTz time)
 {
 	char		buffer[MAXDATELEN + 1];
 	Datum		value = TimestampTzGetDatum(time);
@@ -292,9 +314,8 @@ span_text(const Interval *span)
 					(int) span->month, (int) span->day, (int64) span->time);
 }
 
-/* 1.50 and 1.5 are the same */
-static char *
-number_text(Numeric number)
+char *
+fin_order_number_text(Numeric number)
 {
 	Datum		trimmed = DirectFunctionCall1(numeric_trim_scale,
 											  NumericGetDatum(number));
@@ -324,7 +345,7 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 		fin_json_int64(&json, "hold_id", order->hold_id);
 	if (order->up_to || order->hold_id != 0)
 		fin_json_text(&json, "amount", order->amount == NULL ? "all" :
-					  number_text(order->amount));
+					  fin_order_number_text(order->amount));
 	if (order->up_to)
 		fin_json_text(&json, "amount_mode", "up_to");
 	if (order->final)
@@ -335,7 +356,7 @@ rest_of_request(const FinRequest *request, const FinOrder *order)
 	if (order->hold_group != NULL)
 		fin_json_text(&json, "hold_group", order->hold_group);
 	if (order->has_recorded_at)
-		fin_json_text(&json, "recorded_at", time_text(order->recorded_at));
+		fin_json_text(&json, "recorded_at", fin_order_time_text(order->recorded_at));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 											  CStringGetDatum(fin_json_end(&json))));
 }

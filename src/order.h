@@ -54,11 +54,26 @@ extern void fin_order_take(FinRequest *request, FinRequestField field,
 						   FunctionCallInfo fcinfo, int argument);
 
 /*
+ * The fields of an element of an array of a composite type of ours, which has
+ * so many.  *tupdesc is NULL before the first; ReleaseTupleDesc() it after the
+ * last.
+ */
+extern void fin_order_open_row(Datum element, int fields, TupleDesc *tupdesc,
+							   Datum *values, bool *nulls);
+
+/*
  * The order that a request asks for.  A null field is the default; accounts
  * may also be set in the order afterwards (by id), when 'by_code' is false.
  */
 extern void fin_order_parse(const FinRequest *request, bool by_code,
 							FinOrder *order);
+
+/*
+ * How the stored texts of requests write a time, which is not as the session
+ * shows it, and a number, of which 1.50 and 1.5 are the same.
+ */
+extern char *fin_order_time_text(TimestampTz time);
+extern char *fin_order_number_text(Numeric number);
 
 /* columns of finance.transfer_result */
 #define FIN_RESULT_COLUMNS 19

@@ -4,8 +4,9 @@
  *
  * A month's partition is made by the worker ahead of time, or, when that did
  * not happen, by the transaction that first needs it, together with those that
- * follow: nothing ever fails for want of a partition.  Partitions are not members of the extension, so
- * pg_dump writes them like ordinary tables; they go with their parent.
+ * follow: nothing ever fails for want of a partition.  Partitions are not
+ * members of the extension, so pg_dump writes them like ordinary tables; they
+ * go with their parent.
  *
  * The parents have no indexes: each partition gets its own, primary key
  * included, here.  A dump attaches a partition before it makes the partition's

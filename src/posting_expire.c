@@ -15,8 +15,6 @@
  */
 #include "postgres.h"
 
-#include "lib/qunique.h"
-
 #include "errors.h"
 #include "posting_parts.h"
 #include "query.h"
@@ -45,8 +43,7 @@ lock_free_accounts(int32 tenant_id, const FinDueHold *holds, int n,
 		ids[2 * i] = holds[i].from_account_id;
 		ids[2 * i + 1] = holds[i].to_account_id;
 	}
-	qsort(ids, 2 * n, sizeof(int64), compare_ids);
-	nids = (int) qunique(ids, 2 * n, sizeof(int64), compare_ids);
+	nids = fin_store_distinct_ids(ids, 2 * n);
 	fin_query_begin(&scope);
 	nlocked = fin_store_try_lock_accounts(tenant_id, ids, nids, locked);
 	fin_query_end(&scope);

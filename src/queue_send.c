@@ -2,8 +2,9 @@
  * queue_send.c
  *		Putting messages into queues: send, send_batch, publish.
  *
- * Owns nothing.  A message is one row of its queue's table; it exists for others from the sender's commit on, and a rollback
- * leaves nothing.  Sending takes no lock that another sender waits for.
+ * Owns nothing.  A message is one row of its queue's table; it exists for
+ * others from the sender's commit on, and a rollback leaves nothing.  Sending
+ * takes no lock that another sender waits for.
  */
 #include "postgres.h"
 

@@ -124,7 +124,7 @@ finance_reverse_transfer(PG_FUNCTION_ARGS)
 	fin_json_text(&json, "action", "reverse");
 	fin_json_int64(&json, "transfer_id", id);
 	fin_json_text(&json, "amount", amount == NULL ? "all" :
-				  fin_joint_number(amount));
+				  fin_order_number_text(amount));
 	fin_json_text(&json, "reason", joint.reference);
 	fin_joint_end(&joint, &json);
 	order->in_journal = false;

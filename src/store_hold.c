@@ -372,7 +372,11 @@ fin_store_write_holds(int32 tenant_id, FinHold *holds, int n)
 	if (any_changed)
 		update_changed(tenant_id, holds, n);
 	for (int i = 0; i < n; i++)
+	{
 		holds[i].is_new = holds[i].changed = false;
+		holds[i].stored_captured = holds[i].captured;
+		holds[i].stored_released = holds[i].released;
+	}
 }
 
 /* ------------------------------------------------------------------------

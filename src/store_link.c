@@ -46,7 +46,11 @@ static FinQuery sum_reversed =
 static FinQuery insert_reversal =
 {
 	.sql = "INSERT INTO finance.reversal (tenant_id, transfer_id, reversal_id,"
-	" amount) VALUES ($1, $2, $3, $4)",
+	" amount) SELECT $1, $2, $3, $4 WHERE $4 + (SELECT"
+	" coalesce(pg_catalog.sum(r.amount), 0) FROM finance.reversal r"
+	" WHERE r.tenant_id = $1 AND r.transfer_id = $2)"
+	" <= (SELECT t.amount FROM finance.transfer t"
+	" WHERE t.tenant_id = $1 AND t.id = $2)",
 	.nargs = 4,
 	.argtypes = {INT4OID, INT8OID, INT8OID, NUMERICOID},
 	.expect = SPI_OK_INSERT,
@@ -122,5 +126,11 @@ fin_store_write_reversal(const FinTransferRow *row)
 	values[1] = Int64GetDatum(row->reverses_id);
 	values[2] = Int64GetDatum(row->id);
 	values[3] = fin_amount_datum(row->amount, row->scale);
-	fin_query_run(&insert_reversal, values, NULL, 0);
+	/* as was judged under its accounts' locks, but for triggers in between */
+	if (fin_query_run(&insert_reversal, values, NULL, 0) != 1)
+		ereport(ERROR,
+				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				errmsg("a reversal of transfer " INT64_FORMAT " cannot be written",
+					   row->reverses_id),
+				errdetail("A trigger reversed it while this reversal was being written, or refused the row."));
 }

@@ -181,14 +181,7 @@ first_difference(const FinPosting *posting, int i, const FinKeyRow *key)
 	const FinTransferRow *row = &posting->outcomes[i].row;
 	const char *other;
 
-	if (!order->in_journal && key->request == NULL && order->request == NULL)
-	{
-		if (posting->from_ids[i] != row->from_account_id)
-			return "from_account";
-		if (posting->to_ids[i] != row->to_account_id)
-			return "to_account";
-		return first_other_column(order, row, key);
-	}
+	/* a plain transfer has none on either side */
 	other = first_other_member(order->request, key->request);
 	if (other != NULL || order->in_journal)
 		return other;

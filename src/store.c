@@ -257,8 +257,8 @@ parse_status(const char *status)
 	return FIN_ACCOUNT_CLOSED;
 }
 
-static FinAmount
-stored_amount(Datum number, int scale)
+FinAmount
+fin_store_amount(Datum number, int scale)
 {
 	FinAmount	amount;
 
@@ -296,15 +296,15 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	account->stored_version = account->version;
 	account->last_transfer_id = DatumGetInt64(values[4]);
 	account->spent_on = DatumGetDateADT(values[6]);
-	account->debits_posted = stored_amount(values[7], scale);
-	account->credits_posted = stored_amount(values[8], scale);
-	account->debits_pending = stored_amount(values[9], scale);
-	account->credits_pending = stored_amount(values[10], scale);
-	account->spent = stored_amount(values[11], scale);
+	account->debits_posted = fin_store_amount(values[7], scale);
+	account->credits_posted = fin_store_amount(values[8], scale);
+	account->debits_pending = fin_store_amount(values[9], scale);
+	account->credits_pending = fin_store_amount(values[10], scale);
+	account->spent = fin_store_amount(values[11], scale);
 	account->has_min_available = !nulls[12];
-	account->min_available = nulls[12] ? 0 : stored_amount(values[12], scale);
+	account->min_available = nulls[12] ? 0 : fin_store_amount(values[12], scale);
 	account->has_max_balance = !nulls[13];
-	account->max_balance = nulls[13] ? 0 : stored_amount(values[13], scale);
+	account->max_balance = nulls[13] ? 0 : fin_store_amount(values[13], scale);
 	account->status = parse_status(TextDatumGetCString(values[14]));
 	strlcpy(account->currency, currency, sizeof(account->currency));
 	account->type = text_in(memory, values[16]);
@@ -657,11 +657,11 @@ fill_transfer(Datum *values, bool *nulls, FinTransferRow *row,
 	row->effective_at = nulls[7] ? 0 : DatumGetTimestampTz(values[7]);
 	row->trace_id = *DatumGetUUIDP(values[8]);
 	row->scale = scale;
-	row->amount = stored_amount(values[9], scale);
-	from->balance_after = stored_amount(values[10], scale);
-	to->balance_after = stored_amount(values[11], scale);
-	from->held_after = nulls[12] ? 0 : stored_amount(values[12], scale);
-	to->held_after = nulls[13] ? 0 : stored_amount(values[13], scale);
+	row->amount = fin_store_amount(values[9], scale);
+	from->balance_after = fin_store_amount(values[10], scale);
+	to->balance_after = fin_store_amount(values[11], scale);
+	from->held_after = nulls[12] ? 0 : fin_store_amount(values[12], scale);
+	to->held_after = nulls[13] ? 0 : fin_store_amount(values[13], scale);
 	row->status = text_in(memory, values[14]);
 	row->type = text_in(memory, values[15]);
 	row->currency = text_in(memory, values[16]);
@@ -672,7 +672,7 @@ fill_transfer(Datum *values, bool *nulls, FinTransferRow *row,
 	row->hold_id = nulls[20] ? 0 : DatumGetInt64(values[20]);
 	row->journal_id = nulls[21] ? 0 : DatumGetInt64(values[21]);
 	row->reverses_id = nulls[22] ? 0 : DatumGetInt64(values[22]);
-	row->released = nulls[23] ? 0 : stored_amount(values[23], scale);
+	row->released = nulls[23] ? 0 : fin_store_amount(values[23], scale);
 }
 
 bool

@@ -59,6 +59,9 @@ typedef struct FinDecisionRow
 	const char *threshold;
 } FinDecisionRow;
 
+/* a numeric of a row in units of 10^-scale; an error when it does not fit */
+extern FinAmount fin_store_amount(Datum number, int scale);
+
 /* the account's id, or 0 when there is none of this code */
 extern int64 fin_store_find_account(int32 tenant_id, const char *code);
 

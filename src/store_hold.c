@@ -144,19 +144,6 @@ fin_store_hold_status(FinHoldStatus status)
 	return status_names[status];
 }
 
-static FinAmount
-read_amount(Datum number, int scale)
-{
-	FinAmount	amount;
-
-	if (fin_amount_decode(DatumGetNumeric(number), scale, &amount) != FIN_AMOUNT_OK)
-		ereport(ERROR,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("stored amount of a hold does not fit a currency of %d decimals",
-					   scale));
-	return amount;
-}
-
 /* a row of finance._hold, columns in the order of the table */
 static void
 fill_hold(const Datum *values, const bool *nulls, FinHold *hold,
@@ -173,9 +160,9 @@ fill_hold(const Datum *values, const bool *nulls, FinHold *hold,
 	hold->held_on = DatumGetDateADT(values[5]);
 	hold->scale = scale;
 	hold->status = parse_status(TextDatumGetCString(values[7]));
-	hold->amount = read_amount(values[8], scale);
-	hold->captured = read_amount(values[9], scale);
-	hold->released = read_amount(values[10], scale);
+	hold->amount = fin_store_amount(values[8], scale);
+	hold->captured = fin_store_amount(values[9], scale);
+	hold->released = fin_store_amount(values[10], scale);
 	hold->stored_captured = hold->captured;
 	hold->stored_released = hold->released;
 	hold->type = MemoryContextStrdup(memory, TextDatumGetCString(values[11]));

@@ -104,17 +104,10 @@ FinAmount
 fin_store_sum_reversed(int32 tenant_id, int64 transfer_id, int scale)
 {
 	Datum		values[2] = {Int32GetDatum(tenant_id), Int64GetDatum(transfer_id)};
-	FinAmount	sum;
 	bool		isnull;
 
 	fin_query_run(&sum_reversed, values, NULL, 1);
-	if (fin_amount_decode(DatumGetNumeric(fin_query_datum(0, 1, &isnull)),
-						  scale, &sum) != FIN_AMOUNT_OK)
-		ereport(ERROR,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("stored amount of a reversal does not fit a currency of %d decimals",
-					   scale));
-	return sum;
+	return fin_store_amount(fin_query_datum(0, 1, &isnull), scale);
 }
 
 void

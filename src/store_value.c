@@ -147,14 +147,7 @@ read_totals(int32 tenant_id, const FinValueRow *rows, int n)
 		if (!is_first_of_account(rows, i))
 			continue;
 		total = fin_query_datum(accounts, 1, &isnull);
-		totals[accounts] = 0;
-		if (!isnull &&
-			fin_amount_decode(DatumGetNumeric(total), rows[i].scale,
-							  &totals[accounts]) != FIN_AMOUNT_OK)
-			ereport(ERROR,
-					errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("stored total of value dates does not fit a currency of %d decimals",
-						   rows[i].scale));
+		totals[accounts] = isnull ? 0 : fin_store_amount(total, rows[i].scale);
 		accounts++;
 	}
 	return totals;

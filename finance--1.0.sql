@@ -1012,17 +1012,11 @@ COMMENT ON FUNCTION finance.set_context IS
 'says who acts and from where until the end of the transaction; null leaves as it was; returns the trace id in force';
 
 -- ========================================================================
--- QUEUE SECTION (topic.c, queue.c)
+-- QUEUE SECTION (queue.c)
 -- ========================================================================
 
-CREATE FUNCTION finance.topic_matches(pattern text, topic text) RETURNS boolean
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'finance_topic_matches';
-COMMENT ON FUNCTION finance.topic_matches(text, text) IS
-'does the topic match the AMQP pattern (* one word, # any number of words)';
-
 -- ------------------------------------------------------------------------
--- queues and bindings: small tables, cached by every session.  No foreign keys:
+-- queues: a small table, cached by every session.  No foreign keys to it:
 -- pg_restore with several jobs fills the tables of an extension in any order.
 -- Binding and dropping lock the queue's row, and check_integrity() looks.
 -- ------------------------------------------------------------------------
@@ -1046,18 +1040,6 @@ ALTER SEQUENCE finance._queue_id_seq OWNED BY finance.queue.queue_id;
 COMMENT ON TABLE finance.queue IS
 'queues; the messages of each lie in finance.message_<queue_id>';
 
-CREATE TABLE finance.binding (
-	tenant_id	integer NOT NULL,
-	pattern		text NOT NULL,
-	queue_id	bigint NOT NULL,
-	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT binding_pkey PRIMARY KEY (tenant_id, pattern, queue_id),
-	CONSTRAINT binding_pattern_length CHECK (pg_catalog.octet_length(pattern) BETWEEN 1 AND 255)
-);
-CREATE INDEX binding_queue ON finance.binding (tenant_id, queue_id);
-COMMENT ON TABLE finance.binding IS
-'topic patterns whose messages are copied to a queue';
-
 CREATE TABLE finance.subscription (
 	channel		text NOT NULL,
 	tenant_id	integer NOT NULL,
@@ -1073,9 +1055,6 @@ COMMENT ON TABLE finance.subscription IS
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.queue ENABLE ALWAYS TRIGGER config_changed;
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.binding
-	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.binding ENABLE ALWAYS TRIGGER config_changed;
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.subscription ENABLE ALWAYS TRIGGER config_changed;
@@ -1129,8 +1108,6 @@ COMMENT ON TABLE finance.message_archive IS
 
 ALTER TABLE finance.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.queue USING (finance._is_tenant_visible(tenant_id));
-ALTER TABLE finance.binding ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_rows ON finance.binding USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.subscription ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.subscription USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.message ENABLE ROW LEVEL SECURITY;
@@ -1141,7 +1118,6 @@ CREATE POLICY tenant_rows ON finance.message_archive USING (finance._is_tenant_v
 -- the partitions are no members of the extension: pg_dump writes them itself
 SELECT pg_catalog.pg_extension_config_dump('finance._queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.queue', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.binding', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.subscription', '');
 
 CREATE TYPE finance.message_record AS (
@@ -1275,34 +1251,6 @@ CREATE FUNCTION finance.publish(topic text, payload jsonb, headers jsonb DEFAULT
 COMMENT ON FUNCTION finance.publish(text, jsonb, jsonb, integer, integer) IS
 'put a copy of a message into each queue bound to the topic; returns how many';
 
-CREATE FUNCTION finance.bind_topic(pattern text, queue_name text)
-	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_bind_topic';
-COMMENT ON FUNCTION finance.bind_topic(text, text) IS
-'copy messages whose topic matches the AMQP pattern to the queue, from the commit on';
-
-CREATE FUNCTION finance.unbind_topic(pattern text, queue_name text)
-	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_unbind_topic';
-COMMENT ON FUNCTION finance.unbind_topic(text, text) IS
-'remove a binding; false when there is none';
-
-CREATE FUNCTION finance.list_bindings()
-	RETURNS TABLE (pattern text, queue_name text, created_at timestamptz)
-	LANGUAGE c STABLE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_list_bindings';
-COMMENT ON FUNCTION finance.list_bindings() IS
-'the bindings of the session''s tenant';
-
-CREATE FUNCTION finance.test_routing(topic text)
-	RETURNS TABLE (pattern text, queue_name text)
-	LANGUAGE c STABLE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_test_routing';
-COMMENT ON FUNCTION finance.test_routing(text) IS
-'the bindings that a message of this topic would match; sends nothing';
-
 CREATE FUNCTION finance.subscribe(channel text, pattern text, queue_name text DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -1316,6 +1264,128 @@ CREATE FUNCTION finance.unsubscribe(channel text)
 	AS 'MODULE_PATHNAME', 'finance_unsubscribe';
 COMMENT ON FUNCTION finance.unsubscribe(text) IS
 'end the notifications on a channel; queue and bindings stay';
+
+-- ========================================================================
+-- ROUTING SECTION (topic.c, queue_bind.c, queue_filter.c, queue_default.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.topic_matches(pattern text, topic text) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_topic_matches';
+COMMENT ON FUNCTION finance.topic_matches(text, text) IS
+'does the topic match the AMQP pattern (* one word, # any number of words)';
+
+-- ------------------------------------------------------------------------
+-- Small tables, cached by every session, without foreign keys, as
+-- finance.queue.  A binding is what it says: two bindings of one queue differ
+-- in their pattern or their filter.
+-- ------------------------------------------------------------------------
+
+CREATE SEQUENCE finance._binding_id_seq;
+COMMENT ON SEQUENCE finance._binding_id_seq IS
+'numbers of bindings';
+
+CREATE TABLE finance.binding (
+	tenant_id	integer NOT NULL,
+	binding_id	bigint NOT NULL DEFAULT pg_catalog.nextval('finance._binding_id_seq'),
+	queue_id	bigint NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	pattern		text NOT NULL,
+	tags		text[],
+	headers		jsonb,
+	match		text,
+	CONSTRAINT binding_pkey PRIMARY KEY (tenant_id, binding_id),
+	CONSTRAINT binding_key UNIQUE NULLS NOT DISTINCT (tenant_id, pattern, queue_id, tags, headers, match),
+	CONSTRAINT binding_pattern_length CHECK (pg_catalog.octet_length(pattern) BETWEEN 1 AND 255),
+	CONSTRAINT binding_tags CHECK (pg_catalog.cardinality(tags) BETWEEN 1 AND 32
+		AND pg_catalog.array_position(tags, NULL) IS NULL),
+	CONSTRAINT binding_headers CHECK (pg_catalog.jsonb_typeof(headers) = 'object'),
+	CONSTRAINT binding_match CHECK (match IN ('all', 'any')),
+	CONSTRAINT binding_match_of_headers CHECK ((match IS NULL) = (headers IS NULL))
+);
+ALTER SEQUENCE finance._binding_id_seq OWNED BY finance.binding.binding_id;
+CREATE INDEX binding_queue ON finance.binding (tenant_id, queue_id);
+COMMENT ON TABLE finance.binding IS
+'topic patterns, with filters, whose messages are copied to a queue';
+COMMENT ON COLUMN finance.binding.tags IS
+'the message must have one of these tags; null: no such filter';
+COMMENT ON COLUMN finance.binding.headers IS
+'the message must have these headers, with null any value; null: no such filter';
+COMMENT ON COLUMN finance.binding.match IS
+'all or any of the headers; null without them';
+
+CREATE TABLE finance.queue_default (
+	tenant_id				integer NOT NULL,
+	dead_letter_queue_id	bigint,
+	alternate_queue_id		bigint,
+	CONSTRAINT queue_default_pkey PRIMARY KEY (tenant_id)
+);
+COMMENT ON TABLE finance.queue_default IS
+'where messages of a tenant go that no queue takes';
+COMMENT ON COLUMN finance.queue_default.dead_letter_queue_id IS
+'takes the dead letters of queues that name no dead-letter queue of their own; null: none';
+COMMENT ON COLUMN finance.queue_default.alternate_queue_id IS
+'takes published messages that match no binding; null: none';
+
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.binding
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.binding ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.queue_default
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.queue_default ENABLE ALWAYS TRIGGER config_changed;
+
+ALTER TABLE finance.binding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.binding USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.queue_default ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.queue_default USING (finance._is_tenant_visible(tenant_id));
+
+SELECT pg_catalog.pg_extension_config_dump('finance._binding_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.binding', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.queue_default', '');
+
+CREATE FUNCTION finance.bind_topic(pattern text, queue_name text, tags text[] DEFAULT NULL,
+		headers jsonb DEFAULT NULL, match text DEFAULT 'all')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_bind_topic';
+COMMENT ON FUNCTION finance.bind_topic(text, text, text[], jsonb, text) IS
+'copy messages to the queue, from the commit on, whose topic matches the AMQP pattern, which have one of the tags, and all (or any) of the headers';
+
+CREATE FUNCTION finance.unbind_topic(pattern text, queue_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unbind_topic';
+COMMENT ON FUNCTION finance.unbind_topic(text, text) IS
+'remove the bindings of a pattern to a queue, whatever their filters; false when there is none';
+
+CREATE FUNCTION finance.list_bindings()
+	RETURNS TABLE (pattern text, queue_name text, created_at timestamptz,
+		tags text[], headers jsonb, match text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_list_bindings';
+COMMENT ON FUNCTION finance.list_bindings() IS
+'the bindings of the session''s tenant';
+
+CREATE FUNCTION finance.test_routing(topic text, headers jsonb DEFAULT NULL)
+	RETURNS TABLE (pattern text, queue_name text, tags text[], headers jsonb, match text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_test_routing';
+COMMENT ON FUNCTION finance.test_routing(text, jsonb) IS
+'the bindings that a message of this topic and headers would match, or the alternate queue, without a pattern, when there is none; sends nothing';
+
+CREATE FUNCTION finance.set_default_queues(dead_letter text DEFAULT NULL, alternate text DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_default_queues';
+COMMENT ON FUNCTION finance.set_default_queues(text, text) IS
+'the queues that take dead letters of queues without a dead-letter queue, and published messages that match no binding; null: none';
+
+CREATE FUNCTION finance.default_queues()
+	RETURNS TABLE (dead_letter text, alternate text)
+	LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
+	AS 'MODULE_PATHNAME', 'finance_default_queues';
+COMMENT ON FUNCTION finance.default_queues() IS
+'what set_default_queues() has set for the session''s tenant, in one row';
 
 -- ========================================================================
 -- WORKER SECTION (dispatch.c, worker.c)
@@ -2101,6 +2171,11 @@ SELECT 'I8 ' || r.kind || ' has a queue', r.tenant_id, r.kind || ' ' || r.name,
 	'queue ' || r.queue_id, 'none'
 FROM (SELECT 'binding' AS kind, b.tenant_id, b.pattern AS name, b.queue_id
 	FROM finance.binding b
+	UNION ALL
+	SELECT 'default', d.tenant_id, u.name, u.queue_id
+	FROM finance.queue_default d, LATERAL (VALUES ('dead_letter', d.dead_letter_queue_id),
+		('alternate', d.alternate_queue_id)) AS u (name, queue_id)
+	WHERE u.queue_id IS NOT NULL
 	UNION ALL
 	SELECT 'subscription', s.tenant_id, s.channel, s.queue_id
 	FROM finance.subscription s) r

@@ -43,8 +43,8 @@ static const char *const operator_functions[] = {
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
-	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker",
+	"list_bindings", "set_default_queues", "default_queues", "subscribe",
+	"unsubscribe", "metrics_all", "check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
 	"import_transfers", NULL
 };
@@ -60,8 +60,8 @@ static const char *const auditor_functions[] = {
 	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
-	" finance.subscription, finance.message, finance.message_archive," \
-	" finance.workers"
+	" finance.queue_default, finance.subscription, finance.message," \
+	" finance.message_archive, finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \

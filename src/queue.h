@@ -20,8 +20,9 @@ typedef struct FinMessage
 } FinMessage;
 
 /*
- * How many queues the topic's messages go to: from a cache, so that callers
- * need not build a payload nobody reads.
+ * The most queues that a message of this topic may go to, whatever its headers,
+ * the alternate queue included: from a cache, so that callers need not build a
+ * payload nobody can read.  0: nobody listens.
  */
 extern int	fin_queue_route_count(int32 tenant_id, const char *topic);
 

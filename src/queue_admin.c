@@ -68,6 +68,18 @@ static FinQuery delete_subscriptions =
 	.expect = SPI_OK_DELETE,
 };
 
+static FinQuery clear_defaults =
+{
+	.sql = "UPDATE finance.queue_default SET"
+	" dead_letter_queue_id = NULLIF(dead_letter_queue_id, $2),"
+	" alternate_queue_id = NULLIF(alternate_queue_id, $2)"
+	" WHERE tenant_id = $1"
+	" AND $2 IN (dead_letter_queue_id, alternate_queue_id)",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT8OID},
+	.expect = SPI_OK_UPDATE,
+};
+
 static FinQuery delete_queue =
 {
 	.sql = "DELETE FROM finance.queue WHERE tenant_id = $1 AND queue_id = $2",
@@ -187,7 +199,8 @@ PG_FUNCTION_INFO_V1(finance_drop_queue);
  * finance.drop_queue(queue_name text) returns boolean
  *
  * Drops a queue with its messages, its archive, its bindings and its
- * subscriptions.  False when there is none of this name.
+ * subscriptions; where it was a default queue there is none any more.  False
+ * when there is none of this name.
  * Errors: 22004 null, 2BP01 when other objects depend on its tables.
  * Locks: ACCESS EXCLUSIVE on its tables and their parents; waits for open
  * transactions that used the queue.  Commit soon.
@@ -212,6 +225,7 @@ finance_drop_queue(PG_FUNCTION_ARGS)
 		values[1] = Int64GetDatum(queue_id);
 		(void) fin_query_run(&delete_bindings, values, NULL, 0);
 		(void) fin_query_run(&delete_subscriptions, values, NULL, 0);
+		(void) fin_query_run(&clear_defaults, values, NULL, 0);
 		(void) fin_query_run(&delete_queue, values, NULL, 0);
 		fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT
 								   ", finance.message_archive_" INT64_FORMAT,

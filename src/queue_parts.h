@@ -3,8 +3,9 @@
  *		What the parts of the queue module share; included by queue*.c only.
  *
  * queue.c names and arguments, queue_plan.c the statements of one queue,
- * queue_route.c bindings, queue_send.c, queue_read.c and queue_admin.c the SQL
- * functions.
+ * queue_bind.c bindings, queue_filter.c their filters, queue_route.c what they
+ * lead to, queue_default.c where the rest goes, queue_send.c, queue_read.c and
+ * queue_admin.c the SQL functions.
  */
 #ifndef FIN_QUEUE_PARTS_H
 #define FIN_QUEUE_PARTS_H
@@ -87,25 +88,86 @@ extern void fin_queue_return_rows(FunctionCallInfo fcinfo, uint64 nrows);
 extern void fin_queue_add_rows(FunctionCallInfo fcinfo, uint64 nrows);
 
 /* ------------------------------------------------------------------------
- * queue_route.c, queue_send.c, queue_admin.c
+ * queue_route.c
  * ------------------------------------------------------------------------
  */
 
 extern void fin_queue_route_init(void);
 
 /*
- * The queues bound to a topic, in ascending order; *queue_ids points into the
- * routing cache and is good until the next query.
+ * The queues that a message of this topic and these headers (or NULL) is
+ * copied to, each once, in ascending order: those with a binding of which
+ * pattern and filter match, else the alternate queue of the tenant, else none.
+ * *queue_ids points into the routing cache and is good until the next query.
  */
 extern int	fin_queue_route(int32 tenant_id, const char *topic,
-							const int64 **queue_ids);
+							const Jsonb *headers, const int64 **queue_ids);
+
+/* ------------------------------------------------------------------------
+ * queue_bind.c
+ * ------------------------------------------------------------------------
+ */
 
 /* the queue's id, its row locked against dropping; 0 when there is none */
 extern int64 fin_queue_lock_row(int32 tenant_id, const char *name);
 
-/* binds a checked pattern; returns the queue's id, LG301 when there is none */
+/* as that, but LG301 when there is none */
+extern int64 fin_queue_lock_known_row(int32 tenant_id, const char *name);
+
+/*
+ * Binds a checked pattern, without a filter; returns the queue's id, LG301 when
+ * there is none.
+ */
 extern int64 fin_queue_bind(int32 tenant_id, const char *pattern,
 							const char *queue_name);
+
+/* ------------------------------------------------------------------------
+ * queue_filter.c
+ * ------------------------------------------------------------------------
+ */
+
+/* the columns tags, headers and match of a binding */
+#define FIN_FILTER_COLUMNS 3
+
+typedef struct FinQueueFilter FinQueueFilter;
+
+/*
+ * The arguments tags, headers and match of an SQL function, from 'arg' on, in
+ * one form for all that mean the same; 22004 and 22023 for what is malformed.
+ */
+extern void fin_queue_filter_arguments(FunctionCallInfo fcinfo, int arg,
+									   Datum *values, char *nulls);
+
+/*
+ * The filter in columns 'column' and following of a row of the last result, in
+ * the current memory context; NULL when the row has none.
+ */
+extern FinQueueFilter *fin_queue_filter_read(uint64 row, int column);
+
+/* does a message with these headers (or NULL) pass? */
+extern bool fin_queue_filter_passes(const FinQueueFilter *filter,
+									const Jsonb *headers);
+
+/* ------------------------------------------------------------------------
+ * queue_default.c
+ * ------------------------------------------------------------------------
+ */
+
+extern void fin_queue_default_init(void);
+
+/*
+ * From a cache: the queue that takes dead letters of queues without a
+ * dead-letter queue of their own, and the one that takes what is published and
+ * matches no binding; 0 when there is none.  It may be dropped meanwhile, as
+ * any queue that is not held.
+ */
+extern int64 fin_queue_default_dead_letter(int32 tenant_id);
+extern int64 fin_queue_default_alternate(int32 tenant_id);
+
+/* ------------------------------------------------------------------------
+ * queue_send.c, queue_admin.c
+ * ------------------------------------------------------------------------
+ */
 
 /* the msg_id of a copy, from an id drawn for it: in the order of reading */
 extern int64 fin_queue_msg_id(int64 drawn, int priority);

@@ -120,7 +120,7 @@ fin_queue_publish(const FinMessage *message)
 	const int64 *routed;
 	int64	   *queue_ids;
 	int			n = fin_queue_route(message->tenant_id, message->topic,
-									&routed);
+									message->headers, &routed);
 	int			copies = 0;
 
 	if (n == 0)
@@ -216,7 +216,8 @@ PG_FUNCTION_INFO_V1(finance_publish);
  *				   delay int) returns integer
  *
  * Puts a copy of the message into each queue bound to the topic and returns
- * how many there were: 0 when nothing is bound, and then nothing is stored.
+ * how many there were.  When no binding matches, the tenant's alternate queue
+ * gets the only copy; without one nothing is stored, and the result is 0.
  * All copies have the same message_id.  Other arguments as for send().
  * Errors: LG302 malformed topic, LG303, 22004, 22023 as for send().
  * Locks: the tables of the queues (ROW EXCLUSIVE) until the end of the

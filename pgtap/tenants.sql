@@ -30,7 +30,7 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
 SELECT finance.create_queue('q'), finance.create_queue('their_queue') \g /dev/null
-SELECT finance.subscribe('fin_test_channel', '#', 'q') \g /dev/null
+SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
@@ -149,6 +149,8 @@ INSERT INTO call VALUES
 	('unbind_topic', $$finance.unbind_topic('#', 'q')$$),
 	('list_bindings', $$finance.list_bindings()$$),
 	('test_routing', $$finance.test_routing('a.b')$$),
+	('set_default_queues', $$finance.set_default_queues('q', 'q')$$),
+	('default_queues', $$finance.default_queues()$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
@@ -253,6 +255,8 @@ INSERT INTO foreign_call VALUES
 	('queue', $$finance.drop_queue(%L)$$),
 	('queue', $$finance.bind_topic('#', %L)$$),
 	('queue', $$finance.unbind_topic('#', %L)$$),
+	('queue', $$finance.set_default_queues(dead_letter => %L)$$),
+	('queue', $$finance.set_default_queues(alternate => %L)$$),
 	('message', $$finance.delete('mine', %s)$$),
 	('message', $$finance.delete('mine', ARRAY[%s])$$),
 	('message', $$finance.archive('mine', %s)$$),

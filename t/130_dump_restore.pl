@@ -79,7 +79,9 @@ SELECT finance.add_rule('cap', 'transfer_limit', 500),
 	finance.add_rule('blocked', 'blocklist');
 SELECT finance.block_account('old', 'closed');
 SELECT finance.create_queue('all'), finance.create_queue('alerts');
-SELECT finance.bind_topic('transfer.#', 'all'), finance.bind_topic('risk.*', 'alerts');
+SELECT finance.bind_topic('transfer.#', 'all'), finance.bind_topic('risk.*', 'alerts'),
+	finance.bind_topic('risk.*', 'alerts', ARRAY['high'], '{"region": "north", "seen": null}', 'any'),
+	finance.set_default_queues(dead_letter => 'alerts', alternate => 'all');
 SELECT finance.subscribe('payments', 'transfer.completed', 'all');
 SELECT finance.send('alerts', '{"hand": "made"}', '{"h": 1}', 0, 7);
 ));
@@ -202,6 +204,7 @@ my @kept = (
 	[ 'audit records', 'SELECT tableoid::regclass, * FROM finance.audit_record' ],
 	[ 'queues', 'SELECT * FROM finance.queue' ],
 	[ 'bindings', 'SELECT * FROM finance.binding' ],
+	[ 'default queues', 'SELECT * FROM finance.queue_default' ],
 	[ 'subscriptions', 'SELECT * FROM finance.subscription' ],
 	[ 'messages', 'SELECT * FROM finance.message' ],
 	[ 'archived messages', 'SELECT * FROM finance.message_archive' ],

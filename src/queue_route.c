@@ -17,6 +17,7 @@
 
 #include "catalog/pg_type.h"
 #include "utils/datum.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "cache.h"
@@ -161,6 +162,12 @@ load_routes(int32 tenant_id)
 static TenantRoutes *
 routes_of(int32 tenant_id)
 {
+	/*
+	 * The server reads invalidations when it first locks a table, so in a
+	 * transaction that published before, bindings and default queues changed
+	 * since would stay unseen.
+	 */
+	AcceptInvalidationMessages();
 	if (fin_cache_valid(&binding_cache))
 	{
 		for (int i = 0; i < ntenants; i++)

@@ -115,8 +115,10 @@ sub random_value { return one_of(undef, JSON::PP::true, JSON::PP::false, 1, 2, '
 
 sub random_binding
 {
-	my %binding = (pattern => random_pattern(random_topic()), queue => 'q' . int(rand 12));
+	my %binding = (pattern => '#', queue => 'q' . int(rand 12));
 
+	# what matches everything would leave nothing to the alternate queue
+	$binding{pattern} = random_pattern(random_topic()) until $binding{pattern} =~ /[a-d].*[a-d]/;
 	$binding{tags} = [ map { one_of('t' .. 'x') } 0 .. rand 2 ] if rand() < 0.4;
 	if (rand() < 0.4)
 	{
@@ -197,7 +199,7 @@ same_answers('test_routing() names the patterns that match',
 	\@topic);
 $node->safe_psql('postgres', join(' ', map { "SELECT finance.unbind_topic('$_', 'q0');" } @pattern));
 
-my @binding = map { random_binding() } 1 .. 150;
+my @binding = map { random_binding() } 1 .. 120;
 my @sent = map { [ random_topic(), random_headers() ] } 1 .. 1000;
 
 load('bound', map { my $b = $_; [ $b->{pattern}, $b->{queue}, $b->{tags} ? '{' . join(',', @{ $b->{tags} }) . '}' : '\N',
@@ -207,7 +209,8 @@ $node->safe_psql('postgres', q(
 SELECT finance.bind_topic(pattern, queue, tags::text[], headers::jsonb, match) FROM bound;
 SELECT finance.set_default_queues(alternate => 'rest')));
 
-my (@routed, $lost);
+my @routed;
+my $lost = 0;
 foreach my $i (0 .. $#sent)
 {
 	my ($topic, $headers) = @{ $sent[$i] };
@@ -219,18 +222,17 @@ foreach my $i (0 .. $#sent)
 	push @routed, "$i:" . join(' ', sort keys %queue);
 }
 note("$lost of " . @sent . ' messages match no binding');
-ok($lost > 0 && $lost < @sent / 2, 'some match no binding');
+ok($lost > 0 && $lost < @sent, 'some match no binding');
 same_answers('test_routing() and filters',
 	[ answers(q(SELECT n || ':' || string_agg(DISTINCT queue_name, ' ' ORDER BY queue_name)
 		FROM sent, finance.test_routing(topic, headers::jsonb) GROUP BY n ORDER BY n)) ],
 	\@routed, [ map { $json->encode($_) } @sent ]);
 
-# published, and changed meanwhile in between by another session: nothing
 my @copies = answers(q(SELECT n || ':' || finance.publish(topic, to_jsonb(n), headers::jsonb) FROM sent ORDER BY n));
 same_answers('publish() says how many copies',
 	\@copies, [ map { my ($i, $queues) = split /:/; "$i:" . scalar(split / /, $queues) } @routed ], \@routed);
 same_answers('and they are there, one in each queue',
-	[ answers(q(SELECT payload || ':' || string_agg(q.name, ' ' ORDER BY q.name)
+	[ answers(q(SELECT payload::text || ':' || string_agg(q.name, ' ' ORDER BY q.name)
 		FROM finance.message m JOIN finance.queue q USING (tenant_id, queue_id) GROUP BY payload ORDER BY payload::int)) ],
 	\@routed, [ map { $json->encode($_) } @sent ]);
 is_sound($node, 'after all');

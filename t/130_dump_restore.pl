@@ -317,6 +317,9 @@ is_query($node, "SELECT finance.create_tenant('east')",
 is_query($node,
 	"SELECT finance.create_queue('more'); SELECT queue_id > (SELECT max(queue_id) FROM finance.queue WHERE name <> 'more') FROM finance.queue WHERE name = 'more'",
 	"\nt", 'so are queues', 'copy');
+is_query($node,
+	"SELECT finance.bind_topic('new', 'more'); SELECT binding_id > (SELECT max(binding_id) FROM finance.binding WHERE pattern <> 'new') FROM finance.binding WHERE pattern = 'new'",
+	"\nt", 'and bindings', 'copy');
 is_query(
 	$node,
 	"SELECT message FROM finance.pop('alerts')",

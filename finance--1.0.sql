@@ -1776,6 +1776,247 @@ COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
 'gives back what remains of all open holds of a group; those whose time is over expire';
 
 -- ========================================================================
+-- HALF MESSAGE SECTION (half.c, half_group.c, half_check.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- A half message is a committed row that nobody is delivered until its
+-- producer's answer.  Answers and checks are rows of their own, so that nothing
+-- is ever updated; the worker deletes what is answered, never more at a time
+-- than FIN_HALF_DEAD_MAX rows that some old snapshot keeps from being vacuumed.
+-- No foreign keys, as of the queues; check_integrity() looks.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.producer_group (
+	tenant_id	integer NOT NULL,
+	name		text NOT NULL,
+	check_topic	text NOT NULL,
+	check_after	interval NOT NULL,
+	check_interval interval NOT NULL,
+	check_interval_max interval NOT NULL,
+	max_checks	integer NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT producer_group_pkey PRIMARY KEY (tenant_id, name),
+	CONSTRAINT producer_group_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,63}$'),
+	CONSTRAINT producer_group_topic_length CHECK (pg_catalog.octet_length(check_topic) BETWEEN 1 AND 255),
+	CONSTRAINT producer_group_spans CHECK (check_after > '0' AND check_interval > '0'
+		AND check_interval_max >= check_interval),
+	CONSTRAINT producer_group_max_checks CHECK (max_checks BETWEEN 1 AND 1000)
+);
+COMMENT ON TABLE finance.producer_group IS
+'producers of half messages, and how they are asked about those they left unanswered';
+COMMENT ON COLUMN finance.producer_group.check_topic IS
+'the producers'' queue is bound to it: asked here what became of a half message';
+COMMENT ON COLUMN finance.producer_group.check_after IS 'from preparing to the first check';
+COMMENT ON COLUMN finance.producer_group.check_interval IS
+'from the first check to the second; doubles from check to check';
+COMMENT ON COLUMN finance.producer_group.check_interval_max IS 'but never longer than this';
+COMMENT ON COLUMN finance.producer_group.max_checks IS 'unanswered checks until it is parked';
+
+CREATE TABLE finance.half_message (
+	tenant_id	integer NOT NULL,
+	delay_s		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	prepared_at	timestamptz NOT NULL,
+	check_at	timestamptz NOT NULL,
+	ttl_s		integer,
+	priority	smallint NOT NULL,
+	producer_group text NOT NULL,
+	topic		text NOT NULL,
+	ordering_key text,
+	dedup_id	text,
+	prepared_by	text NOT NULL,
+	trace_id	uuid NOT NULL,
+	headers		jsonb,
+	payload		jsonb NOT NULL,
+	CONSTRAINT half_message_pkey PRIMARY KEY (tenant_id, half_id)
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_message_check_at ON finance.half_message (check_at, half_id);
+COMMENT ON TABLE finance.half_message IS
+'prepared messages, open unless finance.half_answer has them; answered ones are deleted by the worker';
+COMMENT ON COLUMN finance.half_message.delay_s IS 'seconds from the commit to delivery';
+COMMENT ON COLUMN finance.half_message.check_at IS 'first check; later ones are in finance.half_check';
+
+CREATE TABLE finance.half_check (
+	tenant_id	integer NOT NULL,
+	attempt		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	checked_at	timestamptz NOT NULL,
+	next_at		timestamptz,
+	checks		integer NOT NULL,
+	misses		integer NOT NULL,
+	copies		integer NOT NULL,
+	parked_reason text,
+	error		text,
+	CONSTRAINT half_check_pkey PRIMARY KEY (tenant_id, half_id, attempt),
+	CONSTRAINT half_check_reason CHECK (parked_reason IN ('unanswered', 'no_listener', 'check_failed', 'no_group')),
+	CONSTRAINT half_check_parked CHECK ((next_at IS NULL) = (parked_reason IS NOT NULL))
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_check_next_at ON finance.half_check (next_at, half_id)
+	WHERE next_at IS NOT NULL;
+CREATE INDEX half_check_parked_ids ON finance.half_check (tenant_id, half_id)
+	WHERE parked_reason IS NOT NULL;
+COMMENT ON TABLE finance.half_check IS
+'what was done about a half message left open; the row of the highest attempt counts';
+COMMENT ON COLUMN finance.half_check.next_at IS 'when it is looked at again; null: parked';
+COMMENT ON COLUMN finance.half_check.checks IS 'check messages that reached a queue, so far';
+COMMENT ON COLUMN finance.half_check.misses IS
+'attempts that reached none, so far: nobody is bound to the check topic, or an error';
+COMMENT ON COLUMN finance.half_check.copies IS 'queues that this one reached';
+COMMENT ON COLUMN finance.half_check.error IS 'why the check message could not be published';
+
+CREATE TABLE finance.half_answer (
+	tenant_id	integer NOT NULL,
+	copies		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	message_id	bigint,
+	prepared_at	timestamptz NOT NULL,
+	answered_at	timestamptz NOT NULL,
+	checks		integer NOT NULL,
+	status		text NOT NULL,
+	producer_group text NOT NULL,
+	topic		text NOT NULL,
+	prepared_by	text NOT NULL,
+	answered_by	text NOT NULL,
+	trace_id	uuid NOT NULL,
+	CONSTRAINT half_answer_pkey PRIMARY KEY (tenant_id, half_id),
+	CONSTRAINT half_answer_status CHECK (status IN ('committed', 'rolled_back')),
+	CONSTRAINT half_answer_message CHECK ((message_id IS NULL) = (status = 'rolled_back'))
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_answer_answered_at ON finance.half_answer (answered_at);
+COMMENT ON TABLE finance.half_answer IS
+'half messages that were committed or rolled back, for finance.half_retention';
+COMMENT ON COLUMN finance.half_answer.copies IS 'queues the message went to';
+COMMENT ON COLUMN finance.half_answer.trace_id IS 'of the answer';
+
+CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_message
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_message ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_check
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_check ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_answer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_answer ENABLE ALWAYS TRIGGER guard;
+
+CREATE VIEW finance.parked_half_message WITH (security_invoker = true) AS
+	SELECT h.tenant_id, h.half_id, h.producer_group, h.topic, c.parked_reason AS reason,
+		c.checked_at AS parked_at, c.checks, c.error, h.prepared_at, h.prepared_by,
+		h.trace_id, h.headers, h.payload
+	FROM finance.half_check c
+		JOIN finance.half_message h ON h.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+			AND h.half_id OPERATOR(pg_catalog.=) c.half_id
+	WHERE c.parked_reason IS NOT NULL
+		AND NOT EXISTS (SELECT FROM finance.half_check l
+			WHERE l.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+				AND l.half_id OPERATOR(pg_catalog.=) c.half_id
+				AND l.attempt OPERATOR(pg_catalog.>) c.attempt)
+		AND NOT EXISTS (SELECT FROM finance.half_answer a
+			WHERE a.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+				AND a.half_id OPERATOR(pg_catalog.=) c.half_id);
+COMMENT ON VIEW finance.parked_half_message IS
+'half messages whose producers did not answer: commit_message(), rollback_message() or recheck_half_message() them';
+COMMENT ON COLUMN finance.parked_half_message.reason IS
+'unanswered: max_checks checks were delivered; no_listener: nobody was bound to the check topic; check_failed: see error; no_group: the producer group is gone';
+
+CREATE FUNCTION finance.create_producer_group(name text, check_topic text,
+		check_after interval DEFAULT '60 seconds', check_interval interval DEFAULT '60 seconds',
+		check_interval_max interval DEFAULT NULL, max_checks integer DEFAULT 15)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_producer_group';
+COMMENT ON FUNCTION finance.create_producer_group(text, text, interval, interval, interval, integer) IS
+'declare who prepares half messages, and where and when they are asked about unanswered ones; check_interval_max null: an hour, or check_interval if that is longer';
+
+CREATE FUNCTION finance.alter_producer_group(name text, check_topic text DEFAULT NULL,
+		check_after interval DEFAULT NULL, check_interval interval DEFAULT NULL,
+		check_interval_max interval DEFAULT NULL, max_checks integer DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_alter_producer_group';
+COMMENT ON FUNCTION finance.alter_producer_group(text, text, interval, interval, interval, integer) IS
+'change what is not null; checks that are already planned keep their time';
+
+CREATE FUNCTION finance.drop_producer_group(name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_producer_group';
+COMMENT ON FUNCTION finance.drop_producer_group(text) IS
+'drop a producer group that has no open half messages; false when there is none of this name';
+
+CREATE FUNCTION finance.prepare_message(producer_group text, topic text, payload jsonb,
+		headers jsonb DEFAULT NULL, priority integer DEFAULT 0, delay integer DEFAULT 0,
+		ttl integer DEFAULT NULL, ordering_key text DEFAULT NULL, dedup_id text DEFAULT NULL,
+		check_after interval DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_prepare_message';
+COMMENT ON FUNCTION finance.prepare_message(text, text, jsonb, jsonb, integer, integer, integer, text, text, interval) IS
+'keep a message back until commit_message() or rollback_message(); returns its half_id';
+
+CREATE FUNCTION finance.prepare_messages(producer_group text, topic text, payloads jsonb[],
+		headers jsonb[] DEFAULT NULL, priority integer DEFAULT 0, delay integer DEFAULT 0,
+		ttl integer DEFAULT NULL, ordering_keys text[] DEFAULT NULL, dedup_ids text[] DEFAULT NULL,
+		check_after interval DEFAULT NULL)
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_prepare_messages';
+COMMENT ON FUNCTION finance.prepare_messages(text, text, jsonb[], jsonb[], integer, integer, integer, text[], text[], interval) IS
+'prepare_message() for up to 10,000 messages; returns their half_ids in the order of payloads';
+
+CREATE FUNCTION finance.commit_message(half_id bigint)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_commit_message';
+COMMENT ON FUNCTION finance.commit_message(bigint) IS
+'publish a half message, with the commit of this transaction; returns the message_id, the same when asked again';
+
+CREATE FUNCTION finance.commit_message(half_ids bigint[])
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_commit_messages';
+COMMENT ON FUNCTION finance.commit_message(bigint[]) IS
+'publish up to 10,000 half messages, or none; returns their message_ids in the order of half_ids';
+
+CREATE FUNCTION finance.rollback_message(half_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollback_message';
+COMMENT ON FUNCTION finance.rollback_message(bigint) IS
+'give a half message up: it is never delivered; false when it was rolled back before';
+
+CREATE FUNCTION finance.rollback_message(half_ids bigint[])
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollback_messages';
+COMMENT ON FUNCTION finance.rollback_message(bigint[]) IS
+'give up to 10,000 half messages up, or none; returns how many were not rolled back before';
+
+CREATE FUNCTION finance.half_message_status(half_id bigint)
+	RETURNS TABLE (half_id bigint, status text, producer_group text, topic text,
+		prepared_at timestamptz, prepared_by text, checks integer, next_check_at timestamptz,
+		parked_at timestamptz, parked_reason text, answered_at timestamptz, answered_by text,
+		message_id bigint, copies integer)
+	LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
+	AS 'MODULE_PATHNAME', 'finance_half_message_status';
+COMMENT ON FUNCTION finance.half_message_status(bigint) IS
+'what has become of a half message: open, parked, committed or rolled_back; no row when there is none';
+
+CREATE FUNCTION finance.recheck_half_message(half_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_recheck_half_message';
+COMMENT ON FUNCTION finance.recheck_half_message(bigint) IS
+'check a half message back now, counting checks from zero again, also if it is parked; false when it is answered';
+
+CREATE FUNCTION finance.check_half_messages("limit" integer DEFAULT 1000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_check_half_messages';
+COMMENT ON FUNCTION finance.check_half_messages(integer) IS
+'checks back or parks half messages of the tenant that are due, at most limit (1 to 10000), and says how many; skips those that are just being answered; the worker does it by itself';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2106,6 +2347,21 @@ FROM (SELECT 'binding' AS kind, b.tenant_id, b.pattern AS name, b.queue_id
 	FROM finance.subscription s) r
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = r.tenant_id AND q.queue_id = r.queue_id)
+UNION ALL
+-- an open half message has somebody to ask
+SELECT 'I8 half message has a producer group', h.tenant_id, 'half message ' || h.half_id,
+	'producer group ' || h.producer_group, 'none'
+FROM finance.half_message h
+WHERE NOT EXISTS (SELECT FROM finance.producer_group g
+		WHERE g.tenant_id = h.tenant_id AND g.name = h.producer_group)
+	AND NOT EXISTS (SELECT FROM finance.half_answer a
+		WHERE a.tenant_id = h.tenant_id AND a.half_id = h.half_id)
+UNION ALL
+SELECT 'I8 check has a half message', c.tenant_id,
+	'half message ' || c.half_id || ' attempt ' || c.attempt, 'a half message', 'none'
+FROM finance.half_check c
+WHERE NOT EXISTS (SELECT FROM finance.half_message h
+	WHERE h.tenant_id = c.tenant_id AND h.half_id = c.half_id)
 )
 -- a breach tells accounts and amounts: only to whom they may be told
 SELECT b.invariant, b.tenant_id, b.object, b.expected, b.found
@@ -2159,6 +2415,14 @@ ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.producer_group USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_message ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_message USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_check ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_check USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_answer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_answer USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
 
@@ -2183,6 +2447,10 @@ SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

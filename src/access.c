@@ -35,7 +35,9 @@ static const char *const app_functions[] = {
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"test_routing", "list_queues", "metrics",
+	"prepare_message", "prepare_messages", "commit_message",
+	"rollback_message", "half_message_status", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -46,7 +48,9 @@ static const char *const operator_functions[] = {
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
 	"check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
-	"import_transfers", NULL
+	"import_transfers",
+	"create_producer_group", "alter_producer_group", "drop_producer_group",
+	"recheck_half_message", "check_half_messages", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -61,7 +65,8 @@ static const char *const auditor_functions[] = {
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \
-	" finance.workers"
+	" finance.workers, finance.producer_group, finance.half_message," \
+	" finance.half_check, finance.half_answer, finance.parked_half_message"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \

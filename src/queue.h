@@ -17,6 +17,10 @@ typedef struct FinMessage
 	Jsonb	   *headers;		/* or NULL */
 	int			priority;		/* 0 to 10 */
 	int			delay_s;		/* seconds until it is first visible */
+	TimestampTz deliver_at;		/* or at this time; 0: none */
+	int			ttl_s;			/* seconds it may wait; 0: no limit */
+	const char *ordering_key;	/* or NULL */
+	const char *dedup_id;		/* or NULL */
 } FinMessage;
 
 /*

@@ -1,6 +1,7 @@
 /*
  * queue_parts.h
- *		What the parts of the queue module share; included by queue*.c only.
+ *		What the parts of the queue module share; included by queue*.c, and by
+ *		half*.c for the arguments of messages.
  *
  * queue.c names and arguments, queue_plan.c the statements of one queue,
  * queue_route.c bindings, queue_send.c, queue_read.c and queue_admin.c the SQL

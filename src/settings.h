@@ -20,6 +20,7 @@ extern int	fin_max_payload;		/* finance.max_payload, bytes */
 extern int	fin_notify_window_ms;	/* finance.notify_window */
 extern int	fin_sweep_interval_s;	/* finance.sweep_interval */
 extern int	fin_launcher_naptime_s; /* finance.launcher_naptime */
+extern int	fin_half_retention_s;	/* finance.half_retention */
 
 extern void fin_settings_init(void);
 

@@ -4,8 +4,9 @@
  *
  * Owns
  *	- in shared memory, a slot for the launcher and for each worker: the
- *	  database it serves, its latch, the time at which the first of the newly
- *	  made holds expires, and a set-associative table of bells.  A
+ *	  database it serves, its latch, the times at which the first of the newly
+ *	  made holds expires and of the newly prepared half messages is to be
+ *	  checked, and a set-associative table of bells.  A
  *	  queue may only sit in the few places of its set, so that ringing takes a
  *	  constant time; when all are taken by others, the slot asks for attention
  *	  and the worker looks at all its queues instead.
@@ -61,6 +62,7 @@ typedef struct Slot
 	Oid			database;		/* InvalidOid for the launcher */
 	bool		attention;
 	TimestampTz expiry_at;		/* see fin_wake_collect_expiry() */
+	TimestampTz half_at;		/* see fin_wake_collect_half() */
 	pg_atomic_uint64 promise;	/* see fin_wake_promise() */
 	Bell		bells[FIN_BELLS_MAX];
 } Slot;
@@ -69,6 +71,7 @@ typedef enum NoteKind
 {
 	NOTE_QUEUE,
 	NOTE_EXPIRY,
+	NOTE_HALF,
 	NOTE_ATTENTION,
 	NOTE_LAUNCHER				/* queue_id holds a database's oid */
 } NoteKind;
@@ -193,12 +196,24 @@ ring_expiry(Slot *slot, TimestampTz due_at)
 }
 
 static bool
+ring_half(Slot *slot, TimestampTz due_at)
+{
+	if (due_at >= slot->half_at)
+		return false;
+	slot->half_at = due_at;
+	return due_at == FIN_HALF_ALL ||
+		(uint64) due_at < pg_atomic_read_u64(&slot->promise);
+}
+
+static bool
 ring_attention(Slot *slot)
 {
 	bool		wake = !slot->attention;
 
 	slot->attention = true;
-	return ring_expiry(slot, FIN_EXPIRY_ALL) || wake;
+	wake |= ring_expiry(slot, FIN_EXPIRY_ALL);
+	wake |= ring_half(slot, FIN_HALF_ALL);
+	return wake;
 }
 
 static void
@@ -215,6 +230,8 @@ ring(Slot *slot, Oid database, const Note *note)
 			wake = ring_attention(slot);
 		else if (note->kind == NOTE_EXPIRY)
 			wake = ring_expiry(slot, note->due_at);
+		else if (note->kind == NOTE_HALF)
+			wake = ring_half(slot, note->due_at);
 		else
 			wake = ring_bell(slot, note);
 		if (wake)
@@ -277,6 +294,7 @@ fin_wake_attach(int slot, Oid database)
 	memset(mine->bells, 0, sizeof(mine->bells));
 	mine->attention = false;
 	mine->expiry_at = FIN_NEVER;
+	mine->half_at = FIN_NEVER;
 	mine->database = database;
 	mine->latch = &MyProc->procLatch;
 	pg_atomic_write_u64(&mine->promise, (uint64) FIN_NEVER);
@@ -361,6 +379,19 @@ fin_wake_collect_expiry(int slot)
 	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
 	at = mine->expiry_at;
 	mine->expiry_at = FIN_NEVER;
+	LWLockRelease(mine->lock);
+	return at;
+}
+
+TimestampTz
+fin_wake_collect_half(int slot)
+{
+	Slot	   *mine = &slots[slot];
+	TimestampTz at;
+
+	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
+	at = mine->half_at;
+	mine->half_at = FIN_NEVER;
 	LWLockRelease(mine->lock);
 	return at;
 }
@@ -545,6 +576,12 @@ void
 fin_wake_note_expiry(TimestampTz due_at)
 {
 	make_note(NOTE_EXPIRY, 0, 0, 0, due_at <= 0 ? FIN_EXPIRY_ALL : due_at);
+}
+
+void
+fin_wake_note_half(TimestampTz due_at)
+{
+	make_note(NOTE_HALF, 0, 0, 0, due_at <= 0 ? FIN_HALF_ALL : due_at);
 }
 
 void

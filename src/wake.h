@@ -1,8 +1,8 @@
 /*
  * wake.h
  *		Shared-memory doorbells: which queues of which databases got messages
- *		that are now committed, when the next hold expires, and the latch of
- *		the worker to tell.
+ *		that are now committed, when the next hold expires and the next half
+ *		message is to be checked, and the latch of the worker to tell.
  *
  * A producer calls fin_wake_note() inside its transaction.  What it noted is
  * kept per subtransaction, dropped on rollback, and after the commit copied
@@ -29,6 +29,9 @@
 
 /* queues of one database whose bells are kept apart */
 #define FIN_BELLS_MAX		256
+
+/* as a time at which half messages are to be checked: look at all of them */
+#define FIN_HALF_ALL		DT_NOBEGIN
 
 /* slot of the launcher; workers have 1 to fin_wake_slots() - 1 */
 #define FIN_WAKE_LAUNCHER	0
@@ -67,6 +70,9 @@ extern void fin_wake_note_due(int64 queue_id, TimestampTz due_at);
 /* a hold of this transaction is over at 'due_at' */
 extern void fin_wake_note_expiry(TimestampTz due_at);
 
+/* a half message of this transaction is to be checked at 'due_at' */
+extern void fin_wake_note_half(TimestampTz due_at);
+
 /* the worker of this database should look at everything, itself included */
 extern void fin_wake_note_attention(void);
 
@@ -101,6 +107,9 @@ extern void fin_wake_answered(int slot, TimestampTz now, int64 window_us,
  * FIN_NEVER: none was, FIN_EXPIRY_ALL: someone asked for all to be looked at.
  */
 extern TimestampTz fin_wake_collect_expiry(int slot);
+
+/* the same of half messages: FIN_NEVER or FIN_HALF_ALL */
+extern TimestampTz fin_wake_collect_half(int slot);
 
 /* end of the queue's window, or 0 when it is not in one */
 extern TimestampTz fin_wake_quiet_until(int slot, TimestampTz now,

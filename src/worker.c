@@ -38,6 +38,7 @@
 
 #include "dispatch.h"
 #include "expire.h"
+#include "half.h"
 #include "launcher.h"
 #include "partition.h"
 #include "process.h"
@@ -109,6 +110,19 @@ expire_committed(TimestampTz now)
 		fin_roster_report_error(complaint);
 }
 
+/* ---- the chore of checking half messages back ---- */
+
+static void
+half_committed(TimestampTz now)
+{
+	const char *complaint;
+
+	fin_half_committed(now);
+	complaint = fin_half_complaint();
+	if (complaint != NULL)
+		fin_roster_report_error(complaint);
+}
+
 static Chore chores[] =
 {
 	{
@@ -122,6 +136,12 @@ static Chore chores[] =
 		.due = fin_expire_due,
 		.run = fin_expire_run,
 		.committed = expire_committed,
+	},
+	{
+		.name = "half messages",
+		.due = fin_half_due,
+		.run = fin_half_run,
+		.committed = half_committed,
 	},
 	{
 		.name = "partitions",
@@ -152,6 +172,7 @@ extension_is_there(void)
 	{
 		fin_dispatch_sweep();
 		fin_expire_sweep();
+		fin_half_sweep();
 		partitions_made_at = 0;
 	}
 	extension = found;
@@ -301,6 +322,7 @@ set_up(Datum arg)
 	fin_wake_attach(my_slot, order.database);
 	fin_dispatch_start(my_slot);
 	fin_expire_start(my_slot);
+	fin_half_start(my_slot);
 }
 
 void

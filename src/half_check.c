@@ -58,27 +58,33 @@
 #define FIN_LOGS_PER_PAUSE		10
 #define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
 
-/* what is due: first checks, and later ones; the two sides are merged */
+/*
+ * What is due beyond $1 and $2: first checks, and later ones.  The sides are
+ * merged in the order of their indexes only if neither has a WHERE of its own.
+ */
 #define DUE_ROWS \
+	"SELECT r.* FROM (" \
 	"SELECT m.tenant_id, m.half_id, m.check_at AS at, 0 AS attempt" \
-	" FROM finance.half_message m WHERE (m.check_at, m.half_id) > ($1, $2)" \
+	" FROM finance.half_message m" \
 	" UNION ALL " \
 	"SELECT c.tenant_id, c.half_id, c.next_at, c.attempt" \
-	" FROM finance.half_check c WHERE (c.next_at, c.half_id) > ($1, $2)"
+	" FROM finance.half_check c) r" \
+	" WHERE (r.at, r.half_id) > ($1, $2) AND r.at >= $1"
 
+/* an EXISTS might be planned as a hash of the whole table; these are looked up */
 #define IS_ANSWERED \
-	"EXISTS (SELECT FROM finance.half_answer a" \
-	" WHERE a.tenant_id = d.tenant_id AND a.half_id = d.half_id)"
+	"(SELECT a.half_id FROM finance.half_answer a" \
+	" WHERE a.tenant_id = d.tenant_id AND a.half_id = d.half_id) IS NOT NULL"
 #define IS_SUPERSEDED \
-	"EXISTS (SELECT FROM finance.half_check l WHERE l.tenant_id = d.tenant_id" \
-	" AND l.half_id = d.half_id AND l.attempt = d.attempt + 1)"
+	"(SELECT l.half_id FROM finance.half_check l" \
+	" WHERE l.tenant_id = d.tenant_id AND l.half_id = d.half_id" \
+	" AND l.attempt = d.attempt + 1) IS NOT NULL"
 
 static FinQuery find_due =
 {
 	.sql = "SELECT d.at, d.half_id, d.tenant_id, d.attempt,"
 	" " IS_ANSWERED ", " IS_SUPERSEDED
-	" FROM (SELECT r.* FROM (" DUE_ROWS ") r"
-	" WHERE r.at <= $3 AND ($4 < 0 OR r.tenant_id = $4)"
+	" FROM (" DUE_ROWS " AND r.at <= $3 AND ($4 < 0 OR r.tenant_id = $4)"
 	" ORDER BY r.at, r.half_id LIMIT $5) d",
 	.nargs = 5,
 	.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT4OID, INT8OID},
@@ -92,7 +98,7 @@ static FinQuery find_next =
 	.sql = "SELECT coalesce(min(n.at) FILTER (WHERE NOT n.done),"
 	" CASE WHEN count(*) = " FIN_PEEK_ROWS " THEN max(n.at) END)"
 	" FROM (SELECT d.at, " IS_ANSWERED " OR " IS_SUPERSEDED " AS done"
-	" FROM (SELECT r.* FROM (" DUE_ROWS ") r"
+	" FROM (" DUE_ROWS
 	" ORDER BY r.at, r.half_id LIMIT " FIN_PEEK_ROWS ") d) n",
 	.nargs = 2,
 	.argtypes = {TIMESTAMPTZOID, INT8OID},
@@ -184,16 +190,15 @@ static FinQuery delete_halves =
 /* an answer must not go before its half message, which would look open again */
 static FinQuery delete_answers =
 {
-	.sql = "WITH old AS (SELECT a.tenant_id, a.half_id"
-	" FROM finance.half_answer a WHERE a.answered_at < $1"
-	" AND NOT EXISTS (SELECT FROM finance.half_message h"
-	" WHERE h.tenant_id = a.tenant_id AND h.half_id = a.half_id)"
-	" ORDER BY a.answered_at LIMIT $2 FOR UPDATE OF a SKIP LOCKED)"
-	" DELETE FROM finance.half_answer a USING old"
-	" WHERE a.tenant_id = old.tenant_id AND a.half_id = old.half_id",
+	.sql = "DELETE FROM finance.half_answer WHERE ctid = ANY (ARRAY("
+	"SELECT a.ctid FROM finance.half_answer a WHERE a.answered_at < $1"
+	" AND (SELECT h.half_id FROM finance.half_message h"
+	" WHERE h.tenant_id = a.tenant_id AND h.half_id = a.half_id) IS NULL"
+	" ORDER BY a.answered_at LIMIT $2 FOR UPDATE OF a SKIP LOCKED))",
 	.nargs = 2,
 	.argtypes = {TIMESTAMPTZOID, INT8OID},
 	.expect = SPI_OK_DELETE,
+	.in_order = true,
 	.fires_triggers = true,
 };
 

@@ -302,6 +302,15 @@ DELETE FROM finance.producer_group WHERE tenant_id = 9051 AND name = 'gone';
 SELECT invariant, expected, found FROM finance.check_integrity() WHERE tenant_id = 9051;
 SET finance.test_clock = '2030-01-03 00:00:05+00';
 SELECT finance.check_half_messages(), pg_temp.status(:gone);
+DO $$
+BEGIN
+	FOR n IN 1 .. 15 LOOP
+		PERFORM set_config('finance.test_clock', ('2030-01-03 00:00:05+00'::timestamptz + n * interval '1 minute')::text, false);
+		PERFORM finance.check_half_messages();
+	END LOOP;
+END $$;
+SELECT pg_temp.status(:gone);
+SET finance.test_clock = '2030-01-03 00:20:00+00';
 SELECT finance.rollback_message(:gone), pg_temp.status(:gone);
 
 -- one that cannot be checked costs the others nothing
@@ -317,7 +326,7 @@ BEGIN
 END $$;
 SELECT set_config('half.poisoned', :'poisoned', false) = :'poisoned' AS set;
 CREATE TRIGGER poison BEFORE INSERT ON finance.half_check FOR EACH ROW EXECUTE FUNCTION pg_temp.poison();
-SET finance.test_clock = '2030-01-03 00:00:06+00';
+SET finance.test_clock = '2030-01-03 00:20:01+00';
 SELECT finance.check_half_messages();
 SELECT pg_temp.status(:good) AS good, pg_temp.status(:poisoned) AS poisoned;
 SELECT copies, misses, error FROM finance.half_check WHERE half_id = :poisoned;
@@ -386,7 +395,7 @@ RESET ROLE;
 CREATE ROLE regress_fin_half_app;
 SELECT finance.grant_access('regress_fin_half_app', 'app');
 GRANT EXECUTE ON FUNCTION pg_temp.outcome(text) TO PUBLIC;
-SET finance.test_clock = '2030-01-03 00:00:10+00';
+SET finance.test_clock = '2030-01-03 00:20:10+00';
 SET ROLE regress_fin_half_app;
 SELECT finance.prepare_message('shop', 'order.new', '61') AS mine \gset
 SELECT finance.commit_message(:mine) > 0 AS committed;

@@ -52,6 +52,8 @@
 #include "wake.h"
 
 #define FIN_CHECK_LIMIT_MAX		10000
+#define FIN_NO_GROUP_WAIT_US	(60 * USECS_PER_SEC)	/* see lock_subject() */
+#define FIN_NO_GROUP_MISSES		15
 #define FIN_FORGET_BATCH		1000
 #define FIN_PEEK_ROWS			"1000"
 #define FIN_COMPLAINT_MAX		256
@@ -310,7 +312,10 @@ jsonb_column(int column)
 	return isnull ? NULL : DatumGetJsonbP(value);
 }
 
-/* false: somebody has it locked */
+/*
+ * False: somebody has it locked.  Where the group is gone, as it is while a
+ * dump is being restored, there is time for it to come.
+ */
 static bool
 lock_subject(const FinHalfDue *due, Subject *subject)
 {
@@ -329,6 +334,12 @@ lock_subject(const FinHalfDue *due, Subject *subject)
 	subject->interval_us = span_column(7);
 	subject->interval_max_us = span_column(8);
 	subject->max_checks = int_column(9);
+	if (subject->check_topic == NULL)
+	{
+		subject->interval_us = FIN_NO_GROUP_WAIT_US;
+		subject->interval_max_us = FIN_NO_GROUP_WAIT_US;
+		subject->max_checks = FIN_NO_GROUP_MISSES;
+	}
 	return true;
 }
 
@@ -390,12 +401,10 @@ wait_us(const Subject *subject)
 static const char *
 reason_to_park(const Subject *subject)
 {
-	if (subject->check_topic == NULL)
-		return "no_group";
 	if (subject->checks >= subject->max_checks)
 		return "unanswered";
 	if (subject->misses >= subject->max_checks)
-		return subject->error != NULL ? "check_failed" : "no_listener";
+		return subject->check_topic == NULL ? "no_group" : subject->error != NULL ? "check_failed" : "no_listener";
 	return NULL;
 }
 
@@ -425,7 +434,8 @@ publish_check(const Subject *subject)
 {
 	FinMessage	message = {0};
 
-	if (fin_queue_route_count(subject->due->tenant_id,
+	if (subject->check_topic == NULL ||
+		fin_queue_route_count(subject->due->tenant_id,
 							  subject->check_topic) == 0)
 		return 0;
 	message.tenant_id = subject->due->tenant_id;

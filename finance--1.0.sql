@@ -1889,15 +1889,15 @@ COMMENT ON TABLE finance.half_answer IS
 COMMENT ON COLUMN finance.half_answer.copies IS 'queues the message went to';
 COMMENT ON COLUMN finance.half_answer.trace_id IS 'of the answer';
 
-CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_message
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_message
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
-ALTER TABLE finance.half_message ENABLE ALWAYS TRIGGER guard;
-CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_check
+ALTER TABLE finance.half_message ENABLE ALWAYS TRIGGER unchanged;
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_check
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
-ALTER TABLE finance.half_check ENABLE ALWAYS TRIGGER guard;
-CREATE TRIGGER guard BEFORE UPDATE OR TRUNCATE ON finance.half_answer
+ALTER TABLE finance.half_check ENABLE ALWAYS TRIGGER unchanged;
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_answer
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
-ALTER TABLE finance.half_answer ENABLE ALWAYS TRIGGER guard;
+ALTER TABLE finance.half_answer ENABLE ALWAYS TRIGGER unchanged;
 
 CREATE VIEW finance.parked_half_message WITH (security_invoker = true) AS
 	SELECT h.tenant_id, h.half_id, h.producer_group, h.topic, c.parked_reason AS reason,

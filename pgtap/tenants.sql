@@ -45,6 +45,11 @@ SELECT journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit'
 SELECT finance.exchange('a', 'usd', 1, 1.005, 'c', 'usd2', rounding_account => 'cents') \g /dev/null
 SELECT account_id AS account FROM finance.account WHERE code = 'a' AND tenant_id = :tenant \gset
 SELECT msg_id AS message FROM finance.send('q', '{}') AS msg_id \gset
+SELECT finance.create_producer_group(name, 'their.check', '1 microsecond', '1 microsecond', '1 microsecond', max_checks => 1) FROM unnest('{producers, their_producers}'::text[]) AS name \g /dev/null
+SELECT half_id AS half FROM finance.prepare_message('their_producers', 'a.b', '1') AS half_id \gset
+SELECT finance.check_half_messages() \g /dev/null
+SELECT finance.check_half_messages() \g /dev/null
+SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -151,6 +156,18 @@ INSERT INTO call VALUES
 	('test_routing', $$finance.test_routing('a.b')$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
+	('create_producer_group', $$finance.create_producer_group('p', 'c')$$),
+	('alter_producer_group', $$finance.alter_producer_group('producers', max_checks => 2)$$),
+	('drop_producer_group', $$finance.drop_producer_group('producers')$$),
+	('prepare_message', $$finance.prepare_message('producers', 'a.b', '1')$$),
+	('prepare_messages', $$finance.prepare_messages('producers', 'a.b', '{1}')$$),
+	('commit_message', format($$finance.commit_message(%s)$$, :half)),
+	('commit_message', format($$finance.commit_message('{%s}'::bigint[])$$, :half)),
+	('rollback_message', format($$finance.rollback_message(%s)$$, :half)),
+	('rollback_message', format($$finance.rollback_message('{%s}'::bigint[])$$, :half)),
+	('half_message_status', format($$finance.half_message_status(%s)$$, :half)),
+	('recheck_half_message', format($$finance.recheck_half_message(%s)$$, :half)),
+	('check_half_messages', $$finance.check_half_messages()$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
@@ -259,13 +276,22 @@ INSERT INTO foreign_call VALUES
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),
+	('half', 'finance.commit_message(%s)'),
+	('half', 'finance.commit_message(ARRAY[%s])'),
+	('half', 'finance.rollback_message(%s)'),
+	('half', 'finance.rollback_message(ARRAY[%s])'),
+	('half', 'finance.half_message_status(%s)'),
+	('half', 'finance.recheck_half_message(%s)'),
+	('producers', $$finance.prepare_message(%L, 'a.b', '1')$$),
+	('producers', 'finance.alter_producer_group(%L)'),
+	('producers', 'finance.drop_producer_group(%L)'),
 	('channel', 'finance.unsubscribe(%L)'),
 	('trace', 'finance.audit_trace(%L)');
 CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
 INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
-	('message', :message, '4611686018427387904'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

@@ -404,7 +404,8 @@ reason_to_park(const Subject *subject)
 	if (subject->checks >= subject->max_checks)
 		return "unanswered";
 	if (subject->misses >= subject->max_checks)
-		return subject->check_topic == NULL ? "no_group" : subject->error != NULL ? "check_failed" : "no_listener";
+		return subject->check_topic == NULL ? "no_group" :
+			subject->error != NULL ? "check_failed" : "no_listener";
 	return NULL;
 }
 

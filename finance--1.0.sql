@@ -1203,19 +1203,19 @@ COMMENT ON FUNCTION finance.metrics_all() IS
 'metrics() of each queue of the session''s tenant';
 
 CREATE FUNCTION finance.send(queue_name text, msg jsonb, headers jsonb DEFAULT NULL,
-		delay integer DEFAULT 0, priority integer DEFAULT 0)
+		delay integer DEFAULT 0, priority integer DEFAULT 0, dedup_id text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_send';
-COMMENT ON FUNCTION finance.send(text, jsonb, jsonb, integer, integer) IS
+COMMENT ON FUNCTION finance.send(text, jsonb, jsonb, integer, integer, text) IS
 'put a message into a queue, visible after delay seconds; returns its msg_id';
 
 CREATE FUNCTION finance.send_batch(queue_name text, msgs jsonb[], headers jsonb[] DEFAULT NULL,
-		delay integer DEFAULT 0, priority integer DEFAULT 0)
+		delay integer DEFAULT 0, priority integer DEFAULT 0, dedup_ids text[] DEFAULT NULL)
 	RETURNS SETOF bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_send_batch';
-COMMENT ON FUNCTION finance.send_batch(text, jsonb[], jsonb[], integer, integer) IS
+COMMENT ON FUNCTION finance.send_batch(text, jsonb[], jsonb[], integer, integer, text[]) IS
 'put up to 10,000 messages into a queue; returns their msg_ids in the order of msgs';
 
 CREATE FUNCTION finance.read(queue_name text, vt integer, qty integer DEFAULT 1)
@@ -1776,6 +1776,91 @@ COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
 'gives back what remains of all open holds of a group; those whose time is over expire';
 
 -- ========================================================================
+-- DEDUP SECTION (dedup.c, seen.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- _dedup: dedup ids of messages sent.  Three tables that periods of time fill
+-- in turn; the worker truncates the one whose ids are all out of their window.
+-- They are written by C alone, in this order of columns and without CHECKs,
+-- which would cost more than the row, and never vacuumed but against
+-- wraparound: seen.c says why.  An id is in the key once for each time it was
+-- taken, which C lets happen only after its window.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance._dedup (
+	seen_at		timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	slot		smallint NOT NULL,
+	queue_id	bigint NOT NULL,
+	dedup_id	text COLLATE "C" NOT NULL,
+	msg_id		bigint NOT NULL,
+	CONSTRAINT _dedup_pkey PRIMARY KEY (tenant_id, queue_id, dedup_id, seen_at, slot)
+) PARTITION BY LIST (slot);
+COMMENT ON TABLE finance._dedup IS
+'dedup ids of messages sent lately; a message with one of them is dropped';
+COMMENT ON COLUMN finance._dedup.msg_id IS 'the message that was sent with it';
+COMMENT ON COLUMN finance._dedup.slot IS
+'number of the period of six hours in which it was sent, modulo 3';
+CREATE TABLE finance._dedup_0 PARTITION OF finance._dedup FOR VALUES IN (0)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance._dedup_1 PARTITION OF finance._dedup FOR VALUES IN (1)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance._dedup_2 PARTITION OF finance._dedup FOR VALUES IN (2)
+	WITH (autovacuum_enabled = false);
+
+CREATE FUNCTION finance._truncate_expired() RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_truncate_expired';
+COMMENT ON FUNCTION finance._truncate_expired() IS
+'what the worker does: truncate tables of dedup ids and of the inbox whose ids are all out of their window; returns how many';
+
+-- ========================================================================
+-- INBOX SECTION (inbox.c, seen.c)
+-- ========================================================================
+
+-- made and kept as finance._dedup
+CREATE TABLE finance.inbox (
+	seen_at		timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	slot		smallint NOT NULL,
+	consumer	text COLLATE "C" NOT NULL,
+	message_id	text COLLATE "C" NOT NULL,
+	CONSTRAINT inbox_pkey PRIMARY KEY (tenant_id, consumer, message_id, seen_at, slot)
+) PARTITION BY LIST (slot);
+COMMENT ON TABLE finance.inbox IS
+'messages that consumers have processed, noted by process_once()';
+COMMENT ON COLUMN finance.inbox.slot IS
+'number of the period of finance.inbox_retention days in which it was processed, modulo 3';
+COMMENT ON COLUMN finance.inbox.seen_at IS 'when it was processed';
+CREATE TABLE finance.inbox_0 PARTITION OF finance.inbox FOR VALUES IN (0)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance.inbox_1 PARTITION OF finance.inbox FOR VALUES IN (1)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance.inbox_2 PARTITION OF finance.inbox FOR VALUES IN (2)
+	WITH (autovacuum_enabled = false);
+COMMENT ON TABLE finance.inbox_0 IS 'finance.inbox, a third of it in turn';
+COMMENT ON TABLE finance.inbox_1 IS 'finance.inbox, a third of it in turn';
+COMMENT ON TABLE finance.inbox_2 IS 'finance.inbox, a third of it in turn';
+
+CREATE FUNCTION finance.process_once(consumer text, message_id bigint) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once';
+COMMENT ON FUNCTION finance.process_once(text, bigint) IS
+'true the first time: do the message''s work in this transaction; false when the consumer has processed it';
+CREATE FUNCTION finance.process_once(consumer text, message_id text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once_text';
+COMMENT ON FUNCTION finance.process_once(text, text) IS
+'process_once() for message ids of any origin';
+CREATE FUNCTION finance.process_once_batch(consumer text, message_ids bigint[])
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once_batch';
+COMMENT ON FUNCTION finance.process_once_batch(text, bigint[]) IS
+'process_once() for up to 10,000 messages; returns the ids that are new, ascending';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2161,6 +2246,17 @@ ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+-- without policies of their own: rows are seen through the parents only
+ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance._dedup_2 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_0 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_2 ENABLE ROW LEVEL SECURITY;
 
 -- ------------------------------------------------------------------------
 -- what pg_dump writes: the rows of these tables.  Partitions are no members of
@@ -2186,3 +2282,9 @@ SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_0', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_1', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_2', '');

@@ -35,7 +35,8 @@ static const char *const app_functions[] = {
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"test_routing", "list_queues", "metrics", "process_once",
+	"process_once_batch", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -61,7 +62,7 @@ static const char *const auditor_functions[] = {
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \
-	" finance.workers"
+	" finance.inbox, finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \

@@ -17,6 +17,7 @@ typedef struct FinMessage
 	Jsonb	   *headers;		/* or NULL */
 	int			priority;		/* 0 to 10 */
 	int			delay_s;		/* seconds until it is first visible */
+	const char *dedup_id;		/* or NULL */
 } FinMessage;
 
 /*

@@ -17,6 +17,7 @@
 #include "utils/tuplestore.h"
 
 #include "context.h"
+#include "dedup.h"
 #include "errors.h"
 #include "ident.h"
 #include "query.h"
@@ -81,15 +82,23 @@ insert_by_statement(int32 tenant_id, int64 queue_id, const Datum *values,
 						 flags);
 }
 
-/* one row; the queue is held.  Returns its msg_id. */
+/*
+ * One row, unless one with its dedup id was sent lately; the queue is held.
+ * Returns the msg_id, of the earlier one then.
+ */
 static int64
 insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 {
 	TimestampTz now = fin_ident_now();
 	int64		msg_id = fin_queue_msg_id(drawn, message->priority);
+	int64		earlier;
 	Datum		values[MESSAGE_COLUMNS];
 	bool		nulls[MESSAGE_COLUMNS] = {false};
 
+	if (message->dedup_id != NULL &&
+		!fin_dedup_take(message->tenant_id, queue_id, message->dedup_id,
+						FIN_DEDUP_WINDOW_DEFAULT_S, msg_id, &earlier))
+		return earlier;
 	values[0] = Int64GetDatum(msg_id);
 	values[1] = Int64GetDatum(message->message_id);
 	values[2] = Int64GetDatum(queue_id);
@@ -179,9 +188,12 @@ PG_FUNCTION_INFO_V1(finance_send);
 
 /*
  * finance.send(queue_name text, msg jsonb, headers jsonb, delay int,
- *				priority int) returns bigint
+ *				priority int, dedup_id text) returns bigint
  *
- * Puts a message into a queue and returns its msg_id.  delay: seconds until it
+ * Puts a message into a queue and returns its msg_id.  When one with the same
+ * dedup_id (1 to 128 bytes) was sent to it within the last five minutes, does
+ * nothing and returns that one's; waits while another transaction is sending
+ * one.  delay: seconds until it
  * can be read, 0 to 30 days.  priority: 0 to 10, the highest is read first.
  * headers: a JSON object, or null.
  * Errors: LG301 unknown queue, LG303 payload or headers above
@@ -200,6 +212,8 @@ finance_send(PG_FUNCTION_ARGS)
 	unpack_message(fcinfo, 1, "msg", &message);
 	message.delay_s = arg_delay(fcinfo, 3);
 	message.priority = arg_priority(fcinfo, 4);
+	if (!PG_ARGISNULL(5))
+		message.dedup_id = fin_queue_arg_text(fcinfo, 5, "dedup_id");
 
 	fin_query_begin(&scope);
 	queue_id = fin_queue_find(message.tenant_id, queue_name, RowExclusiveLock);
@@ -259,6 +273,7 @@ typedef struct Batch
 	bool		has_headers;
 	int			delay_s;
 	int			priority;
+	FinDedup   *dedup;			/* or NULL */
 	int64	   *msg_ids;		/* result */
 } Batch;
 
@@ -301,6 +316,27 @@ check_jsonb_array(ArrayType *array, bool is_headers)
 	return n;
 }
 
+/* one id, or null, for each message */
+static FinDedup *
+arg_dedup_ids(FunctionCallInfo fcinfo, int arg, int nmessages)
+{
+	FinDedup   *dedup = palloc0(sizeof(FinDedup) * Max(nmessages, 1));
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, &nulls, &n);
+	if (n != nmessages)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("dedup_ids must have as many elements as msgs"),
+				errdetail("There are %d ids and %d messages.", n, nmessages));
+	for (int i = 0; i < n; i++)
+		dedup[i].dedup_id = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	return dedup;
+}
+
 static void
 unpack_batch(FunctionCallInfo fcinfo, Batch *batch)
 {
@@ -328,6 +364,8 @@ unpack_batch(FunctionCallInfo fcinfo, Batch *batch)
 	}
 	batch->delay_s = arg_delay(fcinfo, 3);
 	batch->priority = arg_priority(fcinfo, 4);
+	if (!PG_ARGISNULL(5))
+		batch->dedup = arg_dedup_ids(fcinfo, 5, batch->n);
 }
 
 static Datum
@@ -375,6 +413,43 @@ insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
 		fin_wake_note_due(queue_id, seconds_after(now, batch->delay_s));
 }
 
+/* one by one those whose dedup id is taken now; the queue is held */
+static void
+insert_deduped(int32 tenant_id, int64 queue_id, Batch *batch)
+{
+	FinMessage	message = {.tenant_id = tenant_id, .priority = batch->priority,
+	.delay_s = batch->delay_s};
+	int64	   *drawn = palloc(sizeof(int64) * batch->n);
+	Datum	   *payloads;
+	Datum	   *headers = NULL;
+	bool	   *nulls = NULL;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(batch->payloads), JSONBOID, -1, false,
+					  TYPALIGN_INT, &payloads, NULL, &n);
+	if (batch->has_headers)
+		deconstruct_array(DatumGetArrayTypeP(batch->headers), JSONBOID, -1,
+						  false, TYPALIGN_INT, &headers, &nulls, &n);
+	for (int i = 0; i < batch->n; i++)
+	{
+		drawn[i] = fin_ident_next(i == 0 ? 0 : drawn[i - 1]);
+		batch->dedup[i].msg_id = fin_queue_msg_id(drawn[i], batch->priority);
+	}
+	fin_dedup_take_many(tenant_id, queue_id, FIN_DEDUP_WINDOW_DEFAULT_S,
+						batch->dedup, batch->n);
+	for (int i = 0; i < batch->n; i++)
+	{
+		batch->msg_ids[i] = batch->dedup[i].earlier_msg_id;
+		if (!batch->dedup[i].taken)
+			continue;
+		message.message_id = drawn[i];
+		message.payload = DatumGetJsonbP(payloads[i]);
+		message.headers = headers == NULL || nulls[i] ? NULL :
+			DatumGetJsonbP(headers[i]);
+		batch->msg_ids[i] = insert_message(queue_id, &message, drawn[i]);
+	}
+}
+
 PG_FUNCTION_INFO_V1(finance_send_batch);
 
 /*
@@ -401,7 +476,9 @@ finance_send_batch(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	queue_id = fin_queue_find(tenant_id, queue_name, RowExclusiveLock);
-	if (batch.n > 0)
+	if (batch.n > 0 && batch.dedup != NULL)
+		insert_deduped(tenant_id, queue_id, &batch);
+	else if (batch.n > 0)
 		insert_batch(tenant_id, queue_id, &batch);
 	fin_query_end(&scope);
 

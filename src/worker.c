@@ -43,6 +43,7 @@
 #include "process.h"
 #include "query.h"
 #include "roster.h"
+#include "seen.h"
 #include "vacate.h"
 #include "wake.h"
 #include "worker.h"
@@ -129,6 +130,12 @@ static Chore chores[] =
 		.run = partition_run,
 		.committed = partition_committed,
 	},
+	{
+		.name = "expired ids",
+		.due = fin_seen_due,
+		.run = fin_seen_run,
+		.committed = fin_seen_committed,
+	},
 };
 
 /* ---- running chores ---- */
@@ -153,6 +160,7 @@ extension_is_there(void)
 		fin_dispatch_sweep();
 		fin_expire_sweep();
 		partitions_made_at = 0;
+		fin_seen_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);

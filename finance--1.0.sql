@@ -1111,22 +1111,6 @@ COMMENT ON COLUMN finance.message.visible_at IS
 COMMENT ON COLUMN finance.message.read_ct IS
 'how often it was read';
 
-CREATE TABLE finance.message_archive (
-	msg_id		bigint NOT NULL,
-	message_id	bigint NOT NULL,
-	queue_id	bigint NOT NULL,
-	enqueued_at	timestamptz NOT NULL,
-	archived_at	timestamptz NOT NULL,
-	tenant_id	integer NOT NULL,
-	read_ct		integer NOT NULL,
-	priority	smallint NOT NULL,
-	topic		text,
-	headers		jsonb,
-	payload		jsonb NOT NULL
-) PARTITION BY LIST (queue_id);
-COMMENT ON TABLE finance.message_archive IS
-'messages that archive() acknowledged, one partition per queue';
-
 ALTER TABLE finance.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.queue USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.binding ENABLE ROW LEVEL SECURITY;
@@ -1135,8 +1119,6 @@ ALTER TABLE finance.subscription ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.subscription USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.message ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.message USING (finance._is_tenant_visible(tenant_id));
-ALTER TABLE finance.message_archive ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_rows ON finance.message_archive USING (finance._is_tenant_visible(tenant_id));
 
 -- the partitions are no members of the extension: pg_dump writes them itself
 SELECT pg_catalog.pg_extension_config_dump('finance._queue_id_seq', '');
@@ -1170,7 +1152,7 @@ CREATE FUNCTION finance.drop_queue(queue_name text)
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_drop_queue';
 COMMENT ON FUNCTION finance.drop_queue(text) IS
-'drop a queue with its messages, archive, bindings and subscriptions; false when there is none';
+'drop a queue with its messages, bindings and subscriptions; what was archived stays; false when there is none';
 
 CREATE FUNCTION finance.purge_queue(queue_name text)
 	RETURNS bigint
@@ -1861,6 +1843,45 @@ COMMENT ON FUNCTION finance.process_once_batch(text, bigint[]) IS
 'process_once() for up to 10,000 messages; returns the ids that are new, ascending';
 
 -- ========================================================================
+-- ARCHIVE SECTION (archive.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- message_archive: monthly partitions by archive_id, made and indexed by
+-- partition.c; finance.archive_retention drops them again.  The order of
+-- columns is archive.c's.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.message_archive (
+	archive_id	bigint NOT NULL,
+	msg_id		bigint NOT NULL,
+	message_id	bigint NOT NULL,
+	queue_id	bigint NOT NULL,
+	enqueued_at	timestamptz NOT NULL,
+	archived_at	timestamptz NOT NULL,
+	expires_at	timestamptz,
+	tenant_id	integer NOT NULL,
+	read_ct		integer NOT NULL,
+	priority	smallint NOT NULL,
+	topic		text,
+	ordering_key text,
+	headers		jsonb,
+	payload		jsonb NOT NULL
+) PARTITION BY RANGE (archive_id);
+COMMENT ON TABLE finance.message_archive IS
+'messages that archive() acknowledged, in partitions by month; also those of queues that were dropped since';
+COMMENT ON COLUMN finance.message_archive.archive_id IS
+'id drawn when it was archived: in that order';
+COMMENT ON COLUMN finance.message_archive.expires_at IS
+'until when it would have been delivered; null: for ever';
+
+CREATE FUNCTION finance.purge_archive(queue_name text) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_purge_archive';
+COMMENT ON FUNCTION finance.purge_archive(text) IS
+'delete all archived messages of a queue; returns how many';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2167,7 +2188,8 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
 UNION ALL
--- I8 a message is in one place only, and in a queue that exists
+-- I8 a message is in one place only, and in a queue that exists; archived ones
+-- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
 FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
@@ -2176,9 +2198,7 @@ FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT w.tenant_id, w.queue_id FROM finance.message w
-	UNION
-	SELECT d.tenant_id, d.queue_id FROM finance.message_archive d) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL
@@ -2246,6 +2266,8 @@ ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.message_archive ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.message_archive USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;

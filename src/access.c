@@ -43,7 +43,7 @@ static const char *const operator_functions[] = {
 	"set_account_status", "set_account_limits", "set_min_available",
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "block_account", "unblock_account", "create_queue",
-	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
+	"drop_queue", "purge_queue", "purge_archive", "bind_topic", "unbind_topic",
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
 	"check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
@@ -166,7 +166,8 @@ finance_grant_access(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	fin_query_utility("LOCK TABLE ONLY finance.transfer,"
-					  " ONLY finance.audit_record, ONLY finance.message"
+					  " ONLY finance.audit_record,"
+					  " ONLY finance.message_archive, ONLY finance.message"
 					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
 	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,

@@ -2,15 +2,15 @@
  * queue_admin.c
  *		Making, dropping and looking at queues.
  *
- * Owns nothing.  A queue is a row of finance.queue and two tables,
- * finance.message_<queue_id> and finance.message_archive_<queue_id>,
- * partitions that are no members of the extension: pg_dump writes them like
- * ordinary tables, and they go with their parents.
+ * Owns nothing.  A queue is a row of finance.queue and a table,
+ * finance.message_<queue_id>, a partition that is no member of the extension:
+ * pg_dump writes it like an ordinary table, and it goes with its parent.  What
+ * was archived lies in finance.message_archive, and stays when the queue goes.
  *
- * Locks: making a queue holds SHARE UPDATE EXCLUSIVE on the two parents until
+ * Locks: making a queue holds SHARE UPDATE EXCLUSIVE on the parent until
  * the end of the transaction, which no sender or reader notices.  Dropping
- * one takes the queue's row, then ACCESS EXCLUSIVE on the parents and its
- * tables: it waits for open transactions that used the queue.  Other queues
+ * one takes the queue's row, then ACCESS EXCLUSIVE on the parent and its
+ * table: it waits for open transactions that used the queue.  Other queues
  * are used through their own tables; only a session's first use of one needs
  * the parent.
  */
@@ -143,7 +143,6 @@ create(int32 tenant_id, const char *name)
 		return false;
 	queue_id = fin_query_int64(0, 1);
 	make_table("message", queue_id, MESSAGE_STORAGE);
-	make_table("message_archive", queue_id, "");
 	return true;
 }
 
@@ -162,7 +161,7 @@ PG_FUNCTION_INFO_V1(finance_create_queue);
  *
  * Makes an empty queue.  queue_name: 1 to 47 letters, digits, "_", "." and "-".
  * Errors: 42710 the name is taken, 42602 bad name, 22004 null.
- * Locks: SHARE UPDATE EXCLUSIVE on the parents; waits for others that make a
+ * Locks: SHARE UPDATE EXCLUSIVE on finance.message; waits for others that make a
  * queue.
  */
 Datum
@@ -186,10 +185,11 @@ PG_FUNCTION_INFO_V1(finance_drop_queue);
 /*
  * finance.drop_queue(queue_name text) returns boolean
  *
- * Drops a queue with its messages, its archive, its bindings and its
- * subscriptions.  False when there is none of this name.
+ * Drops a queue with its messages, its bindings and its subscriptions.  What
+ * was archived stays: purge_archive() first, if it is to go.  False when there
+ * is none of this name.
  * Errors: 22004 null, 2BP01 when other objects depend on its tables.
- * Locks: ACCESS EXCLUSIVE on its tables and their parents; waits for open
+ * Locks: ACCESS EXCLUSIVE on its table and finance.message; waits for open
  * transactions that used the queue.  Commit soon.
  */
 Datum
@@ -213,9 +213,8 @@ finance_drop_queue(PG_FUNCTION_ARGS)
 		(void) fin_query_run(&delete_bindings, values, NULL, 0);
 		(void) fin_query_run(&delete_subscriptions, values, NULL, 0);
 		(void) fin_query_run(&delete_queue, values, NULL, 0);
-		fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT
-								   ", finance.message_archive_" INT64_FORMAT,
-								   queue_id, queue_id));
+		fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT,
+								   queue_id));
 	}
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(exists);

@@ -115,17 +115,11 @@ static const Template templates[FIN_QUEUE_STATEMENTS] =
 		SPI_OK_DELETE_RETURNING, 1, {INT8ARRAYOID}
 	},
 	[FIN_QUEUE_ARCHIVE] = {
-		"WITH gone AS (DELETE FROM finance.message_@q AS m"
+		"DELETE FROM finance.message_@q AS m"
 		" WHERE m.msg_id = ANY ($1)"
 		" RETURNING m.msg_id, m.message_id, m.enqueued_at, m.read_ct,"
-		" m.priority, m.topic, m.headers, m.payload)"
-		" INSERT INTO finance.message_archive_@q AS a"
-		" (msg_id, message_id, queue_id, enqueued_at, archived_at, tenant_id,"
-		" read_ct, priority, topic, headers, payload)"
-		" SELECT gone.msg_id, gone.message_id, @q, gone.enqueued_at, $2, @t,"
-		" gone.read_ct, gone.priority, gone.topic, gone.headers, gone.payload"
-		" FROM gone RETURNING a.msg_id",
-		SPI_OK_INSERT_RETURNING, 2, {INT8ARRAYOID, TIMESTAMPTZOID}
+		" m.priority, m.topic, m.headers, m.payload",
+		SPI_OK_DELETE_RETURNING, 1, {INT8ARRAYOID}
 	},
 	[FIN_QUEUE_SET_VT] = {
 		"UPDATE finance.message_@q AS m SET visible_at = $2"

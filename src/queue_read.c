@@ -12,11 +12,14 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
+#include "archive.h"
 #include "context.h"
 #include "ident.h"
 #include "query.h"
@@ -163,6 +166,84 @@ finance_delete_many(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* a column of a deleted row, NULL for null */
+static void *
+deleted_pointer(SPITupleTable *rows, uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(rows->vals[row], rows->tupdesc, column,
+									  &isnull);
+
+	return isnull ? NULL : DatumGetPointer(value);
+}
+
+static Datum
+deleted_value(SPITupleTable *rows, uint64 row, int column)
+{
+	bool		isnull;
+
+	return SPI_getbinval(rows->vals[row], rows->tupdesc, column, &isnull);
+}
+
+/* rows that FIN_QUEUE_ARCHIVE deleted */
+static void
+archive_rows(int32 tenant_id, int64 queue_id, SPITupleTable *rows, uint64 n)
+{
+	FinArchive *archive = fin_archive_begin();
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		FinArchived row = {
+			.msg_id = DatumGetInt64(deleted_value(rows, i, 1)),
+			.message_id = DatumGetInt64(deleted_value(rows, i, 2)),
+			.queue_id = queue_id,
+			.enqueued_at = DatumGetTimestampTz(deleted_value(rows, i, 3)),
+			.tenant_id = tenant_id,
+			.read_ct = DatumGetInt32(deleted_value(rows, i, 4)),
+			.priority = DatumGetInt16(deleted_value(rows, i, 5)),
+			.topic = deleted_pointer(rows, i, 6),
+			.headers = deleted_pointer(rows, i, 7),
+			.payload = deleted_pointer(rows, i, 8),
+		};
+
+		fin_archive_add(archive, &row);
+	}
+	fin_archive_end(archive);
+}
+
+/* moves messages of the queue named by the first argument; their ids */
+static uint64
+archive(FunctionCallInfo fcinfo, Datum msg_ids, int64 **ids)
+{
+	int32		tenant_id = fin_context()->tenant_id;
+	char	   *queue_name = fin_queue_arg_text(fcinfo, 0, "queue_name");
+	FinQueryScope scope;
+	SPITupleTable *rows;
+	int64		queue_id;
+	uint64		n;
+
+	fin_query_begin(&scope);
+	queue_id = fin_queue_find(tenant_id, queue_name, RowExclusiveLock);
+	n = fin_queue_run(FIN_QUEUE_ARCHIVE, tenant_id, queue_id, &msg_ids, NULL);
+	rows = SPI_tuptable;
+	*ids = MemoryContextAlloc(scope.caller, sizeof(int64) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+		(*ids)[i] = DatumGetInt64(deleted_value(rows, i, 1));
+	if (n > 0)
+		archive_rows(tenant_id, queue_id, rows, n);
+	fin_query_end(&scope);
+	return n;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
 PG_FUNCTION_INFO_V1(finance_archive);
 
 /*
@@ -175,15 +256,15 @@ Datum
 finance_archive(PG_FUNCTION_ARGS)
 {
 	Datum		msg_id;
-	Datum		values[2];
+	int64	   *ids;
 
 	fin_queue_refuse_null(fcinfo, 1, "msg_id");
 	msg_id = PG_GETARG_DATUM(1);
-	values[0] = PointerGetDatum(construct_array(&msg_id, 1, INT8OID,
-												sizeof(int64), true,
-												TYPALIGN_DOUBLE));
-	values[1] = TimestampTzGetDatum(fin_ident_now());
-	PG_RETURN_BOOL(run_on_queue(fcinfo, FIN_QUEUE_ARCHIVE, values, false) > 0);
+	PG_RETURN_BOOL(archive(fcinfo,
+						   PointerGetDatum(construct_array(&msg_id, 1, INT8OID,
+														   sizeof(int64), true,
+														   TYPALIGN_DOUBLE)),
+						   &ids) > 0);
 }
 
 PG_FUNCTION_INFO_V1(finance_archive_many);
@@ -197,11 +278,20 @@ PG_FUNCTION_INFO_V1(finance_archive_many);
 Datum
 finance_archive_many(PG_FUNCTION_ARGS)
 {
-	Datum		values[2];
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64	   *ids;
+	uint64		n = archive(fcinfo, arg_msg_ids(fcinfo, 1), &ids);
 
-	values[0] = arg_msg_ids(fcinfo, 1);
-	values[1] = TimestampTzGetDatum(fin_ident_now());
-	(void) run_on_queue(fcinfo, FIN_QUEUE_ARCHIVE, values, true);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	qsort(ids, n, sizeof(int64), compare_ids);
+	for (uint64 i = 0; i < n; i++)
+	{
+		Datum		value = Int64GetDatum(ids[i]);
+		bool		isnull = false;
+
+		tuplestore_putvalues(result->setResult, result->setDesc, &value,
+							 &isnull);
+	}
 	return (Datum) 0;
 }
 

@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "dispatch.h"
 #include "expire.h"
 #include "launcher.h"
@@ -136,6 +137,12 @@ static Chore chores[] =
 		.run = fin_seen_run,
 		.committed = fin_seen_committed,
 	},
+	{
+		.name = "archive retention",
+		.due = fin_archive_due,
+		.run = fin_archive_run,
+		.committed = fin_archive_committed,
+	},
 };
 
 /* ---- running chores ---- */
@@ -161,6 +168,7 @@ extension_is_there(void)
 		fin_expire_sweep();
 		partitions_made_at = 0;
 		fin_seen_sweep();
+		fin_archive_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);

@@ -75,10 +75,10 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'topic_matches', 'transfer', 'create_account', 'lock_accounts', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
 	'set_vt', 'test_routing', 'list_queues', 'metrics', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
 	'split_amount', 'transfer_batch', 'request', 'hold', 'capture', 'release', 'capture_group', 'release_group', 'expire_holds', 'journal', 'leg',
-	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal'], 'app: these functions');
+	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal', 'process_once', 'process_once_batch'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
-	'create_queue', 'drop_queue', 'purge_queue', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
+	'create_queue', 'drop_queue', 'purge_queue', 'purge_archive', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
@@ -94,7 +94,7 @@ SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (pron
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'workers', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',

@@ -12,7 +12,7 @@ SELECT queue_id AS id FROM finance.queue WHERE name = 'tap' AND tenant_id = 0 \g
 -- the tables of a queue
 -- ------------------------------------------------------------------------
 SELECT has_table('finance', 'message_' || :id, 'a queue has a table');
-SELECT has_table('finance', 'message_archive_' || :id, 'and one for its archive');
+SELECT hasnt_table('finance', 'message_archive_' || :id, 'and none for its archive');
 SELECT is((SELECT relispartition FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass), true,
 	'which is a partition');
 SELECT is((SELECT count(*)::int FROM pg_depend WHERE objid = ('finance.message_' || :id)::regclass AND deptype = 'e'), 0,

@@ -44,7 +44,8 @@ SELECT hold_id AS hold FROM finance.hold('a', 'b', 3, hold_group => 'their group
 SELECT journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit', 2), finance.leg('b', 'credit', 1), finance.leg('c', 'credit', 1)]) LIMIT 1 \gset
 SELECT finance.exchange('a', 'usd', 1, 1.005, 'c', 'usd2', rounding_account => 'cents') \g /dev/null
 SELECT account_id AS account FROM finance.account WHERE code = 'a' AND tenant_id = :tenant \gset
-SELECT msg_id AS message FROM finance.send('q', '{}') AS msg_id \gset
+SELECT msg_id AS message FROM finance.send('q', '{}', dedup_id => 'theirs') AS msg_id \gset
+SELECT finance.process_once('their consumer', 1) \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -143,6 +144,10 @@ INSERT INTO call VALUES
 	('pop', $$finance.pop('q')$$),
 	('delete', $$finance.delete('q', 1)$$),
 	('archive', $$finance.archive('q', 1)$$),
+	('purge_archive', $$finance.purge_archive('q')$$),
+	('process_once', $$finance.process_once('c', 1)$$),
+	('process_once', $$finance.process_once('c', 'x')$$),
+	('process_once_batch', $$finance.process_once_batch('c', '{1}')$$),
 	('set_vt', $$finance.set_vt('q', 1, 1)$$),
 	('publish', $$finance.publish('a.b', '1')$$),
 	('bind_topic', $$finance.bind_topic('a.b', 'q')$$),
@@ -250,6 +255,7 @@ INSERT INTO foreign_call VALUES
 	('queue', $$finance.pop(%L)$$),
 	('queue', $$finance.metrics(%L)$$),
 	('queue', $$finance.purge_queue(%L)$$),
+	('queue', $$finance.purge_archive(%L)$$),
 	('queue', $$finance.drop_queue(%L)$$),
 	('queue', $$finance.bind_topic('#', %L)$$),
 	('queue', $$finance.unbind_topic('#', %L)$$),

@@ -221,6 +221,7 @@ typedef enum Look
 
 static TimestampTz looked_at = 0;
 static Look last_look;
+static int	looked_for_days;	/* finance.archive_retention then */
 
 /* the messages of all tenants are gone: noted in the log of tenant 0 */
 static void
@@ -250,8 +251,8 @@ has_rows(Oid relid)
 }
 
 /*
- * Empties one of these months.  In a transaction before that which drops it:
- * somebody's view on it would be in the way of that.
+ * Empties one of these months, in a transaction before the one that drops it:
+ * a view on it would be in the way of that.
  */
 static Look
 empty_one(List *months)
@@ -281,27 +282,19 @@ empty_one(List *months)
 	return look;
 }
 
-/* drops those that are empty, if the parent is free for it */
+/* drops a month, if it is empty and the parent is free for it */
 static Look
-drop_empty(List *months)
+drop_month(const char *name)
 {
 	Oid			parent = fin_query_relation(fin_partition_parent(FIN_PARTITIONED_MESSAGE_ARCHIVE));
-	ListCell   *cell;
+	Oid			relid = fin_query_relation(name);
 
-	if (!ConditionalLockRelationOid(parent, AccessExclusiveLock))
+	if (!ConditionalLockRelationOid(parent, AccessExclusiveLock) ||
+		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return LOOK_IN_USE;
-	foreach(cell, months)
-	{
-		const char *name = lfirst(cell);
-		Oid			relid = fin_query_relation(name);
-
-		if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
-			return LOOK_IN_USE;
-		if (has_rows(relid))
-			return LOOK_MORE;
+	if (!has_rows(relid))
 		fin_query_utility(psprintf("DROP TABLE finance.%s", name));
-	}
-	return LOOK_DONE;
+	return LOOK_MORE;
 }
 
 /* one step of it */
@@ -316,7 +309,7 @@ keep_retention(TimestampTz now)
 	if (months == NIL)
 		return LOOK_DONE;
 	look = empty_one(months);
-	return look == LOOK_DONE ? drop_empty(months) : look;
+	return look == LOOK_DONE ? drop_month(linitial(months)) : look;
 }
 
 void
@@ -330,7 +323,8 @@ fin_archive_due(TimestampTz now)
 {
 	if (fin_archive_retention_days == 0)
 		return FIN_NEVER;
-	if (looked_at == 0 || now < looked_at || last_look == LOOK_MORE)
+	if (looked_at == 0 || now < looked_at || last_look == LOOK_MORE ||
+		looked_for_days != fin_archive_retention_days)
 		return now;
 	return looked_at +
 		(last_look == LOOK_IN_USE ? FIN_ARCHIVE_RETRY_US : FIN_ARCHIVE_INTERVAL_US);
@@ -348,6 +342,7 @@ fin_archive_run(TimestampTz now)
 	(void) fin_context();
 	fin_query_begin(&scope);
 	last_look = keep_retention(now);
+	looked_for_days = fin_archive_retention_days;
 	fin_query_end(&scope);
 	AtEOXact_GUC(false, nest);
 }

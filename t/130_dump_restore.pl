@@ -165,6 +165,8 @@ is_query(
 $node->safe_psql('book',
 	"SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 3)");
 $node->safe_psql('book', q(SELECT finance.read('all', 3600, 2)));
+$node->safe_psql('book',
+	"SELECT finance.send('all', '1', dedup_id => 'kept'), finance.process_once('c', 1), finance.process_once('c', 'x')");
 is_query($node,
 	'SELECT count(DISTINCT tableoid) FROM finance.transfer',
 	'9', 'transfers are in nine months', 'book');
@@ -204,7 +206,9 @@ my @kept = (
 	[ 'bindings', 'SELECT * FROM finance.binding' ],
 	[ 'subscriptions', 'SELECT * FROM finance.subscription' ],
 	[ 'messages', 'SELECT * FROM finance.message' ],
-	[ 'archived messages', 'SELECT * FROM finance.message_archive' ],
+	[ 'archived messages', 'SELECT tableoid::regclass, * FROM finance.message_archive' ],
+	[ 'dedup ids', 'SELECT tableoid::regclass, * FROM finance._dedup' ],
+	[ 'processed messages', 'SELECT tableoid::regclass, * FROM finance.inbox' ],
 	[ 'privileges', "SELECT relname, relacl FROM pg_class WHERE relnamespace = 'finance'::regnamespace AND relacl IS NOT NULL" ],
 	[ 'privileges of functions', "SELECT oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'finance'::regnamespace" ],
 	[ 'indexes', "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'finance'" ],

@@ -265,6 +265,8 @@ empty_one(List *months)
 		const char *name = lfirst(cell);
 		Oid			relid = fin_query_relation(name);
 
+		if (!OidIsValid(relid))
+			continue;			/* somebody dropped it meanwhile */
 		if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 			look = LOOK_IN_USE;
 		else if (has_rows(relid))
@@ -286,9 +288,11 @@ empty_one(List *months)
 static Look
 drop_month(const char *name)
 {
-	Oid			parent = fin_query_relation(fin_partition_parent(FIN_PARTITIONED_MESSAGE_ARCHIVE));
+	Oid			parent = fin_query_relation("message_archive");
 	Oid			relid = fin_query_relation(name);
 
+	if (!OidIsValid(relid))
+		return LOOK_MORE;
 	if (!ConditionalLockRelationOid(parent, AccessExclusiveLock) ||
 		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return LOOK_IN_USE;
@@ -336,7 +340,7 @@ fin_archive_run(TimestampTz now)
 	FinQueryScope scope;
 	int			nest = NewGUCNestLevel();
 
-	last_look = LOOK_DONE;		/* should this fail, not at once again */
+	last_look = LOOK_MORE;		/* should this fail */
 	(void) set_config_option("finance.actor", "finance worker", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) fin_context();

@@ -2,8 +2,9 @@
  * queue_read.c
  *		Taking messages out of queues: read, pop, delete, archive, set_vt.
  *
- * Owns nothing.  Each function is one statement on the queue's table.  Reading
- * never waits: rows that another transaction has locked are skipped.  A read
+ * Owns nothing.  Each function is one statement on the queue's table; archive()
+ * then writes what that deleted to finance.message_archive.  Reading never
+ * waits: rows that another transaction has locked are skipped.  A read
  * that rolls back makes its messages visible again, as they were.
  *
  * Under REPEATABLE READ and SERIALIZABLE a consumer that meets a message which

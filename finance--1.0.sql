@@ -1325,7 +1325,10 @@ CREATE FUNCTION finance.worker_status(
 	OUT database_id oid, OUT pid integer, OUT state text,
 	OUT started_at timestamptz,
 	OUT notifications bigint, OUT messages bigint, OUT last_lag_ms float8,
+	OUT p50_lag_ms float8, OUT p99_lag_ms float8, OUT max_lag_ms float8,
 	OUT last_notified_at timestamptz, OUT last_sweep_at timestamptz,
+	OUT unsendable bigint, OUT last_unsendable_at timestamptz,
+	OUT last_unsendable text,
 	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -1336,7 +1339,10 @@ COMMENT ON FUNCTION finance.worker_status() IS
 CREATE VIEW finance.workers AS
 	SELECT d.datname AS database, w.pid, w.state, w.started_at,
 		w.notifications, w.messages, w.last_lag_ms, w.last_notified_at,
-		w.last_sweep_at, w.errors, w.last_error_at, w.last_error
+		w.last_sweep_at, w.errors, w.last_error_at, w.last_error,
+		w.p50_lag_ms, w.p99_lag_ms, w.max_lag_ms,
+		w.unsendable, w.last_unsendable_at, w.last_unsendable,
+		pg_catalog.pg_notification_queue_usage() AS notify_queue_usage
 	FROM finance.worker_status() w
 		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
 COMMENT ON VIEW finance.workers IS
@@ -1349,6 +1355,18 @@ COMMENT ON COLUMN finance.workers.messages IS
 'messages announced by them';
 COMMENT ON COLUMN finance.workers.last_lag_ms IS
 'milliseconds from the commit of a message to the commit of its notification, the last time';
+COMMENT ON COLUMN finance.workers.p50_lag_ms IS
+'half of the announcements had no longer lag; up to 19 percent too high';
+COMMENT ON COLUMN finance.workers.p99_lag_ms IS
+'99 of 100 announcements had no longer lag; up to 19 percent too high';
+COMMENT ON COLUMN finance.workers.max_lag_ms IS
+'the longest lag';
+COMMENT ON COLUMN finance.workers.unsendable IS
+'notifications that NOTIFY would refuse, for the name of the channel or the length of the payload; counted in errors too';
+COMMENT ON COLUMN finance.workers.last_unsendable IS
+'the channel of the last of them; of other databases shown only to members of pg_read_all_stats';
+COMMENT ON COLUMN finance.workers.notify_queue_usage IS
+'how full the server''s queue of notifications is, 0 to 1: at 1 no NOTIFY can commit, since some session listens but does not read';
 COMMENT ON COLUMN finance.workers.last_sweep_at IS
 'when the worker last looked at all subscribed queues; see finance.sweep_interval';
 COMMENT ON COLUMN finance.workers.errors IS
@@ -1776,6 +1794,34 @@ COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
 'gives back what remains of all open holds of a group; those whose time is over expire';
 
 -- ========================================================================
+-- DISPATCH SECTION (queue_poll.c, wait.c, tally.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.read_with_poll(queue_name text, vt integer, qty integer DEFAULT 1,
+		max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100)
+	RETURNS SETOF finance.message_record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_read_with_poll';
+COMMENT ON FUNCTION finance.read_with_poll(text, integer, integer, integer, integer) IS
+'read(), but waits up to max_poll_seconds until there is something to read; SELECT ... FROM finance.read_with_poll(...) holds no snapshot meanwhile';
+
+CREATE PROCEDURE finance.wait_for_message(queue_name text,
+		max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100)
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'finance_wait_for_message';
+COMMENT ON PROCEDURE finance.wait_for_message(text, integer, integer) IS
+'for procedures and DO blocks: waits without a snapshot until there seems to be something to read(), at most max_poll_seconds';
+
+CREATE FUNCTION finance.subscriptions()
+	RETURNS TABLE (channel text, queue_name text, created_at timestamptz,
+		notifications bigint, messages bigint, last_notified_at timestamptz,
+		refused bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_subscriptions';
+COMMENT ON FUNCTION finance.subscriptions() IS
+'the subscriptions of the session''s tenant, with what the worker sent on each channel since it started; refused: what NOTIFY would not take';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2123,7 +2169,7 @@ CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
 'grants a role what level app, operator or auditor needs';
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 
 ALTER TABLE finance._account ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._account USING (finance._is_tenant_visible(tenant_id));

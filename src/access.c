@@ -34,8 +34,8 @@ static const char *const app_functions[] = {
 	"capture_group", "release_group", "expire_holds", "journal", "leg",
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
-	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"send_batch", "read", "read_with_poll", "wait_for_message", "pop",
+	"delete", "archive", "set_vt", "test_routing", "list_queues", "metrics", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -43,8 +43,8 @@ static const char *const operator_functions[] = {
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "block_account", "unblock_account", "create_queue",
 	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
-	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker",
+	"list_bindings", "subscribe", "unsubscribe", "subscriptions",
+	"metrics_all", "check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
 	"import_transfers", NULL
 };
@@ -104,7 +104,7 @@ grant_function(const char *name, const char *role)
 	for (int i = 0; i < n; i++)
 		signatures[i] = fin_query_text(i, 1);
 	for (int i = 0; i < n; i++)
-		fin_query_utility(psprintf("GRANT EXECUTE ON FUNCTION %s TO %s",
+		fin_query_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s",
 								   signatures[i], role));
 }
 

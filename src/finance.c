@@ -20,7 +20,9 @@
 #include "queue.h"
 #include "risk.h"
 #include "settings.h"
+#include "tally.h"
 #include "type.h"
+#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -37,6 +39,8 @@ request_shmem(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	fin_ident_shmem_request();
+	fin_tally_shmem_request();
+	fin_wait_shmem_request();
 	fin_wake_shmem_request();
 	fin_worker_shmem_request();
 }
@@ -47,6 +51,8 @@ startup_shmem(void)
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	fin_ident_shmem_startup();
+	fin_tally_shmem_startup();
+	fin_wait_shmem_startup();
 	fin_wake_shmem_startup();
 	fin_worker_shmem_startup();
 }
@@ -55,6 +61,7 @@ void
 _PG_init(void)
 {
 	fin_settings_init();
+	fin_wait_init();
 	fin_wake_init();
 	fin_context_init();
 	fin_partition_init();

@@ -244,7 +244,7 @@ ring_bell(Slot *slot, const Note *note)
 		slot->attention = true;
 		return wake;
 	}
-	if (note->count > 0)
+	if (note->kind != NOTE_CLAIM && note->count > 0)
 	{
 		if (bell->count == 0)
 		{
@@ -333,7 +333,7 @@ my_worker_slot(void)
 static void
 ring_readers(const Note *note)
 {
-	if (note->kind == NOTE_QUEUE && note->count > 0)
+	if (note->kind != NOTE_CLAIM && note->count > 0)
 		fin_wait_ring(note->queue_id, note->count);
 	if (note->due_at > FIN_DUE_NOW)
 		fin_wait_ring_due(note->queue_id, note->due_at);

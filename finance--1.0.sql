@@ -1329,7 +1329,8 @@ CREATE FUNCTION finance.worker_status(
 	OUT last_notified_at timestamptz, OUT last_sweep_at timestamptz,
 	OUT unsendable bigint, OUT last_unsendable_at timestamptz,
 	OUT last_unsendable text,
-	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text)
+	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text,
+	OUT rounds bigint)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'finance_worker_status';
@@ -1342,7 +1343,8 @@ CREATE VIEW finance.workers AS
 		w.last_sweep_at, w.errors, w.last_error_at, w.last_error,
 		w.p50_lag_ms, w.p99_lag_ms, w.max_lag_ms,
 		w.unsendable, w.last_unsendable_at, w.last_unsendable,
-		pg_catalog.pg_notification_queue_usage() AS notify_queue_usage
+		pg_catalog.pg_notification_queue_usage() AS notify_queue_usage,
+		w.rounds
 	FROM finance.worker_status() w
 		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
 COMMENT ON VIEW finance.workers IS
@@ -1367,6 +1369,8 @@ COMMENT ON COLUMN finance.workers.last_unsendable IS
 'the channel of the last of them; of other databases shown only to members of pg_read_all_stats';
 COMMENT ON COLUMN finance.workers.notify_queue_usage IS
 'how full the server''s queue of notifications is, 0 to 1: at 1 no NOTIFY can commit, since some session listens but does not read';
+COMMENT ON COLUMN finance.workers.rounds IS
+'how often the worker had something to announce or to look at; messages of queues without subscriptions do not wake it';
 COMMENT ON COLUMN finance.workers.last_sweep_at IS
 'when the worker last looked at all subscribed queues; see finance.sweep_interval';
 COMMENT ON COLUMN finance.workers.errors IS

@@ -625,6 +625,7 @@ fin_dispatch_committed(TimestampTz now)
 	find_next_look();
 
 	count_sent(now);
+	stats.rounds++;
 	stats.notifications += batch_notifications;
 	stats.unsendable += batch_unsendable;
 	if (batch_notifications > 0)

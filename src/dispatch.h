@@ -22,6 +22,7 @@
 /* since the worker started */
 typedef struct FinDispatchStats
 {
+	int64		rounds;			/* batches of work */
 	int64		notifications;	/* NOTIFYs sent */
 	int64		messages;		/* announced by them, counted once a queue */
 	int64		unsendable;		/* channels no NOTIFY can be sent on */

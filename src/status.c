@@ -18,7 +18,7 @@
 #include "roster.h"
 #include "wake.h"
 
-#define FIN_STATUS_COLUMNS	18
+#define FIN_STATUS_COLUMNS	19
 
 static const char *const state_names[] =
 {
@@ -110,6 +110,7 @@ put_status(ReturnSetInfo *result, const FinWorkerStatus *status)
 	values[15] = Int64GetDatum(status->errors + dispatch->unsendable);
 	put_time(values, nulls, 16, status->last_error_at);
 	put_error(values, nulls, 17, status);
+	values[18] = Int64GetDatum(dispatch->rounds);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

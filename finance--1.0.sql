@@ -1036,11 +1036,13 @@ CREATE TABLE finance.queue (
 	queue_id	bigint NOT NULL DEFAULT pg_catalog.nextval('finance._queue_id_seq'),
 	name		text NOT NULL,
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	kind		text NOT NULL DEFAULT 'standard',
 	CONSTRAINT queue_pkey PRIMARY KEY (tenant_id, queue_id),
 	CONSTRAINT queue_id_key UNIQUE (queue_id),
 	CONSTRAINT queue_name_key UNIQUE (tenant_id, name),
 	CONSTRAINT queue_id_positive CHECK (queue_id > 0),
-	CONSTRAINT queue_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,47}$')
+	CONSTRAINT queue_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,47}$'),
+	CONSTRAINT queue_kind_known CHECK (kind IN ('standard', 'log'))
 );
 ALTER SEQUENCE finance._queue_id_seq OWNED BY finance.queue.queue_id;
 COMMENT ON TABLE finance.queue IS
@@ -1776,6 +1778,230 @@ COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
 'gives back what remains of all open holds of a group; those whose time is over expire';
 
 -- ========================================================================
+-- LOG QUEUE SECTION (queue_log.c, queue_log_*.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- log_queue: what a log has besides its row in queue.  removed_...: up to where
+-- retention emptied segments.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.log_queue (
+	tenant_id		integer NOT NULL,
+	queue_id		bigint NOT NULL,
+	retention_s		bigint NOT NULL,
+	removed_mark	bigint NOT NULL DEFAULT 0,
+	removed_msg_id	bigint NOT NULL DEFAULT 0,
+	CONSTRAINT log_queue_pkey PRIMARY KEY (tenant_id, queue_id),
+	CONSTRAINT log_queue_id_key UNIQUE (queue_id),
+	CONSTRAINT log_queue_retention CHECK (retention_s BETWEEN 60 AND 316224000)
+);
+COMMENT ON TABLE finance.log_queue IS
+'queues of the kind log; the messages of each lie in finance.message_log_<queue_id>';
+COMMENT ON COLUMN finance.log_queue.retention_s IS
+'seconds that a message stays, at least';
+COMMENT ON COLUMN finance.log_queue.removed_mark IS
+'mark of the last message, in the order of reading, that retention removed';
+COMMENT ON COLUMN finance.log_queue.removed_msg_id IS
+'id of that message';
+
+-- noting what was removed changes nothing that sessions keep
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OF tenant_id, queue_id, retention_s OR DELETE OR TRUNCATE
+	ON finance.log_queue
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.log_queue ENABLE ALWAYS TRIGGER config_changed;
+
+-- ------------------------------------------------------------------------
+-- message_log: for each log a partition, which is partitioned into eight
+-- segments by time, each with the primary key (mark, msg_id): the order of
+-- reading.  Rows are inserted and never changed; segments are truncated.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.message_log (
+	mark		bigint NOT NULL,
+	msg_id		bigint NOT NULL,
+	message_id	bigint NOT NULL,
+	queue_id	bigint NOT NULL,
+	enqueued_at	timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	segment		smallint NOT NULL,
+	priority	smallint NOT NULL DEFAULT 0,
+	topic		text,
+	ordering_key	text,
+	headers		jsonb,
+	payload		jsonb NOT NULL
+) PARTITION BY LIST (queue_id);
+COMMENT ON TABLE finance.message_log IS
+'messages of log queues, one partition per log and below it one per segment of time';
+COMMENT ON COLUMN finance.message_log.mark IS
+'incarnation of the cluster << 48 | the next transaction id when the message was appended';
+COMMENT ON COLUMN finance.message_log.msg_id IS
+'this copy of the message; messages are read in the order of (mark, msg_id)';
+COMMENT ON COLUMN finance.message_log.message_id IS
+'the message: the same in all copies of one publish()';
+COMMENT ON COLUMN finance.message_log.segment IS
+'slice of time, modulo 8';
+
+-- ------------------------------------------------------------------------
+-- log_incarnation: how often logs came into a cluster whose transaction ids
+-- begin anew.  Rows are added by who appends first.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.log_incarnation (
+	incarnation			integer NOT NULL,
+	system_identifier	bigint NOT NULL,
+	since				timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT log_incarnation_pkey PRIMARY KEY (incarnation),
+	CONSTRAINT log_incarnation_positive CHECK (incarnation > 0)
+);
+COMMENT ON TABLE finance.log_incarnation IS
+'clusters that the logs of this database were written in, one after another: by dump and restore transaction ids begin anew';
+
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.log_incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.log_incarnation ENABLE ALWAYS TRIGGER config_changed;
+
+-- ------------------------------------------------------------------------
+-- consumer_group: who reads a log.  group_position: where each is; of a group's
+-- rows the one with the highest seq counts.  Rows are inserted only, and their
+-- segments truncated in turn, so that none are ever dead.
+-- ------------------------------------------------------------------------
+
+CREATE SEQUENCE finance._consumer_group_id_seq;
+COMMENT ON SEQUENCE finance._consumer_group_id_seq IS
+'numbers of consumer groups';
+
+CREATE TABLE finance.consumer_group (
+	tenant_id	integer NOT NULL,
+	group_id	bigint NOT NULL DEFAULT pg_catalog.nextval('finance._consumer_group_id_seq'),
+	queue_id	bigint NOT NULL,
+	name		text NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT consumer_group_pkey PRIMARY KEY (tenant_id, group_id),
+	CONSTRAINT consumer_group_name_key UNIQUE (tenant_id, queue_id, name),
+	CONSTRAINT consumer_group_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,47}$')
+);
+ALTER SEQUENCE finance._consumer_group_id_seq OWNED BY finance.consumer_group.group_id;
+COMMENT ON TABLE finance.consumer_group IS
+'who reads a log queue, each at a position of its own';
+
+CREATE TABLE finance.group_position (
+	seq			bigint NOT NULL,
+	mark		bigint NOT NULL,
+	msg_id		bigint NOT NULL,
+	group_id	bigint NOT NULL,
+	moved_at	timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	segment		smallint NOT NULL,
+	CONSTRAINT group_position_pkey PRIMARY KEY (tenant_id, group_id, seq, segment)
+) PARTITION BY LIST (segment);
+CREATE TABLE finance.group_position_0 PARTITION OF finance.group_position FOR VALUES IN (0);
+CREATE TABLE finance.group_position_1 PARTITION OF finance.group_position FOR VALUES IN (1);
+CREATE TABLE finance.group_position_2 PARTITION OF finance.group_position FOR VALUES IN (2);
+COMMENT ON TABLE finance.group_position IS
+'positions of consumer groups: the row with the highest seq of a group counts';
+COMMENT ON COLUMN finance.group_position.mark IS
+'the group has read up to the message of this mark and msg_id';
+COMMENT ON TABLE finance.group_position_0 IS 'positions of consumer groups, first segment';
+COMMENT ON TABLE finance.group_position_1 IS 'positions of consumer groups, second segment';
+COMMENT ON TABLE finance.group_position_2 IS 'positions of consumer groups, third segment';
+
+ALTER TABLE finance.log_queue ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.log_queue USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.message_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.message_log USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.consumer_group ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.consumer_group USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.group_position ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.group_position USING (finance._is_tenant_visible(tenant_id));
+-- without a policy of their own: rows are seen through the parent only
+ALTER TABLE finance.group_position_0 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.group_position_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.group_position_2 ENABLE ROW LEVEL SECURITY;
+
+-- the partitions of message_log are no members: pg_dump writes them itself
+SELECT pg_catalog.pg_extension_config_dump('finance.log_queue', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.log_incarnation', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._consumer_group_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.consumer_group', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.group_position_0', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.group_position_1', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.group_position_2', '');
+
+CREATE TYPE finance.log_record AS (
+	"position"	text COLLATE pg_catalog."C",
+	msg_id		bigint,
+	enqueued_at	timestamptz,
+	message		jsonb,
+	headers		jsonb,
+	topic		text,
+	message_id	bigint,
+	priority	smallint,
+	ordering_key	text
+);
+COMMENT ON TYPE finance.log_record IS
+'a message as read_group() returns it; position: for commit_group(), and compares as messages are read';
+
+CREATE FUNCTION finance.create_log_queue(queue_name text, retention interval DEFAULT '7 days')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_log_queue';
+COMMENT ON FUNCTION finance.create_log_queue(text, interval) IS
+'make an empty log: a queue whose messages stay for the retention and are read by consumer groups';
+
+CREATE FUNCTION finance.create_consumer_group(queue_name text, group_name text, start text DEFAULT 'end')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_consumer_group';
+COMMENT ON FUNCTION finance.create_consumer_group(text, text, text) IS
+'make a consumer group of a log that begins at its end, or at its beginning';
+
+CREATE FUNCTION finance.drop_consumer_group(queue_name text, group_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_consumer_group';
+COMMENT ON FUNCTION finance.drop_consumer_group(text, text) IS
+'forget a consumer group and its position; false when there is none';
+
+CREATE FUNCTION finance.list_consumer_groups(queue_name text)
+	RETURNS TABLE (group_name text, "position" text, lag bigint, last_read_at timestamptz, missed boolean,
+		held_by_pid integer, held_by_gid text, held_since timestamptz)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_list_consumer_groups';
+COMMENT ON FUNCTION finance.list_consumer_groups(text) IS
+'the groups of a log: where each is, how many messages behind, whether retention overtook it, and which open transaction holds reading back';
+
+CREATE FUNCTION finance.read_group(queue_name text, group_name text, qty integer DEFAULT 100,
+		auto_commit boolean DEFAULT false)
+	RETURNS SETOF finance.log_record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_read_group';
+COMMENT ON FUNCTION finance.read_group(text, text, integer, boolean) IS
+'up to qty messages after the group''s position, in an order in which none is skipped; moves the position only with auto_commit';
+
+CREATE FUNCTION finance.commit_group(queue_name text, group_name text, to_position text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_commit_group';
+COMMENT ON FUNCTION finance.commit_group(text, text, text) IS
+'move a group forward to a position that read_group() returned; false when it is there already';
+
+CREATE FUNCTION finance.seek_group(queue_name text, group_name text, to_id bigint DEFAULT NULL,
+		to_time timestamptz DEFAULT NULL, to_position text DEFAULT NULL)
+	RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_seek_group';
+COMMENT ON FUNCTION finance.seek_group(text, text, bigint, timestamptz, text) IS
+'move a group back or forth: to a msg_id, a time, a position, beginning or end; returns its position';
+
+CREATE FUNCTION finance.trim_log_queues()
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_trim_log_queues';
+COMMENT ON FUNCTION finance.trim_log_queues() IS
+'empty segments of logs that are older than the retention, as the worker does by itself; returns how many';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2106,6 +2332,45 @@ FROM (SELECT 'binding' AS kind, b.tenant_id, b.pattern AS name, b.queue_id
 	FROM finance.subscription s) r
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = r.tenant_id AND q.queue_id = r.queue_id)
+UNION ALL
+-- I8 logs: each has its row, its messages are its own, each group is somewhere
+SELECT 'I8 log has a queue', l.tenant_id, 'log ' || l.queue_id, 'a queue of the kind log', coalesce(q.kind, 'none')
+FROM finance.log_queue l
+LEFT JOIN finance.queue q ON q.tenant_id = l.tenant_id AND q.queue_id = l.queue_id
+WHERE q.kind IS DISTINCT FROM 'log'
+UNION ALL
+SELECT 'I8 queue has its log', q.tenant_id, 'queue ' || q.queue_id, 'a log', 'none'
+FROM finance.queue q WHERE q.kind = 'log' AND NOT EXISTS (SELECT FROM finance.log_queue l
+	WHERE l.tenant_id = q.tenant_id AND l.queue_id = q.queue_id)
+UNION ALL
+SELECT 'I8 message in a log once', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.msg_id,
+	'1 copy', count(*) || ' copies'
+FROM finance.message_log m
+GROUP BY m.tenant_id, m.queue_id, m.msg_id HAVING count(*) > 1
+UNION ALL
+SELECT 'I8 message has a log', m.tenant_id, 'queue ' || m.queue_id, 'a log', 'none'
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message_log w) m
+WHERE NOT EXISTS (SELECT FROM finance.log_queue l
+	WHERE l.tenant_id = m.tenant_id AND l.queue_id = m.queue_id)
+UNION ALL
+SELECT 'I8 group has a log and a position', g.tenant_id, 'group ' || g.name || ' of queue ' || g.queue_id,
+	'both', concat_ws(', ', CASE WHEN l.queue_id IS NULL THEN 'no log' END, CASE WHEN p.n = 0 THEN 'no position' END)
+FROM finance.consumer_group g
+LEFT JOIN finance.log_queue l ON l.tenant_id = g.tenant_id AND l.queue_id = g.queue_id
+CROSS JOIN LATERAL (SELECT count(*) AS n FROM finance.group_position w
+	WHERE w.tenant_id = g.tenant_id AND w.group_id = g.group_id) p
+WHERE l.queue_id IS NULL OR p.n = 0
+UNION ALL
+SELECT 'I8 position has a group', p.tenant_id, 'group ' || p.group_id, 'a group', 'none'
+FROM (SELECT DISTINCT w.tenant_id, w.group_id FROM finance.group_position w) p
+WHERE NOT EXISTS (SELECT FROM finance.consumer_group g
+	WHERE g.tenant_id = p.tenant_id AND g.group_id = p.group_id)
+UNION ALL
+-- the number of a move is drawn under the group: never twice
+SELECT 'I8 position counted once', p.tenant_id, 'group ' || p.group_id || ' move ' || p.seq,
+	'1 row', count(*) || ' rows'
+FROM finance.group_position p
+GROUP BY p.tenant_id, p.group_id, p.seq HAVING count(*) > 1
 )
 -- a breach tells accounts and amounts: only to whom they may be told
 SELECT b.invariant, b.tenant_id, b.object, b.expected, b.found

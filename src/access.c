@@ -35,7 +35,8 @@ static const char *const app_functions[] = {
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", NULL
+	"test_routing", "list_queues", "metrics", "read_group", "commit_group",
+	"list_consumer_groups", NULL
 };
 
 static const char *const operator_functions[] = {
@@ -46,7 +47,8 @@ static const char *const operator_functions[] = {
 	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
 	"check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
-	"import_transfers", NULL
+	"import_transfers", "create_log_queue", "create_consumer_group",
+	"drop_consumer_group", "seek_group", "trim_log_queues", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -61,7 +63,8 @@ static const char *const auditor_functions[] = {
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.subscription, finance.message, finance.message_archive," \
-	" finance.workers"
+	" finance.message_log, finance.log_queue, finance.consumer_group," \
+	" finance.group_position, finance.workers"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
@@ -165,7 +168,8 @@ finance_grant_access(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	fin_query_utility("LOCK TABLE ONLY finance.transfer,"
-					  " ONLY finance.audit_record, ONLY finance.message"
+					  " ONLY finance.audit_record, ONLY finance.message,"
+					  " ONLY finance.message_log"
 					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
 	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,

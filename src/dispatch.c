@@ -227,6 +227,8 @@ fin_dispatch_due(TimestampTz now)
 	for (int i = 0; i < nready; i++)
 		schedule_due(&ready[i], now);
 	consider_sweep(now, attention);
+	if (attention)
+		fin_queue_log_attend();
 
 	for (int i = 0; i < nready; i++)
 	{

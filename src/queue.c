@@ -139,6 +139,7 @@ fin_queue_init(void)
 {
 	fin_cache_register(&queue_cache);
 	fin_queue_route_init();
+	fin_queue_log_init();
 }
 
 /* ------------------------------------------------------------------------

@@ -49,6 +49,14 @@ extern bool fin_queue_waiting(int32 tenant_id, int64 queue_id,
 							  TimestampTz since, TimestampTz now,
 							  FinQueueWaiting *waiting);
 
+/*
+ * The worker's chore of removing from log queues what is over; attend: look now.
+ */
+extern void fin_queue_log_attend(void);
+extern TimestampTz fin_queue_log_due(TimestampTz now);
+extern void fin_queue_log_run(TimestampTz now);
+extern void fin_queue_log_committed(TimestampTz now);
+
 extern void fin_queue_init(void);
 
 #endif							/* FIN_QUEUE_H */

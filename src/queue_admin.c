@@ -91,8 +91,8 @@ static FinQuery list_queues =
  * ------------------------------------------------------------------------
  */
 
-static void
-check_name(const char *name)
+void
+fin_queue_check_name(const char *what, const char *name)
 {
 	size_t		length = strlen(name);
 	size_t		good = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -101,16 +101,17 @@ check_name(const char *name)
 	if (length == 0 || length > FIN_QUEUE_NAME_MAX)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_NAME),
-				errmsg("queue name is %zu bytes long", length),
-				errdetail("A queue name has 1 to %d bytes.",
+				errmsg("%s name is %zu bytes long", what, length),
+				errdetail("A %s name has 1 to %d bytes.", what,
 						  FIN_QUEUE_NAME_MAX));
 	if (good < length)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_NAME),
-				errmsg("malformed queue name \"%s\"", name),
+				errmsg("malformed %s name \"%s\"", what, name),
 				errdetail("The character at byte %zu is not allowed.",
 						  good + 1),
-				errhint("A queue name is made of letters, digits, \"_\", \".\" and \"-\"."));
+				errhint("A %s name is made of letters, digits, \"_\", \".\" and \"-\".",
+						what));
 }
 
 static void
@@ -138,7 +139,7 @@ create(int32 tenant_id, const char *name)
 	CStringGetTextDatum(name)};
 	int64		queue_id;
 
-	check_name(name);
+	fin_queue_check_name("queue", name);
 	if (fin_query_run(&insert_queue, values, NULL, 0) == 0)
 		return false;
 	queue_id = fin_query_int64(0, 1);
@@ -213,9 +214,12 @@ finance_drop_queue(PG_FUNCTION_ARGS)
 		(void) fin_query_run(&delete_bindings, values, NULL, 0);
 		(void) fin_query_run(&delete_subscriptions, values, NULL, 0);
 		(void) fin_query_run(&delete_queue, values, NULL, 0);
-		fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT
-								   ", finance.message_archive_" INT64_FORMAT,
-								   queue_id, queue_id));
+		if (fin_queue_log_is(queue_id))
+			fin_queue_log_drop(tenant_id, queue_id);
+		else
+			fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT
+									   ", finance.message_archive_" INT64_FORMAT,
+									   queue_id, queue_id));
 	}
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(exists);
@@ -253,6 +257,8 @@ measure(int32 tenant_id, int64 queue_id, const char *name)
 	Datum		values[2] = {TimestampTzGetDatum(fin_ident_now()),
 	CStringGetTextDatum(name)};
 
+	if (fin_queue_log_is(queue_id))
+		return fin_queue_log_measure(queue_id, name, fin_ident_now());
 	return fin_queue_run(FIN_QUEUE_METRICS, tenant_id, queue_id, values, NULL);
 }
 

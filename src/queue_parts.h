@@ -113,4 +113,42 @@ extern int64 fin_queue_msg_id(int64 drawn, int priority);
 /* makes the queue if it does not exist; 42602 for a bad name */
 extern void fin_queue_ensure(int32 tenant_id, const char *name);
 
+/* 42602; what: of what it is the name */
+extern void fin_queue_check_name(const char *what, const char *name);
+
+/* ------------------------------------------------------------------------
+ * queue_log*.c: queues whose messages stay; inside fin_query_begin/end
+ * ------------------------------------------------------------------------
+ */
+
+struct FinMessage;
+struct FinQueueWaiting;
+
+extern bool fin_queue_log_is(int64 queue_id);
+
+/* LG309: for what cannot be done with a log */
+extern void fin_queue_log_raise_kind(const char *name);
+
+/* the msg_id of the message appended; 0: the queue is dropped or no log */
+extern int64 fin_queue_log_append(int64 queue_id,
+								  const struct FinMessage *message);
+
+/* n messages at once; false: the queue is dropped or no log */
+extern bool fin_queue_log_append_many(int64 queue_id,
+									  const struct FinMessage *messages, int n,
+									  int64 *msg_ids);
+
+/* what belongs to a log, but for its row in finance.queue, which is locked */
+extern void fin_queue_log_drop(int32 tenant_id, int64 queue_id);
+
+/* as fin_queue_waiting(): what the group furthest behind has not read */
+extern bool fin_queue_log_waiting(int64 queue_id, TimestampTz since,
+								  struct FinQueueWaiting *waiting);
+
+/* one row of metrics() in SPI_tuptable; counts the messages */
+extern uint64 fin_queue_log_measure(int64 queue_id, const char *name,
+									TimestampTz now);
+
+extern void fin_queue_log_init(void);
+
 #endif							/* FIN_QUEUE_PARTS_H */

@@ -267,6 +267,9 @@ fin_queue_hold(int64 queue_id, LOCKMODE mode)
 		}
 		entry->relid = fin_query_relation(psprintf("message_" INT64_FORMAT,
 												   queue_id));
+		if (!OidIsValid(entry->relid))
+			entry->relid = fin_query_relation(psprintf("message_log_" INT64_FORMAT,
+													   queue_id));
 	}
 	return false;
 }
@@ -310,6 +313,8 @@ fin_queue_waiting(int32 tenant_id, int64 queue_id,
 	bool		isnull;
 	Datum		value;
 
+	if (fin_queue_log_is(queue_id))
+		return fin_queue_log_waiting(queue_id, since, waiting);
 	if (!fin_queue_hold(queue_id, AccessShareLock))
 		return false;
 	(void) fin_queue_run(FIN_QUEUE_WAITING, tenant_id, queue_id, values, NULL);

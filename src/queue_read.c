@@ -50,6 +50,8 @@ run_on_queue(FunctionCallInfo fcinfo, FinQueueStatement which, Datum *values,
 
 	fin_query_begin(&scope);
 	queue_id = fin_queue_find(tenant_id, queue_name, RowExclusiveLock);
+	if (fin_queue_log_is(queue_id))
+		fin_queue_log_raise_kind(queue_name);
 	n = fin_queue_run(which, tenant_id, queue_id, values, NULL);
 	if (returns_rows)
 		fin_queue_return_rows(fcinfo, n);

@@ -90,6 +90,8 @@ insert_message(int64 queue_id, const FinMessage *message, int64 drawn)
 	Datum		values[MESSAGE_COLUMNS];
 	bool		nulls[MESSAGE_COLUMNS] = {false};
 
+	if (fin_queue_log_is(queue_id))
+		return fin_queue_log_append(queue_id, message);
 	values[0] = Int64GetDatum(msg_id);
 	values[1] = Int64GetDatum(message->message_id);
 	values[2] = Int64GetDatum(queue_id);
@@ -341,6 +343,35 @@ int8_array(const int64 *numbers, int n)
 										   true, TYPALIGN_DOUBLE));
 }
 
+static void
+append_batch(int32 tenant_id, int64 queue_id, Batch *batch)
+{
+	FinMessage *messages = palloc0(batch->n * sizeof(FinMessage));
+	Datum	   *payloads;
+	Datum	   *headers;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(batch->payloads), JSONBOID, -1, false,
+					  TYPALIGN_INT, &payloads, &nulls, &n);
+	for (int i = 0; i < batch->n; i++)
+	{
+		messages[i].tenant_id = tenant_id;
+		messages[i].message_id = fin_ident_next(0);
+		messages[i].payload = DatumGetJsonbP(payloads[i]);
+		messages[i].priority = batch->priority;
+	}
+	if (batch->has_headers)
+	{
+		deconstruct_array(DatumGetArrayTypeP(batch->headers), JSONBOID, -1,
+						  false, TYPALIGN_INT, &headers, &nulls, &n);
+		for (int i = 0; i < batch->n; i++)
+			messages[i].headers = nulls[i] ? NULL : DatumGetJsonbP(headers[i]);
+	}
+	(void) fin_queue_log_append_many(queue_id, messages, batch->n,
+									 batch->msg_ids);
+}
+
 /* one statement for all; the queue is held */
 static void
 insert_batch(int32 tenant_id, int64 queue_id, Batch *batch)
@@ -401,7 +432,9 @@ finance_send_batch(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	queue_id = fin_queue_find(tenant_id, queue_name, RowExclusiveLock);
-	if (batch.n > 0)
+	if (fin_queue_log_is(queue_id))
+		append_batch(tenant_id, queue_id, &batch);
+	else if (batch.n > 0)
 		insert_batch(tenant_id, queue_id, &batch);
 	fin_query_end(&scope);
 

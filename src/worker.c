@@ -42,6 +42,7 @@
 #include "partition.h"
 #include "process.h"
 #include "query.h"
+#include "queue.h"
 #include "roster.h"
 #include "vacate.h"
 #include "wake.h"
@@ -124,6 +125,12 @@ static Chore chores[] =
 		.committed = expire_committed,
 	},
 	{
+		.name = "log queues",
+		.due = fin_queue_log_due,
+		.run = fin_queue_log_run,
+		.committed = fin_queue_log_committed,
+	},
+	{
 		.name = "partitions",
 		.due = partition_due,
 		.run = partition_run,
@@ -152,6 +159,7 @@ extension_is_there(void)
 	{
 		fin_dispatch_sweep();
 		fin_expire_sweep();
+		fin_queue_log_attend();
 		partitions_made_at = 0;
 	}
 	extension = found;

@@ -6,12 +6,13 @@
 #   make demo, make demo-stop
 #   make bench               performance, with figures and a plot   (bench/run)
 #   make soak                the crash and concurrency tests, longer
+#   make relay, make install-relay   finance-relay, which needs librabbitmq too (tools/)
 #
 # PG_CONFIG=... chooses the PostgreSQL to build for.
 
 # These run with nothing installed yet, so they need no PGXS; and PGXS has a
 # stub of its own named check.
-OWN_GOALS = check soak demo demo-stop bench
+OWN_GOALS = check soak demo demo-stop bench relay install-relay
 
 srcdir_ := $(dir $(abspath $(firstword $(MAKEFILE_LIST))))
 
@@ -30,6 +31,8 @@ demo-stop:
 	'$(srcdir_)scripts/demo' stop
 bench:
 	'$(srcdir_)bench/run'
+relay install-relay:
+	$(MAKE) -f '$(srcdir_)tools/Makefile' $@
 
 # goals of PGXS that were asked for in the same command
 $(filter-out $(OWN_GOALS),$(MAKECMDGOALS)):

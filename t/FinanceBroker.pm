@@ -40,6 +40,17 @@ sub missing
 	return undef;
 }
 
+# A certificate for localhost that vouches for itself, and its key; or nothing
+# where there is no openssl.
+sub make_certificate
+{
+	my ($file, $key) = @_;
+
+	return system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+		  . " -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+		  . " -out '$file' -keyout '$key' >/dev/null 2>&1") == 0;
+}
+
 sub new
 {
 	my ($class) = @_;
@@ -49,11 +60,22 @@ sub new
 		port => PostgreSQL::Test::Cluster::get_free_port(),
 		dist => PostgreSQL::Test::Cluster::get_free_port(),
 		epmd => PostgreSQL::Test::Cluster::get_free_port(),
+		tls => PostgreSQL::Test::Cluster::get_free_port(),
 	}, $class;
+	my $conf = "$directory/rabbitmq.conf";
 
 	mkdir "$directory/$_" foreach qw(data log home);
 	PostgreSQL::Test::Utils::append_to_file("$directory/plugins", "[].\n");
-	PostgreSQL::Test::Utils::append_to_file("$directory/rabbitmq.conf", "listeners.tcp.default = 127.0.0.1:$self->{port}\n");
+	PostgreSQL::Test::Utils::append_to_file($conf, "listeners.tcp.default = 127.0.0.1:$self->{port}\n");
+	if (make_certificate("$directory/certificate", "$directory/key"))
+	{
+		$self->{certificate} = "$directory/certificate";
+		PostgreSQL::Test::Utils::append_to_file($conf, <<"END");
+listeners.ssl.default = 127.0.0.1:$self->{tls}
+ssl_options.certfile = $directory/certificate
+ssl_options.keyfile = $directory/key
+END
+	}
 	$self->{epmd_pid} =
 	  $self->run_in_background('epmd', 'epmd', '-address', '127.0.0.1', '-port',
 		$self->{epmd});
@@ -181,6 +203,12 @@ sub uri
 {
 	my ($self) = @_;
 	return "amqp://guest:guest\@127.0.0.1:$self->{port}/";
+}
+
+sub tls_uri
+{
+	my ($self, $host) = @_;
+	return "amqps://guest:guest\@$host:$self->{tls}/";
 }
 
 # what was started is killed; its data go with the directory

@@ -311,7 +311,8 @@ settle(void)
 			return false;
 		published += (uint64_t) n_published;
 		refused += (uint64_t) n_refused;
-		note_success();
+		if (n_published > 0)
+			note_success();
 		if (relay_options.verbose)
 			relay_log("%d published, %d refused", n_published, n_refused);
 	}
@@ -320,10 +321,16 @@ settle(void)
 	return true;
 }
 
+/*
+ * False when there is a reason not to go on at once: also when the broker took
+ * none of them, lest those that come back at once are tried without a pause.
+ */
 static bool
 work_on_batch(void)
 {
 	bool		delivered = deliver();
+	bool		some_taken = relay_batch_in_state(&batch, RELAY_REFUSED) == 0 ||
+		relay_batch_in_state(&batch, RELAY_CONFIRMED) > 0;
 
 	if (!delivered)
 		drop_broker();
@@ -332,7 +339,7 @@ work_on_batch(void)
 		relay_queue_close();
 		return false;
 	}
-	return delivered;
+	return delivered && some_taken;
 }
 
 static bool
@@ -393,7 +400,8 @@ run(void)
 
 typedef struct OptionSpec
 {
-	const char *name;			/* and RELAY_NAME in the environment */
+	const char *name;			/* and RELAY_NAME in the environment, unless */
+	const char *variable;		/* this says another */
 	const char **text;			/* where it goes: one of these three */
 	int		   *number;
 	bool	   *flag;
@@ -403,25 +411,44 @@ typedef struct OptionSpec
 } OptionSpec;
 
 static const OptionSpec specs[] = {
-	{"dsn", &relay_options.dsn, .help = "PostgreSQL, as libpq has it; PG... variables and .pgpass apply"},
-	{"amqp", &relay_options.amqp_uri, .help = "amqp[s]://user:password@host:port/vhost"},
-	{"amqp-file", &relay_options.amqp_file, .help = "a file with that in its first line"},
-	{"queue", &relay_options.queue, .help = "the queue to publish (required)"},
-	{"exchange", &relay_options.exchange, .help = "RabbitMQ's, which must exist; default: the default exchange"},
-	{"routing-key", &relay_options.routing_key, .help = "default: the message's topic, or the queue's name without one"},
-	{"channel", &relay_options.channel, .help = "NOTIFY channel of the queue, see finance.subscribe()"},
-	{"tls-ca", &relay_options.tls_ca, .help = "file of certificates to trust, for amqps://"},
-	{"tls-cert", &relay_options.tls_cert, .help = "file of our own certificate"},
-	{"tls-key", &relay_options.tls_key, .help = "file of its key"},
-	{"batch", .number = &relay_options.batch, .min = 1, .max = RELAY_BATCH_MAX, .help = "messages read at once (100)"},
-	{"vt", .number = &relay_options.vt_s, .min = 2, .max = 86400, .help = "seconds they are invisible to others, extended as needed (60)"},
-	{"poll", .number = &relay_options.poll_s, .min = 1, .max = 86400, .help = "seconds between looks without a notification (5; with --channel 30)"},
-	{"confirm", .number = &relay_options.confirm_s, .min = 1, .max = 3600, .help = "seconds the broker has to confirm (30)"},
-	{"heartbeat", .number = &relay_options.heartbeat_s, .min = 1, .max = 3600, .help = "seconds between heartbeats of AMQP (10)"},
-	{"retry", .number = &relay_options.retry_s, .min = 1, .max = 3600, .help = "most seconds between two tries to connect (30)"},
-	{"give-up", .number = &relay_options.give_up_s, .min = 0, .max = 86400, .help = "end after so many seconds of failure; 0: never (0; with --once 60)"},
-	{"once", .flag = &relay_options.once, .help = "end when the queue has nothing to read"},
-	{"verbose", .flag = &relay_options.verbose, .help = "log each batch"},
+	{"dsn", .text = &relay_options.dsn,
+		.help = "PostgreSQL, as libpq has it; PG... variables and .pgpass apply"},
+	{"amqp", .text = &relay_options.amqp_uri, .variable = "RELAY_AMQP_URI",
+		.help = "amqp[s]://user:password@host:port/vhost"},
+	{"amqp-file", .text = &relay_options.amqp_file,
+		.help = "a file with that in its first line, which then counts"},
+	{"queue", .text = &relay_options.queue,
+		.help = "the queue to publish (required)"},
+	{"exchange", .text = &relay_options.exchange,
+		.help = "RabbitMQ's, which must exist; default: the default exchange"},
+	{"routing-key", .text = &relay_options.routing_key,
+		.help = "default: the message's topic, or the queue's name without one"},
+	{"channel", .text = &relay_options.channel,
+		.help = "NOTIFY channel of the queue, see finance.subscribe()"},
+	{"tls-ca", .text = &relay_options.tls_ca,
+		.help = "file of certificates to trust, for amqps://"},
+	{"tls-cert", .text = &relay_options.tls_cert,
+		.help = "file of our own certificate"},
+	{"tls-key", .text = &relay_options.tls_key,
+		.help = "file of its key"},
+	{"batch", .number = &relay_options.batch, .min = 1, .max = RELAY_BATCH_MAX,
+		.help = "messages read at once (100)"},
+	{"vt", .number = &relay_options.vt_s, .min = 2, .max = 86400,
+		.help = "seconds they are invisible to others, extended as needed (60)"},
+	{"poll", .number = &relay_options.poll_s, .min = 1, .max = 86400,
+		.help = "seconds between looks without a notification (5; with --channel 30)"},
+	{"confirm", .number = &relay_options.confirm_s, .min = 1, .max = 3600,
+		.help = "seconds the broker has to confirm (30)"},
+	{"heartbeat", .number = &relay_options.heartbeat_s, .min = 1, .max = 3600,
+		.help = "seconds between heartbeats of AMQP (10)"},
+	{"retry", .number = &relay_options.retry_s, .min = 1, .max = 3600,
+		.help = "most seconds between two tries to connect (30)"},
+	{"give-up", .number = &relay_options.give_up_s, .min = 0, .max = 86400,
+		.help = "end after so many seconds of failure; 0: never (0; with --once 60)"},
+	{"once", .flag = &relay_options.once,
+		.help = "end when the queue has nothing to read"},
+	{"verbose", .flag = &relay_options.verbose,
+		.help = "log each batch"},
 };
 
 #define NSPECS	((int) (sizeof(specs) / sizeof(specs[0])))
@@ -437,8 +464,8 @@ show_help(void)
 			   specs[i].help);
 	printf("  --help, --version\n\n"
 		   "Each option can be given in the environment too, as RELAY_QUEUE, RELAY_TLS_CA\n"
-		   "and so on; passwords are better there, or in --amqp-file, than on the command\n"
-		   "line, which everybody can read.\n\n"
+		   "and so on, --amqp as RELAY_AMQP_URI; passwords are better there, or in\n"
+		   "--amqp-file, than on the command line, which everybody can read.\n\n"
 		   "SIGTERM and SIGINT end it after the batch in hand, a second one at once.\n"
 		   "Exit status: 0 ended by --once or a signal, 1 wrong usage, 2 gave up.\n");
 }
@@ -486,7 +513,7 @@ read_environment(void)
 		snprintf(name, sizeof(name), "RELAY_%s", specs[i].name);
 		for (char *c = name; *c != '\0'; c++)
 			*c = *c == '-' ? '_' : *c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c;
-		value = getenv(name);
+		value = getenv(specs[i].variable != NULL ? specs[i].variable : name);
 		if (value != NULL && *value != '\0')
 			set_option(&specs[i], value);
 	}

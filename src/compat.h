@@ -150,4 +150,20 @@
 	index_beginscan(table, index, snapshot, keys, 0)
 #endif
 
+/* the process that runs, or ran, a transaction; 17 numbers processes anew */
+#if PG_VERSION_NUM >= 170000
+#define fin_compat_vxid_proc(vxid)	ProcNumberGetProc((vxid).procNumber)
+#define FIN_PROC_LXID(proc)			((proc)->vxid.lxid)
+#else
+#define fin_compat_vxid_proc(vxid)	BackendIdGetProc((vxid).backendId)
+#define FIN_PROC_LXID(proc)			((proc)->lxid)
+#endif
+
+/* 17 can also ask for stronger locks */
+#if PG_VERSION_NUM >= 170000
+#define fin_compat_holds_lock(tag, mode)	LockHeldByMe(tag, mode, true)
+#else
+#define fin_compat_holds_lock(tag, mode)	LockHeldByMe(tag, mode)
+#endif
+
 #endif							/* FIN_COMPAT_H */

@@ -547,6 +547,7 @@ compare_ranges(const void *a, const void *b)
 }
 
 static void note_taken(int64 queue_id, const FinBacklogView *view);
+static void view_own(int64 queue_id, TimestampTz now, FinBacklogView *view);
 
 void
 fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
@@ -584,6 +585,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 	}
 	release(slot);
 
+	view_own(queue_id, now, view);
 	if (view->nranges > 1)
 		qsort(view->ranges, view->nranges, sizeof(FinRange), compare_ranges);
 	if (take)
@@ -812,6 +814,34 @@ note_ids(NoteKind kind, int64 queue_id, uint32 segments, int64 first,
 	};
 
 	add_note(&note);
+}
+
+/*
+ * This transaction can read what it made readable itself, which the others will
+ * hear of after its commit.
+ */
+static void
+view_own(int64 queue_id, TimestampTz now, FinBacklogView *view)
+{
+	for (int i = 0; i < nnotes; i++)
+	{
+		const Note *note = &notes[i];
+		int			rank = FIN_BACKLOG_RANK(note->first);
+
+		if (note->queue_id != queue_id ||
+			(note->kind != NOTE_SENT && note->kind != NOTE_READY &&
+			 note->kind != NOTE_DELAYED && note->kind != NOTE_CLAIMED))
+			continue;
+		if (note->at > now)
+			continue;
+		if (note->at != 0 && note->kind != NOTE_CLAIMED)
+			view->due_from = Min(view->due_from, note->at);
+		else
+		{
+			view->next[rank] = Min(view->next[rank], note->first);
+			view->fresh[rank] |= note->segments;
+		}
+	}
 }
 
 static void
@@ -1303,6 +1333,28 @@ fin_backlog_drop(int64 queue_id)
  * ------------------------------------------------------------------------
  */
 
+/* what this transaction did, and the slot does not know yet */
+static void
+count_own(int64 queue_id, TimestampTz now, FinBacklogCounts *own)
+{
+	for (int i = 0; i < nnotes; i++)
+	{
+		const Note *note = &notes[i];
+		int64		leased = note->at > now ? note->count : 0;
+
+		if (note->queue_id != queue_id)
+			continue;
+		if (note->kind == NOTE_SENT)
+			own->length += note->count;
+		else if (note->kind == NOTE_GONE)
+			own->length -= note->count;
+		if (note->kind == NOTE_CLAIMED)
+			own->leased += leased;
+		else if (note->kind == NOTE_GONE || note->kind == NOTE_ENDED)
+			own->leased -= leased;
+	}
+}
+
 void
 fin_backlog_counts(int64 queue_id, TimestampTz now, FinBacklogCounts *counts)
 {
@@ -1328,6 +1380,7 @@ fin_backlog_counts(int64 queue_id, TimestampTz now, FinBacklogCounts *counts)
 		}
 	}
 	release(slot);
+	count_own(queue_id, now, counts);
 }
 
 uint64
@@ -1348,14 +1401,16 @@ bool
 fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length)
 {
 	Slot	   *slot = find_slot(queue_id);
+	FinBacklogCounts own = {0};
 	bool		kept;
 
 	if (slot == NULL)
 		return false;
+	count_own(queue_id, 0, &own);
 	kept = begun == slot->touched;
 	if (kept)
 	{
-		slot->length = length;
+		slot->length = length - own.length;
 		slot->counted = true;
 	}
 	release(slot);

@@ -173,6 +173,7 @@ extern void fin_backlog_note_emptied(int64 queue_id, int segment);
 
 /* ---- counts ---- */
 
+/* as this transaction sees it, its own changes included */
 typedef struct FinBacklogCounts
 {
 	bool		known;			/* length is */

@@ -354,7 +354,7 @@ take(Claim *claim, int segment, TupleTableSlot *row, TimestampTz was_due_at)
 	read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT, &isnull));
 	if (claim->until == 0 && (max == 0 || read_ct < max))
 	{
-		pop(claim, segment, row, read_ct + 1);
+		pop(claim, segment, row, read_ct);
 		return;
 	}
 	if (!fin_segment_lock(claim->tables.segments[segment], row,

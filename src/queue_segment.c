@@ -317,8 +317,8 @@ fin_segment_open(int64 queue_id, int number, LOCKMODE mode)
 
 	if (mode >= RowExclusiveLock)
 	{
-		PreventCommandIfReadOnly("using a queue");
-		PreventCommandIfParallelMode("using a queue");
+		PreventCommandIfReadOnly("INSERT");
+		PreventCommandIfParallelMode("INSERT");
 	}
 	return open_segment(queue_id, number, mode, true, &dropped);
 }

@@ -20,7 +20,7 @@ CREATE ROLE fin_test_operator;
 CREATE ROLE fin_test_auditor;
 -- partitions and queues as in use
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
-SELECT finance.create_queue('q') \g /dev/null
+SELECT finance.create_queue('q'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g') \g /dev/null
 SELECT id AS transfer FROM finance.transfer('a', 'b', 1) \gset
 
 CREATE TEMP VIEW function AS
@@ -75,12 +75,12 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'topic_matches', 'transfer', 'create_account', 'lock_accounts', 'set_context', 'publish', 'send', 'send_batch', 'read', 'pop', 'delete', 'archive',
 	'set_vt', 'test_routing', 'list_queues', 'metrics', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
 	'split_amount', 'transfer_batch', 'request', 'hold', 'capture', 'release', 'capture_group', 'release_group', 'expire_holds', 'journal', 'leg',
-	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal'], 'app: these functions');
+	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal', 'read_group', 'commit_group', 'list_consumer_groups'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
 	'create_queue', 'drop_queue', 'purge_queue', 'bind_topic', 'unbind_topic', 'list_bindings', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
-	'import_transfers'], 'operator: these in addition');
+	'import_transfers', 'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
@@ -95,6 +95,7 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_ac
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'subscription', 'message', 'message_archive', 'workers', 'account_type', 'transfer_type',
+	'message_log', 'log_queue', 'consumer_group', 'group_position',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
@@ -150,8 +151,8 @@ SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.
 	AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
 		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
 SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
-	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname <> 'currency'$$,
-	'only currencies are everybody''s');
+	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation')$$,
+	'only currencies are everybody''s, and what is known of the cluster');
 
 -- settings: what a user may change of himself, and no more
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'user'$$,

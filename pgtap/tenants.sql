@@ -29,7 +29,7 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 -- a row in every table of the tenant
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
-SELECT finance.create_queue('q'), finance.create_queue('their_queue') \g /dev/null
+SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
@@ -45,6 +45,7 @@ SELECT journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit'
 SELECT finance.exchange('a', 'usd', 1, 1.005, 'c', 'usd2', rounding_account => 'cents') \g /dev/null
 SELECT account_id AS account FROM finance.account WHERE code = 'a' AND tenant_id = :tenant \gset
 SELECT msg_id AS message FROM finance.send('q', '{}') AS msg_id \gset
+SELECT finance.send('log', '{}') \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -151,6 +152,14 @@ INSERT INTO call VALUES
 	('test_routing', $$finance.test_routing('a.b')$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
+	('create_log_queue', $$finance.create_log_queue('log2')$$),
+	('create_consumer_group', $$finance.create_consumer_group('log', 'g2')$$),
+	('drop_consumer_group', $$finance.drop_consumer_group('log', 'g')$$),
+	('list_consumer_groups', $$finance.list_consumer_groups('log')$$),
+	('read_group', $$finance.read_group('log', 'g', auto_commit => true)$$),
+	('commit_group', $$finance.commit_group('log', 'g', '0000000000000000-0000000000000001')$$),
+	('seek_group', $$finance.seek_group('log', 'g', to_position => 'end')$$),
+	('trim_log_queues', $$finance.trim_log_queues()$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);

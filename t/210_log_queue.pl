@@ -303,6 +303,27 @@ is_query($node, "SELECT string_agg(message ->> 'n', ',') FROM finance.read_group
 	'until it is committed');
 
 # ------------------------------------------------------------------------
+# subscribers are told of a log as of any queue
+# ------------------------------------------------------------------------
+
+{
+	my $ear = subscriber($node, 'news', 'later');
+
+	$node->safe_psql('postgres',
+		"SELECT finance.create_log_queue('told'), finance.create_consumer_group('told', 'g'), finance.subscribe('news', 'none', 'told')");
+	settle($node);
+	$node->safe_psql('postgres', "SELECT finance.send('told', '1')");
+	my @seen = wait_for_notifies($ear, sub { @_ >= 1 });
+	is(join(' ', map { "$_->[0] $_->[1] $_->[3]" } @seen), 'news told 1', 'a message in a log is told of');
+
+	# who comes later is told of what a group has not read
+	$node->safe_psql('postgres', "SELECT finance.unsubscribe('news'), finance.subscribe('later', 'none', 'told')");
+	@seen = wait_for_notifies($ear, sub { @_ >= 1 });
+	is(join(' ', map { "$_->[0] $_->[1] $_->[3]" } @seen), 'later told 1', 'also afterwards');
+	$ear->quit;
+}
+
+# ------------------------------------------------------------------------
 # a snapshot is held while groups move on: no dead rows, few live ones
 # ------------------------------------------------------------------------
 

@@ -4,14 +4,17 @@
 #   make installcheck        regression and isolation tests against the running server
 #   make check               all tests, on a throw-away server      (scripts/check)
 #   make demo, make demo-stop
-#   make bench               performance, with figures and a plot   (bench/run)
+#   make bench               performance, with figures and a plot   (bench/run, and
+#                            bench/queue unless BENCH_QUEUE=0)
+#   make bench-queue         performance of the queue               (bench/queue)
 #   make soak                the crash and concurrency tests, longer
+#   make relay, make install-relay   finance-relay, which needs librabbitmq too (tools/)
 #
 # PG_CONFIG=... chooses the PostgreSQL to build for.
 
 # These run with nothing installed yet, so they need no PGXS; and PGXS has a
 # stub of its own named check.
-OWN_GOALS = check soak demo demo-stop bench
+OWN_GOALS = check soak demo demo-stop bench bench-queue relay install-relay
 
 srcdir_ := $(dir $(abspath $(firstword $(MAKEFILE_LIST))))
 
@@ -30,6 +33,11 @@ demo-stop:
 	'$(srcdir_)scripts/demo' stop
 bench:
 	'$(srcdir_)bench/run'
+	[ '$(BENCH_QUEUE)' = 0 ] || '$(srcdir_)bench/queue'
+bench-queue:
+	'$(srcdir_)bench/queue'
+relay install-relay:
+	$(MAKE) -f '$(srcdir_)tools/Makefile' $@
 
 # goals of PGXS that were asked for in the same command
 $(filter-out $(OWN_GOALS),$(MAKECMDGOALS)):

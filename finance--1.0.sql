@@ -1012,17 +1012,11 @@ COMMENT ON FUNCTION finance.set_context IS
 'says who acts and from where until the end of the transaction; null leaves as it was; returns the trace id in force';
 
 -- ========================================================================
--- QUEUE SECTION (topic.c, queue.c)
+-- QUEUE SECTION (queue.c)
 -- ========================================================================
 
-CREATE FUNCTION finance.topic_matches(pattern text, topic text) RETURNS boolean
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'finance_topic_matches';
-COMMENT ON FUNCTION finance.topic_matches(text, text) IS
-'does the topic match the AMQP pattern (* one word, # any number of words)';
-
 -- ------------------------------------------------------------------------
--- queues and bindings: small tables, cached by every session.  No foreign keys:
+-- queues: a small table, cached by every session.  No foreign keys to it:
 -- pg_restore with several jobs fills the tables of an extension in any order.
 -- Binding and dropping lock the queue's row, and check_integrity() looks.
 -- ------------------------------------------------------------------------
@@ -1037,28 +1031,48 @@ CREATE TABLE finance.queue (
 	name		text NOT NULL,
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	kind		text NOT NULL DEFAULT 'standard',
+	unlogged	boolean NOT NULL DEFAULT false,
+	paused		boolean NOT NULL DEFAULT false,
+	max_deliveries	integer,
+	dead_letter_queue_id	bigint,
+	backoff_ms	integer NOT NULL DEFAULT 1000,
+	backoff_max_ms	integer NOT NULL DEFAULT 3600000,
+	message_ttl_s	integer,
+	expired		text NOT NULL DEFAULT 'dead_letter',
+	max_length	bigint,
+	rate_limit	integer,
+	max_in_flight	integer,
+	dedup_window_s	integer NOT NULL DEFAULT 300,
 	CONSTRAINT queue_pkey PRIMARY KEY (tenant_id, queue_id),
 	CONSTRAINT queue_id_key UNIQUE (queue_id),
 	CONSTRAINT queue_name_key UNIQUE (tenant_id, name),
 	CONSTRAINT queue_id_positive CHECK (queue_id > 0),
 	CONSTRAINT queue_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,47}$'),
-	CONSTRAINT queue_kind_known CHECK (kind IN ('standard', 'log'))
+	CONSTRAINT queue_kind_known CHECK (kind IN ('standard', 'log')),
+	CONSTRAINT queue_max_deliveries_range CHECK (max_deliveries BETWEEN 1 AND 1000000),
+	CONSTRAINT queue_backoff_range CHECK (backoff_ms BETWEEN 0 AND backoff_max_ms
+		AND backoff_max_ms <= 86400000),
+	CONSTRAINT queue_ttl_range CHECK (message_ttl_s BETWEEN 1 AND 31536000),
+	CONSTRAINT queue_expired_known CHECK (expired IN ('dead_letter', 'discard')),
+	CONSTRAINT queue_max_length_range CHECK (max_length > 0),
+	CONSTRAINT queue_rate_limit_range CHECK (rate_limit > 0),
+	CONSTRAINT queue_max_in_flight_range CHECK (max_in_flight > 0),
+	CONSTRAINT queue_dedup_window_range CHECK (dedup_window_s BETWEEN 1 AND 21600),
+	CONSTRAINT queue_dead_letter_other CHECK (dead_letter_queue_id <> queue_id)
 );
 ALTER SEQUENCE finance._queue_id_seq OWNED BY finance.queue.queue_id;
 COMMENT ON TABLE finance.queue IS
-'queues; the messages of each lie in finance.message_<queue_id>';
-
-CREATE TABLE finance.binding (
-	tenant_id	integer NOT NULL,
-	pattern		text NOT NULL,
-	queue_id	bigint NOT NULL,
-	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT binding_pkey PRIMARY KEY (tenant_id, pattern, queue_id),
-	CONSTRAINT binding_pattern_length CHECK (pg_catalog.octet_length(pattern) BETWEEN 1 AND 255)
-);
-CREATE INDEX binding_queue ON finance.binding (tenant_id, queue_id);
-COMMENT ON TABLE finance.binding IS
-'topic patterns whose messages are copied to a queue';
+'queues; the messages of each lie in the tables finance.message_<queue_id>_<segment>';
+COMMENT ON COLUMN finance.queue.paused IS 'read() and pop() return nothing; sending goes on';
+COMMENT ON COLUMN finance.queue.max_deliveries IS 'a message read so often is a dead letter; null: without limit';
+COMMENT ON COLUMN finance.queue.dead_letter_queue_id IS 'where dead letters go; null: the tenant''s default, or else the archive';
+COMMENT ON COLUMN finance.queue.backoff_ms IS 'delay of nack() after the first delivery; doubles with each, with jitter';
+COMMENT ON COLUMN finance.queue.message_ttl_s IS 'life of messages sent without a ttl of their own; null: for ever';
+COMMENT ON COLUMN finance.queue.expired IS 'what becomes of messages whose time to live is over: dead_letter or discard';
+COMMENT ON COLUMN finance.queue.max_length IS 'most messages in the queue; a send beyond fails with LG306';
+COMMENT ON COLUMN finance.queue.rate_limit IS 'most messages handed out per second';
+COMMENT ON COLUMN finance.queue.max_in_flight IS 'most messages being worked on at a time';
+COMMENT ON COLUMN finance.queue.dedup_window_s IS 'seconds within which a dedup_id is sent once';
 
 CREATE TABLE finance.subscription (
 	channel		text NOT NULL,
@@ -1075,18 +1089,15 @@ COMMENT ON TABLE finance.subscription IS
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.queue ENABLE ALWAYS TRIGGER config_changed;
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.binding
-	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.binding ENABLE ALWAYS TRIGGER config_changed;
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.subscription ENABLE ALWAYS TRIGGER config_changed;
 
 -- ------------------------------------------------------------------------
--- message: one partition per queue, made by create_queue() with the primary key
--- (msg_id): a partition is of one queue and so of one tenant.  msg_id begins
--- with the priority, so the key is the order of reading.  visible_at and
--- read_ct, which a claim writes, are in no index, so a claim is a HOT update.
+-- message: the messages of a queue lie in three tables, its segments, made by
+-- create_queue().  msg_id begins with the priority, so the primary key is the
+-- order of reading.  visible_at and read_ct, which a claim writes, are in no
+-- index, so a claim is a HOT update.  Used-up segments are truncated in turn.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.message (
@@ -1098,12 +1109,16 @@ CREATE TABLE finance.message (
 	tenant_id	integer NOT NULL,
 	read_ct		integer NOT NULL DEFAULT 0,
 	priority	smallint NOT NULL DEFAULT 0,
+	segment		smallint NOT NULL DEFAULT 0,
+	due_at		timestamptz,
+	expires_at	timestamptz,
 	topic		text,
+	ordering_key	text COLLATE pg_catalog."C",
 	headers		jsonb,
 	payload		jsonb NOT NULL
-) PARTITION BY LIST (queue_id);
+) PARTITION BY RANGE (queue_id, segment);
 COMMENT ON TABLE finance.message IS
-'messages that wait or are being worked on, one partition per queue';
+'messages that wait or are being worked on';
 COMMENT ON COLUMN finance.message.msg_id IS
 'this copy of the message; sorts as it is read: highest priority first, then oldest';
 COMMENT ON COLUMN finance.message.message_id IS
@@ -1112,38 +1127,25 @@ COMMENT ON COLUMN finance.message.visible_at IS
 'not read before: delayed until, or claimed by a reader until';
 COMMENT ON COLUMN finance.message.read_ct IS
 'how often it was read';
-
-CREATE TABLE finance.message_archive (
-	msg_id		bigint NOT NULL,
-	message_id	bigint NOT NULL,
-	queue_id	bigint NOT NULL,
-	enqueued_at	timestamptz NOT NULL,
-	archived_at	timestamptz NOT NULL,
-	tenant_id	integer NOT NULL,
-	read_ct		integer NOT NULL,
-	priority	smallint NOT NULL,
-	topic		text,
-	headers		jsonb,
-	payload		jsonb NOT NULL
-) PARTITION BY LIST (queue_id);
-COMMENT ON TABLE finance.message_archive IS
-'messages that archive() acknowledged, one partition per queue';
+COMMENT ON COLUMN finance.message.due_at IS
+'the end of its delay, as long as it is delayed; else null';
+COMMENT ON COLUMN finance.message.expires_at IS
+'the end of its time to live; null: none';
+COMMENT ON COLUMN finance.message.ordering_key IS
+'messages of one key are delivered one after another';
+COMMENT ON COLUMN finance.message.segment IS
+'which of the queue''s tables it lies in';
 
 ALTER TABLE finance.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.queue USING (finance._is_tenant_visible(tenant_id));
-ALTER TABLE finance.binding ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_rows ON finance.binding USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.subscription ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.subscription USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.message ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.message USING (finance._is_tenant_visible(tenant_id));
-ALTER TABLE finance.message_archive ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_rows ON finance.message_archive USING (finance._is_tenant_visible(tenant_id));
 
 -- the partitions are no members of the extension: pg_dump writes them itself
 SELECT pg_catalog.pg_extension_config_dump('finance._queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.queue', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.binding', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.subscription', '');
 
 CREATE TYPE finance.message_record AS (
@@ -1155,24 +1157,64 @@ CREATE TYPE finance.message_record AS (
 	headers		jsonb,
 	topic		text,
 	message_id	bigint,
-	priority	smallint
+	priority	smallint,
+	ordering_key	text
 );
 COMMENT ON TYPE finance.message_record IS
 'a message as read() returns it; vt: until when it is invisible to other readers';
 
-CREATE FUNCTION finance.create_queue(queue_name text)
+CREATE FUNCTION finance.create_queue(queue_name text, unlogged boolean DEFAULT false,
+		max_deliveries integer DEFAULT NULL, dead_letter_queue text DEFAULT NULL,
+		message_ttl integer DEFAULT NULL, expired text DEFAULT NULL,
+		backoff_ms integer DEFAULT NULL, backoff_max_ms integer DEFAULT NULL,
+		max_length bigint DEFAULT NULL, rate_limit integer DEFAULT NULL,
+		max_in_flight integer DEFAULT NULL, dedup_window integer DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_create_queue';
-COMMENT ON FUNCTION finance.create_queue(text) IS
-'make an empty queue';
+COMMENT ON FUNCTION finance.create_queue(text, boolean, integer, text, integer, text, integer, integer, bigint, integer, integer, integer) IS
+'make an empty queue; its settings may be null, and 0 is no limit';
+
+CREATE FUNCTION finance.alter_queue(queue_name text,
+		max_deliveries integer DEFAULT NULL, dead_letter_queue text DEFAULT NULL,
+		message_ttl integer DEFAULT NULL, expired text DEFAULT NULL,
+		backoff_ms integer DEFAULT NULL, backoff_max_ms integer DEFAULT NULL,
+		max_length bigint DEFAULT NULL, rate_limit integer DEFAULT NULL,
+		max_in_flight integer DEFAULT NULL, dedup_window integer DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_alter_queue';
+COMMENT ON FUNCTION finance.alter_queue(text, integer, text, integer, text, integer, integer, bigint, integer, integer, integer) IS
+'change settings of a queue: null leaves one as it is, 0 takes a limit away, '''' the dead-letter queue';
+
+CREATE FUNCTION finance.pause_queue(queue_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_pause_queue';
+COMMENT ON FUNCTION finance.pause_queue(text) IS
+'let read() and pop() return nothing until resume_queue(); false when it is paused already';
+
+CREATE FUNCTION finance.resume_queue(queue_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_resume_queue';
+COMMENT ON FUNCTION finance.resume_queue(text) IS
+'end a pause; false when there is none';
+
+CREATE FUNCTION finance.redrive(queue_name text, to_queue text DEFAULT NULL,
+		"limit" integer DEFAULT 1000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_redrive';
+COMMENT ON FUNCTION finance.redrive(text, text, integer) IS
+'send dead letters of a queue back to where they come from, or to to_queue; returns how many';
 
 CREATE FUNCTION finance.drop_queue(queue_name text)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_drop_queue';
 COMMENT ON FUNCTION finance.drop_queue(text) IS
-'drop a queue with its messages, archive, bindings and subscriptions; false when there is none';
+'drop a queue with its messages, bindings and subscriptions; what was archived stays; false when there is none';
 
 CREATE FUNCTION finance.purge_queue(queue_name text)
 	RETURNS bigint
@@ -1182,7 +1224,8 @@ COMMENT ON FUNCTION finance.purge_queue(text) IS
 'delete all messages of a queue; returns how many';
 
 CREATE FUNCTION finance.list_queues()
-	RETURNS TABLE (queue_name text, queue_id bigint, created_at timestamptz)
+	RETURNS TABLE (queue_name text, queue_id bigint, created_at timestamptz,
+		kind text, unlogged boolean, paused boolean)
 	LANGUAGE c STABLE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_list_queues';
 COMMENT ON FUNCTION finance.list_queues() IS
@@ -1205,19 +1248,23 @@ COMMENT ON FUNCTION finance.metrics_all() IS
 'metrics() of each queue of the session''s tenant';
 
 CREATE FUNCTION finance.send(queue_name text, msg jsonb, headers jsonb DEFAULT NULL,
-		delay integer DEFAULT 0, priority integer DEFAULT 0)
+		delay integer DEFAULT 0, priority integer DEFAULT 0, ttl integer DEFAULT NULL,
+		ordering_key text DEFAULT NULL, dedup_id text DEFAULT NULL,
+		deliver_at timestamptz DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_send';
-COMMENT ON FUNCTION finance.send(text, jsonb, jsonb, integer, integer) IS
+COMMENT ON FUNCTION finance.send(text, jsonb, jsonb, integer, integer, integer, text, text, timestamptz) IS
 'put a message into a queue, visible after delay seconds; returns its msg_id';
 
 CREATE FUNCTION finance.send_batch(queue_name text, msgs jsonb[], headers jsonb[] DEFAULT NULL,
-		delay integer DEFAULT 0, priority integer DEFAULT 0)
+		delay integer DEFAULT 0, priority integer DEFAULT 0, ttl integer DEFAULT NULL,
+		ordering_keys text[] DEFAULT NULL, dedup_ids text[] DEFAULT NULL,
+		deliver_at timestamptz DEFAULT NULL)
 	RETURNS SETOF bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_send_batch';
-COMMENT ON FUNCTION finance.send_batch(text, jsonb[], jsonb[], integer, integer) IS
+COMMENT ON FUNCTION finance.send_batch(text, jsonb[], jsonb[], integer, integer, integer, text[], text[], timestamptz) IS
 'put up to 10,000 messages into a queue; returns their msg_ids in the order of msgs';
 
 CREATE FUNCTION finance.read(queue_name text, vt integer, qty integer DEFAULT 1)
@@ -1234,12 +1281,12 @@ CREATE FUNCTION finance.pop(queue_name text, qty integer DEFAULT 1)
 COMMENT ON FUNCTION finance.pop(text, integer) IS
 'read and delete in one step';
 
-CREATE FUNCTION finance.delete(queue_name text, msg_id bigint)
+CREATE FUNCTION finance.delete(queue_name text, msg_id bigint, read_ct integer DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_delete';
-COMMENT ON FUNCTION finance.delete(text, bigint) IS
-'acknowledge a message: remove it from its queue; false when there is none';
+COMMENT ON FUNCTION finance.delete(text, bigint, integer) IS
+'acknowledge a message: remove it from its queue; false when there is none; with the read_ct it was read with, only if nobody has read it since';
 
 CREATE FUNCTION finance.delete(queue_name text, msg_ids bigint[])
 	RETURNS SETOF bigint
@@ -1248,11 +1295,11 @@ CREATE FUNCTION finance.delete(queue_name text, msg_ids bigint[])
 COMMENT ON FUNCTION finance.delete(text, bigint[]) IS
 'acknowledge messages; returns the ids that were there';
 
-CREATE FUNCTION finance.archive(queue_name text, msg_id bigint)
+CREATE FUNCTION finance.archive(queue_name text, msg_id bigint, read_ct integer DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_archive';
-COMMENT ON FUNCTION finance.archive(text, bigint) IS
+COMMENT ON FUNCTION finance.archive(text, bigint, integer) IS
 'acknowledge a message and keep it in finance.message_archive; false when there is none';
 
 CREATE FUNCTION finance.archive(queue_name text, msg_ids bigint[])
@@ -1262,48 +1309,39 @@ CREATE FUNCTION finance.archive(queue_name text, msg_ids bigint[])
 COMMENT ON FUNCTION finance.archive(text, bigint[]) IS
 'acknowledge messages and keep them in finance.message_archive; returns the ids that were there';
 
-CREATE FUNCTION finance.set_vt(queue_name text, msg_id bigint, vt integer)
+CREATE FUNCTION finance.set_vt(queue_name text, msg_id bigint, vt integer,
+		read_ct integer DEFAULT NULL)
 	RETURNS SETOF finance.message_record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1
 	AS 'MODULE_PATHNAME', 'finance_set_vt';
-COMMENT ON FUNCTION finance.set_vt(text, bigint, integer) IS
+COMMENT ON FUNCTION finance.set_vt(text, bigint, integer, integer) IS
 'make a message invisible until vt seconds from now; returns it, or no row when there is none';
 
+CREATE FUNCTION finance.nack(queue_name text, msg_id bigint, delay integer DEFAULT NULL,
+		read_ct integer DEFAULT NULL, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_nack';
+COMMENT ON FUNCTION finance.nack(text, bigint, integer, integer, text) IS
+'give a message back, to be read again after delay seconds (null: growing with each delivery), or dead-lettered when it was read often enough; false when there is none';
+
+CREATE FUNCTION finance.nack(queue_name text, msg_ids bigint[], delay integer DEFAULT NULL,
+		reason text DEFAULT NULL)
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_nack_many';
+COMMENT ON FUNCTION finance.nack(text, bigint[], integer, text) IS
+'give messages back; returns the ids that were there';
+
 CREATE FUNCTION finance.publish(topic text, payload jsonb, headers jsonb DEFAULT NULL,
-		priority integer DEFAULT 0, delay integer DEFAULT 0)
+		priority integer DEFAULT 0, delay integer DEFAULT 0, ttl integer DEFAULT NULL,
+		ordering_key text DEFAULT NULL, dedup_id text DEFAULT NULL,
+		deliver_at timestamptz DEFAULT NULL)
 	RETURNS integer
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_publish';
-COMMENT ON FUNCTION finance.publish(text, jsonb, jsonb, integer, integer) IS
+COMMENT ON FUNCTION finance.publish(text, jsonb, jsonb, integer, integer, integer, text, text, timestamptz) IS
 'put a copy of a message into each queue bound to the topic; returns how many';
-
-CREATE FUNCTION finance.bind_topic(pattern text, queue_name text)
-	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_bind_topic';
-COMMENT ON FUNCTION finance.bind_topic(text, text) IS
-'copy messages whose topic matches the AMQP pattern to the queue, from the commit on';
-
-CREATE FUNCTION finance.unbind_topic(pattern text, queue_name text)
-	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_unbind_topic';
-COMMENT ON FUNCTION finance.unbind_topic(text, text) IS
-'remove a binding; false when there is none';
-
-CREATE FUNCTION finance.list_bindings()
-	RETURNS TABLE (pattern text, queue_name text, created_at timestamptz)
-	LANGUAGE c STABLE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_list_bindings';
-COMMENT ON FUNCTION finance.list_bindings() IS
-'the bindings of the session''s tenant';
-
-CREATE FUNCTION finance.test_routing(topic text)
-	RETURNS TABLE (pattern text, queue_name text)
-	LANGUAGE c STABLE PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_test_routing';
-COMMENT ON FUNCTION finance.test_routing(text) IS
-'the bindings that a message of this topic would match; sends nothing';
 
 CREATE FUNCTION finance.subscribe(channel text, pattern text, queue_name text DEFAULT NULL)
 	RETURNS void
@@ -1320,6 +1358,128 @@ COMMENT ON FUNCTION finance.unsubscribe(text) IS
 'end the notifications on a channel; queue and bindings stay';
 
 -- ========================================================================
+-- ROUTING SECTION (topic.c, queue_bind.c, queue_filter.c, queue_default.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.topic_matches(pattern text, topic text) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_topic_matches';
+COMMENT ON FUNCTION finance.topic_matches(text, text) IS
+'does the topic match the AMQP pattern (* one word, # any number of words)';
+
+-- ------------------------------------------------------------------------
+-- Small tables, cached by every session, without foreign keys, as
+-- finance.queue.  A binding is what it says: two bindings of one queue differ
+-- in their pattern or their filter.
+-- ------------------------------------------------------------------------
+
+CREATE SEQUENCE finance._binding_id_seq;
+COMMENT ON SEQUENCE finance._binding_id_seq IS
+'numbers of bindings';
+
+CREATE TABLE finance.binding (
+	tenant_id	integer NOT NULL,
+	binding_id	bigint NOT NULL DEFAULT pg_catalog.nextval('finance._binding_id_seq'),
+	queue_id	bigint NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	pattern		text NOT NULL,
+	tags		text[],
+	headers		jsonb,
+	match		text,
+	CONSTRAINT binding_pkey PRIMARY KEY (tenant_id, binding_id),
+	CONSTRAINT binding_key UNIQUE NULLS NOT DISTINCT (tenant_id, pattern, queue_id, tags, headers, match),
+	CONSTRAINT binding_pattern_length CHECK (pg_catalog.octet_length(pattern) BETWEEN 1 AND 255),
+	CONSTRAINT binding_tags CHECK (pg_catalog.cardinality(tags) BETWEEN 1 AND 32
+		AND pg_catalog.array_position(tags, NULL) IS NULL),
+	CONSTRAINT binding_headers CHECK (pg_catalog.jsonb_typeof(headers) = 'object'),
+	CONSTRAINT binding_match CHECK (match IN ('all', 'any')),
+	CONSTRAINT binding_match_of_headers CHECK ((match IS NULL) = (headers IS NULL))
+);
+ALTER SEQUENCE finance._binding_id_seq OWNED BY finance.binding.binding_id;
+CREATE INDEX binding_queue ON finance.binding (tenant_id, queue_id);
+COMMENT ON TABLE finance.binding IS
+'topic patterns, with filters, whose messages are copied to a queue';
+COMMENT ON COLUMN finance.binding.tags IS
+'the message must have one of these tags; null: no such filter';
+COMMENT ON COLUMN finance.binding.headers IS
+'the message must have these headers, with null any value; null: no such filter';
+COMMENT ON COLUMN finance.binding.match IS
+'all or any of the headers; null without them';
+
+CREATE TABLE finance.queue_default (
+	tenant_id				integer NOT NULL,
+	dead_letter_queue_id	bigint,
+	alternate_queue_id		bigint,
+	CONSTRAINT queue_default_pkey PRIMARY KEY (tenant_id)
+);
+COMMENT ON TABLE finance.queue_default IS
+'where messages of a tenant go that no queue takes';
+COMMENT ON COLUMN finance.queue_default.dead_letter_queue_id IS
+'takes the dead letters of queues that name no dead-letter queue of their own; null: none';
+COMMENT ON COLUMN finance.queue_default.alternate_queue_id IS
+'takes published messages that match no binding; null: none';
+
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.binding
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.binding ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.queue_default
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.queue_default ENABLE ALWAYS TRIGGER config_changed;
+
+ALTER TABLE finance.binding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.binding USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.queue_default ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.queue_default USING (finance._is_tenant_visible(tenant_id));
+
+SELECT pg_catalog.pg_extension_config_dump('finance._binding_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.binding', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.queue_default', '');
+
+CREATE FUNCTION finance.bind_topic(pattern text, queue_name text, tags text[] DEFAULT NULL,
+		headers jsonb DEFAULT NULL, match text DEFAULT 'all')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_bind_topic';
+COMMENT ON FUNCTION finance.bind_topic(text, text, text[], jsonb, text) IS
+'copy messages to the queue, from the commit on, whose topic matches the AMQP pattern, which have one of the tags, and all (or any) of the headers';
+
+CREATE FUNCTION finance.unbind_topic(pattern text, queue_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unbind_topic';
+COMMENT ON FUNCTION finance.unbind_topic(text, text) IS
+'remove the bindings of a pattern to a queue, whatever their filters; false when there is none';
+
+CREATE FUNCTION finance.list_bindings()
+	RETURNS TABLE (pattern text, queue_name text, created_at timestamptz,
+		tags text[], headers jsonb, match text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_list_bindings';
+COMMENT ON FUNCTION finance.list_bindings() IS
+'the bindings of the session''s tenant';
+
+CREATE FUNCTION finance.test_routing(topic text, headers jsonb DEFAULT NULL)
+	RETURNS TABLE (pattern text, queue_name text, tags text[], headers jsonb, match text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_test_routing';
+COMMENT ON FUNCTION finance.test_routing(text, jsonb) IS
+'the bindings that a message of this topic and headers would match, or the alternate queue, without a pattern, when there is none; sends nothing';
+
+CREATE FUNCTION finance.set_default_queues(dead_letter text DEFAULT NULL, alternate text DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_default_queues';
+COMMENT ON FUNCTION finance.set_default_queues(text, text) IS
+'the queues that take dead letters of queues without a dead-letter queue, and published messages that match no binding; null: none';
+
+CREATE FUNCTION finance.default_queues()
+	RETURNS TABLE (dead_letter text, alternate text)
+	LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
+	AS 'MODULE_PATHNAME', 'finance_default_queues';
+COMMENT ON FUNCTION finance.default_queues() IS
+'what set_default_queues() has set for the session''s tenant, in one row';
+
+-- ========================================================================
 -- WORKER SECTION (dispatch.c, worker.c)
 -- ========================================================================
 
@@ -1327,8 +1487,12 @@ CREATE FUNCTION finance.worker_status(
 	OUT database_id oid, OUT pid integer, OUT state text,
 	OUT started_at timestamptz,
 	OUT notifications bigint, OUT messages bigint, OUT last_lag_ms float8,
+	OUT p50_lag_ms float8, OUT p99_lag_ms float8, OUT max_lag_ms float8,
 	OUT last_notified_at timestamptz, OUT last_sweep_at timestamptz,
-	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text)
+	OUT unsendable bigint, OUT last_unsendable_at timestamptz,
+	OUT last_unsendable text,
+	OUT errors bigint, OUT last_error_at timestamptz, OUT last_error text,
+	OUT rounds bigint)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'finance_worker_status';
@@ -1338,7 +1502,11 @@ COMMENT ON FUNCTION finance.worker_status() IS
 CREATE VIEW finance.workers AS
 	SELECT d.datname AS database, w.pid, w.state, w.started_at,
 		w.notifications, w.messages, w.last_lag_ms, w.last_notified_at,
-		w.last_sweep_at, w.errors, w.last_error_at, w.last_error
+		w.last_sweep_at, w.errors, w.last_error_at, w.last_error,
+		w.p50_lag_ms, w.p99_lag_ms, w.max_lag_ms,
+		w.unsendable, w.last_unsendable_at, w.last_unsendable,
+		pg_catalog.pg_notification_queue_usage() AS notify_queue_usage,
+		w.rounds
 	FROM finance.worker_status() w
 		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
 COMMENT ON VIEW finance.workers IS
@@ -1351,6 +1519,20 @@ COMMENT ON COLUMN finance.workers.messages IS
 'messages announced by them';
 COMMENT ON COLUMN finance.workers.last_lag_ms IS
 'milliseconds from the commit of a message to the commit of its notification, the last time';
+COMMENT ON COLUMN finance.workers.p50_lag_ms IS
+'half of the announcements had no longer lag; up to 19 percent too high';
+COMMENT ON COLUMN finance.workers.p99_lag_ms IS
+'99 of 100 announcements had no longer lag; up to 19 percent too high';
+COMMENT ON COLUMN finance.workers.max_lag_ms IS
+'the longest lag';
+COMMENT ON COLUMN finance.workers.unsendable IS
+'notifications that NOTIFY would refuse, for the name of the channel or the length of the payload; counted in errors too';
+COMMENT ON COLUMN finance.workers.last_unsendable IS
+'the channel of the last of them; of other databases shown only to members of pg_read_all_stats';
+COMMENT ON COLUMN finance.workers.notify_queue_usage IS
+'how full the server''s queue of notifications is, 0 to 1: at 1 no NOTIFY can commit, since some session listens but does not read';
+COMMENT ON COLUMN finance.workers.rounds IS
+'how often the worker had something to announce or to look at; messages of queues without subscriptions do not wake it';
 COMMENT ON COLUMN finance.workers.last_sweep_at IS
 'when the worker last looked at all subscribed queues; see finance.sweep_interval';
 COMMENT ON COLUMN finance.workers.errors IS
@@ -1776,6 +1958,399 @@ CREATE FUNCTION finance.release_group(hold_group text,
 	AS 'MODULE_PATHNAME', 'finance_release_group';
 COMMENT ON FUNCTION finance.release_group(text, text, jsonb) IS
 'gives back what remains of all open holds of a group; those whose time is over expire';
+
+-- ========================================================================
+-- DEDUP SECTION (dedup.c, seen.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- _dedup: dedup ids of messages sent.  Three tables that periods of time fill
+-- in turn; the worker truncates the one whose ids are all out of their window.
+-- They are written by C alone, in this order of columns and without CHECKs,
+-- which would cost more than the row, and never vacuumed but against
+-- wraparound: seen.c says why.  An id is in the key once for each time it was
+-- taken, which C lets happen only after its window.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance._dedup (
+	seen_at		timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	slot		smallint NOT NULL,
+	queue_id	bigint NOT NULL,
+	dedup_id	text COLLATE "C" NOT NULL,
+	msg_id		bigint NOT NULL,
+	CONSTRAINT _dedup_pkey PRIMARY KEY (tenant_id, queue_id, dedup_id, seen_at, slot)
+) PARTITION BY LIST (slot);
+COMMENT ON TABLE finance._dedup IS
+'dedup ids of messages sent lately; a message with one of them is dropped';
+COMMENT ON COLUMN finance._dedup.msg_id IS 'the message that was sent with it';
+COMMENT ON COLUMN finance._dedup.slot IS
+'number of the period of six hours in which it was sent, modulo 3';
+CREATE TABLE finance._dedup_0 PARTITION OF finance._dedup FOR VALUES IN (0)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance._dedup_1 PARTITION OF finance._dedup FOR VALUES IN (1)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance._dedup_2 PARTITION OF finance._dedup FOR VALUES IN (2)
+	WITH (autovacuum_enabled = false);
+
+CREATE FUNCTION finance._truncate_expired() RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_truncate_expired';
+COMMENT ON FUNCTION finance._truncate_expired() IS
+'what the worker does: truncate tables of dedup ids and of the inbox whose ids are all out of their window; returns how many';
+
+-- ========================================================================
+-- INBOX SECTION (inbox.c, seen.c)
+-- ========================================================================
+
+-- made and kept as finance._dedup
+CREATE TABLE finance.inbox (
+	seen_at		timestamptz NOT NULL,
+	tenant_id	integer NOT NULL,
+	slot		smallint NOT NULL,
+	consumer	text COLLATE "C" NOT NULL,
+	message_id	text COLLATE "C" NOT NULL,
+	CONSTRAINT inbox_pkey PRIMARY KEY (tenant_id, consumer, message_id, seen_at, slot)
+) PARTITION BY LIST (slot);
+COMMENT ON TABLE finance.inbox IS
+'messages that consumers have processed, noted by process_once()';
+COMMENT ON COLUMN finance.inbox.slot IS
+'number of the period of finance.inbox_retention days in which it was processed, modulo 3';
+COMMENT ON COLUMN finance.inbox.seen_at IS 'when it was processed';
+CREATE TABLE finance.inbox_0 PARTITION OF finance.inbox FOR VALUES IN (0)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance.inbox_1 PARTITION OF finance.inbox FOR VALUES IN (1)
+	WITH (autovacuum_enabled = false);
+CREATE TABLE finance.inbox_2 PARTITION OF finance.inbox FOR VALUES IN (2)
+	WITH (autovacuum_enabled = false);
+COMMENT ON TABLE finance.inbox_0 IS 'finance.inbox, a third of it in turn';
+COMMENT ON TABLE finance.inbox_1 IS 'finance.inbox, a third of it in turn';
+COMMENT ON TABLE finance.inbox_2 IS 'finance.inbox, a third of it in turn';
+
+CREATE FUNCTION finance.process_once(consumer text, message_id bigint) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once';
+COMMENT ON FUNCTION finance.process_once(text, bigint) IS
+'true the first time: do the message''s work in this transaction; false when the consumer has processed it';
+CREATE FUNCTION finance.process_once(consumer text, message_id text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once_text';
+COMMENT ON FUNCTION finance.process_once(text, text) IS
+'process_once() for message ids of any origin';
+CREATE FUNCTION finance.process_once_batch(consumer text, message_ids bigint[])
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_process_once_batch';
+COMMENT ON FUNCTION finance.process_once_batch(text, bigint[]) IS
+'process_once() for up to 10,000 messages; returns the ids that are new, ascending';
+
+-- ========================================================================
+-- HALF MESSAGE SECTION (half.c, half_group.c, half_check.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- A half message is a committed row that nobody is delivered until its
+-- producer's answer.  Answers and checks are rows of their own, so that nothing
+-- is ever updated; the worker deletes what is answered, never more at a time
+-- than FIN_HALF_DEAD_MAX rows that some old snapshot keeps from being vacuumed.
+-- No foreign keys, as of the queues; check_integrity() looks.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.producer_group (
+	tenant_id	integer NOT NULL,
+	name		text NOT NULL,
+	check_topic	text NOT NULL,
+	check_after	interval NOT NULL,
+	check_interval interval NOT NULL,
+	check_interval_max interval NOT NULL,
+	max_checks	integer NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT producer_group_pkey PRIMARY KEY (tenant_id, name),
+	CONSTRAINT producer_group_name_form CHECK (name ~ '^[A-Za-z0-9_.-]{1,63}$'),
+	CONSTRAINT producer_group_topic_length CHECK (pg_catalog.octet_length(check_topic) BETWEEN 1 AND 255),
+	CONSTRAINT producer_group_spans CHECK (check_after > '0' AND check_interval > '0'
+		AND check_interval_max >= check_interval),
+	CONSTRAINT producer_group_max_checks CHECK (max_checks BETWEEN 1 AND 1000)
+);
+COMMENT ON TABLE finance.producer_group IS
+'producers of half messages, and how they are asked about those they left unanswered';
+COMMENT ON COLUMN finance.producer_group.check_topic IS
+'the producers'' queue is bound to it: asked here what became of a half message';
+COMMENT ON COLUMN finance.producer_group.check_after IS 'from preparing to the first check';
+COMMENT ON COLUMN finance.producer_group.check_interval IS
+'from the first check to the second; doubles from check to check';
+COMMENT ON COLUMN finance.producer_group.check_interval_max IS 'but never longer than this';
+COMMENT ON COLUMN finance.producer_group.max_checks IS 'unanswered checks until it is parked';
+
+CREATE TABLE finance.half_message (
+	tenant_id	integer NOT NULL,
+	delay_s		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	prepared_at	timestamptz NOT NULL,
+	check_at	timestamptz NOT NULL,
+	ttl_s		integer,
+	priority	smallint NOT NULL,
+	producer_group text NOT NULL,
+	topic		text NOT NULL,
+	ordering_key text,
+	dedup_id	text,
+	prepared_by	text NOT NULL,
+	trace_id	uuid NOT NULL,
+	headers		jsonb,
+	payload		jsonb NOT NULL,
+	CONSTRAINT half_message_pkey PRIMARY KEY (tenant_id, half_id)
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_message_check_at ON finance.half_message (check_at, half_id);
+COMMENT ON TABLE finance.half_message IS
+'prepared messages, open unless finance.half_answer has them; answered ones are deleted by the worker';
+COMMENT ON COLUMN finance.half_message.delay_s IS 'seconds from the commit to delivery';
+COMMENT ON COLUMN finance.half_message.check_at IS 'first check; later ones are in finance.half_check';
+
+CREATE TABLE finance.half_check (
+	tenant_id	integer NOT NULL,
+	attempt		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	checked_at	timestamptz NOT NULL,
+	next_at		timestamptz,
+	checks		integer NOT NULL,
+	misses		integer NOT NULL,
+	copies		integer NOT NULL,
+	parked_reason text,
+	error		text,
+	CONSTRAINT half_check_pkey PRIMARY KEY (tenant_id, half_id, attempt),
+	CONSTRAINT half_check_reason CHECK (parked_reason IN ('unanswered', 'no_listener', 'check_failed', 'no_group')),
+	CONSTRAINT half_check_parked CHECK ((next_at IS NULL) = (parked_reason IS NOT NULL))
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_check_next_at ON finance.half_check (next_at, half_id)
+	WHERE next_at IS NOT NULL;
+CREATE INDEX half_check_parked_ids ON finance.half_check (tenant_id, half_id)
+	WHERE parked_reason IS NOT NULL;
+COMMENT ON TABLE finance.half_check IS
+'what was done about a half message left open; the row of the highest attempt counts';
+COMMENT ON COLUMN finance.half_check.next_at IS 'when it is looked at again; null: parked';
+COMMENT ON COLUMN finance.half_check.checks IS 'check messages that reached a queue, so far';
+COMMENT ON COLUMN finance.half_check.misses IS
+'attempts that reached none, so far: nobody is bound to the check topic, or an error';
+COMMENT ON COLUMN finance.half_check.copies IS 'queues that this one reached';
+COMMENT ON COLUMN finance.half_check.error IS 'why the check message could not be published';
+
+CREATE TABLE finance.half_answer (
+	tenant_id	integer NOT NULL,
+	copies		integer NOT NULL,
+	half_id		bigint NOT NULL,
+	message_id	bigint,
+	prepared_at	timestamptz NOT NULL,
+	answered_at	timestamptz NOT NULL,
+	checks		integer NOT NULL,
+	status		text NOT NULL,
+	producer_group text NOT NULL,
+	topic		text NOT NULL,
+	prepared_by	text NOT NULL,
+	answered_by	text NOT NULL,
+	trace_id	uuid NOT NULL,
+	CONSTRAINT half_answer_pkey PRIMARY KEY (tenant_id, half_id),
+	CONSTRAINT half_answer_status CHECK (status IN ('committed', 'rolled_back')),
+	CONSTRAINT half_answer_message CHECK ((message_id IS NULL) = (status = 'rolled_back'))
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX half_answer_answered_at ON finance.half_answer (answered_at);
+COMMENT ON TABLE finance.half_answer IS
+'half messages that were committed or rolled back, for finance.half_retention';
+COMMENT ON COLUMN finance.half_answer.copies IS 'queues the message went to';
+COMMENT ON COLUMN finance.half_answer.trace_id IS 'of the answer';
+
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_message
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_message ENABLE ALWAYS TRIGGER unchanged;
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_check
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_check ENABLE ALWAYS TRIGGER unchanged;
+CREATE TRIGGER unchanged BEFORE UPDATE OR TRUNCATE ON finance.half_answer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.half_answer ENABLE ALWAYS TRIGGER unchanged;
+
+CREATE VIEW finance.parked_half_message WITH (security_invoker = true) AS
+	SELECT h.tenant_id, h.half_id, h.producer_group, h.topic, c.parked_reason AS reason,
+		c.checked_at AS parked_at, c.checks, c.error, h.prepared_at, h.prepared_by,
+		h.trace_id, h.headers, h.payload
+	FROM finance.half_check c
+		JOIN finance.half_message h ON h.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+			AND h.half_id OPERATOR(pg_catalog.=) c.half_id
+	WHERE c.parked_reason IS NOT NULL
+		AND NOT EXISTS (SELECT FROM finance.half_check l
+			WHERE l.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+				AND l.half_id OPERATOR(pg_catalog.=) c.half_id
+				AND l.attempt OPERATOR(pg_catalog.>) c.attempt)
+		AND NOT EXISTS (SELECT FROM finance.half_answer a
+			WHERE a.tenant_id OPERATOR(pg_catalog.=) c.tenant_id
+				AND a.half_id OPERATOR(pg_catalog.=) c.half_id);
+COMMENT ON VIEW finance.parked_half_message IS
+'half messages whose producers did not answer: commit_message(), rollback_message() or recheck_half_message() them';
+COMMENT ON COLUMN finance.parked_half_message.reason IS
+'unanswered: max_checks checks were delivered; no_listener: nobody was bound to the check topic; check_failed: see error; no_group: the producer group is gone';
+
+CREATE FUNCTION finance.create_producer_group(name text, check_topic text,
+		check_after interval DEFAULT '60 seconds', check_interval interval DEFAULT '60 seconds',
+		check_interval_max interval DEFAULT NULL, max_checks integer DEFAULT 15)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_create_producer_group';
+COMMENT ON FUNCTION finance.create_producer_group(text, text, interval, interval, interval, integer) IS
+'declare who prepares half messages, and where and when they are asked about unanswered ones; check_interval_max null: an hour, or check_interval if that is longer';
+
+CREATE FUNCTION finance.alter_producer_group(name text, check_topic text DEFAULT NULL,
+		check_after interval DEFAULT NULL, check_interval interval DEFAULT NULL,
+		check_interval_max interval DEFAULT NULL, max_checks integer DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_alter_producer_group';
+COMMENT ON FUNCTION finance.alter_producer_group(text, text, interval, interval, interval, integer) IS
+'change what is not null; checks that are already planned keep their time';
+
+CREATE FUNCTION finance.drop_producer_group(name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_producer_group';
+COMMENT ON FUNCTION finance.drop_producer_group(text) IS
+'drop a producer group that has no open half messages; false when there is none of this name';
+
+CREATE FUNCTION finance.prepare_message(producer_group text, topic text, payload jsonb,
+		headers jsonb DEFAULT NULL, priority integer DEFAULT 0, delay integer DEFAULT 0,
+		ttl integer DEFAULT NULL, ordering_key text DEFAULT NULL, dedup_id text DEFAULT NULL,
+		check_after interval DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_prepare_message';
+COMMENT ON FUNCTION finance.prepare_message(text, text, jsonb, jsonb, integer, integer, integer, text, text, interval) IS
+'keep a message back until commit_message() or rollback_message(); returns its half_id';
+
+CREATE FUNCTION finance.prepare_messages(producer_group text, topic text, payloads jsonb[],
+		headers jsonb[] DEFAULT NULL, priority integer DEFAULT 0, delay integer DEFAULT 0,
+		ttl integer DEFAULT NULL, ordering_keys text[] DEFAULT NULL, dedup_ids text[] DEFAULT NULL,
+		check_after interval DEFAULT NULL)
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_prepare_messages';
+COMMENT ON FUNCTION finance.prepare_messages(text, text, jsonb[], jsonb[], integer, integer, integer, text[], text[], interval) IS
+'prepare_message() for up to 10,000 messages; returns their half_ids in the order of payloads';
+
+CREATE FUNCTION finance.commit_message(half_id bigint)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_commit_message';
+COMMENT ON FUNCTION finance.commit_message(bigint) IS
+'publish a half message, with the commit of this transaction; returns the message_id, the same when asked again';
+
+CREATE FUNCTION finance.commit_message(half_ids bigint[])
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_commit_messages';
+COMMENT ON FUNCTION finance.commit_message(bigint[]) IS
+'publish up to 10,000 half messages, or none; returns their message_ids in the order of half_ids';
+
+CREATE FUNCTION finance.rollback_message(half_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollback_message';
+COMMENT ON FUNCTION finance.rollback_message(bigint) IS
+'give a half message up: it is never delivered; false when it was rolled back before';
+
+CREATE FUNCTION finance.rollback_message(half_ids bigint[])
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rollback_messages';
+COMMENT ON FUNCTION finance.rollback_message(bigint[]) IS
+'give up to 10,000 half messages up, or none; returns how many were not rolled back before';
+
+CREATE FUNCTION finance.half_message_status(half_id bigint)
+	RETURNS TABLE (half_id bigint, status text, producer_group text, topic text,
+		prepared_at timestamptz, prepared_by text, checks integer, next_check_at timestamptz,
+		parked_at timestamptz, parked_reason text, answered_at timestamptz, answered_by text,
+		message_id bigint, copies integer)
+	LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1
+	AS 'MODULE_PATHNAME', 'finance_half_message_status';
+COMMENT ON FUNCTION finance.half_message_status(bigint) IS
+'what has become of a half message: open, parked, committed or rolled_back; no row when there is none';
+
+CREATE FUNCTION finance.recheck_half_message(half_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_recheck_half_message';
+COMMENT ON FUNCTION finance.recheck_half_message(bigint) IS
+'check a half message back now, counting checks from zero again, also if it is parked; false when it is answered';
+
+CREATE FUNCTION finance.check_half_messages("limit" integer DEFAULT 1000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_check_half_messages';
+COMMENT ON FUNCTION finance.check_half_messages(integer) IS
+'checks back or parks half messages of the tenant that are due, at most limit (1 to 10000), and says how many; skips those that are just being answered; the worker does it by itself';
+
+-- ========================================================================
+-- ARCHIVE SECTION (archive.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- message_archive: monthly partitions by archive_id, made and indexed by
+-- partition.c; finance.archive_retention drops them again.  The order of
+-- columns is archive.c's.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.message_archive (
+	archive_id	bigint NOT NULL,
+	msg_id		bigint NOT NULL,
+	message_id	bigint NOT NULL,
+	queue_id	bigint NOT NULL,
+	enqueued_at	timestamptz NOT NULL,
+	archived_at	timestamptz NOT NULL,
+	expires_at	timestamptz,
+	tenant_id	integer NOT NULL,
+	read_ct		integer NOT NULL,
+	priority	smallint NOT NULL,
+	topic		text,
+	ordering_key text,
+	headers		jsonb,
+	payload		jsonb NOT NULL
+) PARTITION BY RANGE (archive_id);
+COMMENT ON TABLE finance.message_archive IS
+'messages that archive() acknowledged, in partitions by month; also those of queues that were dropped since';
+COMMENT ON COLUMN finance.message_archive.archive_id IS
+'id drawn when it was archived: in that order';
+COMMENT ON COLUMN finance.message_archive.expires_at IS
+'until when it would have been delivered; null: for ever';
+
+CREATE FUNCTION finance.purge_archive(queue_name text) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_purge_archive';
+COMMENT ON FUNCTION finance.purge_archive(text) IS
+'delete all archived messages of a queue; returns how many';
+
+-- ========================================================================
+-- DISPATCH SECTION (queue_poll.c, wait.c, tally.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.read_with_poll(queue_name text, vt integer, qty integer DEFAULT 1,
+		max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100)
+	RETURNS SETOF finance.message_record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_read_with_poll';
+COMMENT ON FUNCTION finance.read_with_poll(text, integer, integer, integer, integer) IS
+'read(), but waits up to max_poll_seconds until there is something to read; SELECT ... FROM finance.read_with_poll(...) holds no snapshot meanwhile';
+
+CREATE PROCEDURE finance.wait_for_message(queue_name text,
+		max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100)
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'finance_wait_for_message';
+COMMENT ON PROCEDURE finance.wait_for_message(text, integer, integer) IS
+'for procedures and DO blocks: waits without a snapshot until there seems to be something to read(), at most max_poll_seconds';
+
+CREATE FUNCTION finance.subscriptions()
+	RETURNS TABLE (channel text, queue_name text, created_at timestamptz,
+		notifications bigint, messages bigint, last_notified_at timestamptz,
+		refused bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_subscriptions';
+COMMENT ON FUNCTION finance.subscriptions() IS
+'the subscriptions of the session''s tenant, with what the worker sent on each channel since it started; refused: what NOTIFY would not take';
 
 -- ========================================================================
 -- LOG QUEUE SECTION (queue_log.c, queue_log_*.c)
@@ -2308,7 +2883,8 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
 UNION ALL
--- I8 a message is in one place only, and in a queue that exists
+-- I8 a message is in one place only, and in a queue that exists; archived ones
+-- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
 FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
@@ -2317,9 +2893,7 @@ FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT w.tenant_id, w.queue_id FROM finance.message w
-	UNION
-	SELECT d.tenant_id, d.queue_id FROM finance.message_archive d) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL
@@ -2328,10 +2902,30 @@ SELECT 'I8 ' || r.kind || ' has a queue', r.tenant_id, r.kind || ' ' || r.name,
 FROM (SELECT 'binding' AS kind, b.tenant_id, b.pattern AS name, b.queue_id
 	FROM finance.binding b
 	UNION ALL
+	SELECT 'default', d.tenant_id, u.name, u.queue_id
+	FROM finance.queue_default d, LATERAL (VALUES ('dead_letter', d.dead_letter_queue_id),
+		('alternate', d.alternate_queue_id)) AS u (name, queue_id)
+	WHERE u.queue_id IS NOT NULL
+	UNION ALL
 	SELECT 'subscription', s.tenant_id, s.channel, s.queue_id
 	FROM finance.subscription s) r
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = r.tenant_id AND q.queue_id = r.queue_id)
+UNION ALL
+-- an open half message has somebody to ask
+SELECT 'I8 half message has a producer group', h.tenant_id, 'half message ' || h.half_id,
+	'producer group ' || h.producer_group, 'none'
+FROM finance.half_message h
+WHERE NOT EXISTS (SELECT FROM finance.producer_group g
+		WHERE g.tenant_id = h.tenant_id AND g.name = h.producer_group)
+	AND NOT EXISTS (SELECT FROM finance.half_answer a
+		WHERE a.tenant_id = h.tenant_id AND a.half_id = h.half_id)
+UNION ALL
+SELECT 'I8 check has a half message', c.tenant_id,
+	'half message ' || c.half_id || ' attempt ' || c.attempt, 'a half message', 'none'
+FROM finance.half_check c
+WHERE NOT EXISTS (SELECT FROM finance.half_message h
+	WHERE h.tenant_id = c.tenant_id AND h.half_id = c.half_id)
 UNION ALL
 -- I8 logs: each has its row, its messages are its own, each group is somewhere
 SELECT 'I8 log has a queue', l.tenant_id, 'log ' || l.queue_id, 'a queue of the kind log', coalesce(q.kind, 'none')
@@ -2388,7 +2982,7 @@ CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
 'grants a role what level app, operator or auditor needs';
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA finance FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 
 ALTER TABLE finance._account ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._account USING (finance._is_tenant_visible(tenant_id));
@@ -2424,8 +3018,29 @@ ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.producer_group USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_message ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_message USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_check ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_check USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.half_answer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.half_answer USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.tenant ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.tenant USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.message_archive ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.message_archive USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+-- without policies of their own: rows are seen through the parents only
+ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance._dedup_2 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_0 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.inbox_2 ENABLE ROW LEVEL SECURITY;
 
 -- ------------------------------------------------------------------------
 -- what pg_dump writes: the rows of these tables.  Partitions are no members of
@@ -2448,6 +3063,16 @@ SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_0', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_1', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.inbox_2', '');

@@ -12,7 +12,7 @@ SELECT queue_id AS id FROM finance.queue WHERE name = 'tap' AND tenant_id = 0 \g
 -- the tables of a queue
 -- ------------------------------------------------------------------------
 SELECT has_table('finance', 'message_' || :id, 'a queue has a table');
-SELECT has_table('finance', 'message_archive_' || :id, 'and one for its archive');
+SELECT hasnt_table('finance', 'message_archive_' || :id, 'and none for its archive');
 SELECT is((SELECT relispartition FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass), true,
 	'which is a partition');
 SELECT is((SELECT count(*)::int FROM pg_depend WHERE objid = ('finance.message_' || :id)::regclass AND deptype = 'e'), 0,
@@ -39,10 +39,10 @@ SELECT is_empty($$SELECT * FROM finance.read('tap', 30, 20)$$, 'and claimed they
 SELECT ok(c.relrowsecurity AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid),
 	format('%s has row security with a policy', c.relname))
 FROM pg_class c WHERE c.relnamespace = 'finance'::regnamespace
-	AND c.relname IN ('queue', 'binding', 'subscription', 'message', 'message_archive') ORDER BY c.relname;
+	AND c.relname IN ('queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive') ORDER BY c.relname;
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = ('finance.' || t)::regclass AND tgname = 'config_changed'), 'A',
 	format('a change of %s is told to all sessions, whatever session_replication_role', t))
-FROM unnest('{queue,binding,subscription}'::text[]) AS t;
+FROM unnest('{queue,binding,queue_default,subscription}'::text[]) AS t;
 
 -- a second path: constraints refuse what the functions refuse
 SELECT throws_ok(format($$INSERT INTO finance.queue (tenant_id, name) VALUES (0, %L)$$, bad), '23514', NULL,
@@ -57,6 +57,14 @@ SELECT format('INSERT INTO finance.binding (tenant_id, pattern, queue_id) VALUES
 :statement;
 SELECT isnt_empty($$SELECT FROM finance.check_integrity()$$, 'and one to the queue of another tenant');
 ROLLBACK TO breach;
+INSERT INTO finance.queue_default (tenant_id, alternate_queue_id) VALUES (0, -1);
+SELECT results_eq($$SELECT object, expected FROM finance.check_integrity() WHERE invariant = 'I8 default has a queue'$$,
+	$$VALUES ('default alternate', 'queue -1')$$, 'and a default queue that is none');
+ROLLBACK TO breach;
+SELECT throws_ok(format($$INSERT INTO finance.binding (tenant_id, pattern, queue_id, tags, headers, match) VALUES (0, 'a', 1, %s)$$, bad), '23514', NULL,
+	format('no filter (%s)', bad))
+FROM unnest('{"''{}'', NULL, NULL", "''{NULL}'', NULL, NULL", "NULL, ''[]'', ''all''", "NULL, ''{\"a\": 1}'', NULL", "NULL, NULL, ''any''",
+	"NULL, ''{\"a\": 1}'', ''some''"}'::text[]) AS bad;
 SELECT throws_ok(format($$INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES (repeat('x', 64), 0, %s)$$, :id),
 	'23514', NULL, 'no longer channel than NOTIFY takes');
 
@@ -68,8 +76,8 @@ SELECT p.oid::regprocedure::text AS name, p.*
 FROM pg_proc p WHERE pronamespace = 'finance'::regnamespace AND proname IN
 	('create_queue', 'drop_queue', 'purge_queue', 'list_queues', 'send', 'send_batch', 'read', 'pop', 'delete',
 	 'archive', 'set_vt', 'metrics', 'metrics_all', 'publish', 'bind_topic', 'unbind_topic', 'list_bindings',
-	 'test_routing', 'subscribe', 'unsubscribe', 'topic_matches');
-SELECT is((SELECT count(*)::int FROM fn), 23, 'all functions are there');
+	 'test_routing', 'subscribe', 'unsubscribe', 'topic_matches', 'set_default_queues', 'default_queues');
+SELECT is((SELECT count(*)::int FROM fn), 25, 'all functions are there');
 SELECT is_empty($$SELECT name FROM fn WHERE prosecdef$$, 'none is SECURITY DEFINER');
 SELECT is_empty($$SELECT name FROM fn WHERE obj_description(oid, 'pg_proc') IS NULL$$, 'each has a comment');
 SELECT is_empty($$SELECT name FROM fn WHERE pronargs > 0 AND proargnames IS NULL$$, 'arguments have names');

@@ -79,19 +79,30 @@ FROM (VALUES
 	('finance.unblock_account(text, text)', 'code text, reason text -> boolean'),
 	('finance.check_integrity()', ' -> TABLE(invariant text, tenant_id integer, object text, expected text, found text)'),
 	('finance.grant_access(regrole, text)', 'role regrole, level text -> void'),
+	('finance.process_once(text, bigint)', 'consumer text, message_id bigint -> boolean'),
+	('finance.process_once(text, text)', 'consumer text, message_id text -> boolean'),
+	('finance.process_once_batch(text, bigint[])', 'consumer text, message_ids bigint[] -> SETOF bigint'),
+	('finance.purge_archive(text)', 'queue_name text -> bigint'),
 	('finance.id_time(bigint)', 'id bigint -> timestamp with time zone'),
+	('finance.create_producer_group(text, text, interval, interval, interval, integer)', 'name text, check_topic text, check_after interval DEFAULT ''00:01:00''::interval, check_interval interval DEFAULT ''00:01:00''::interval, check_interval_max interval DEFAULT NULL::interval, max_checks integer DEFAULT 15 -> void'),
+	('finance.prepare_message(text, text, jsonb, jsonb, integer, integer, integer, text, text, interval)', 'producer_group text, topic text, payload jsonb, headers jsonb DEFAULT NULL::jsonb, priority integer DEFAULT 0, delay integer DEFAULT 0, ttl integer DEFAULT NULL::integer, ordering_key text DEFAULT NULL::text, dedup_id text DEFAULT NULL::text, check_after interval DEFAULT NULL::interval -> bigint'),
+	('finance.prepare_messages(text, text, jsonb[], jsonb[], integer, integer, integer, text[], text[], interval)', 'producer_group text, topic text, payloads jsonb[], headers jsonb[] DEFAULT NULL::jsonb[], priority integer DEFAULT 0, delay integer DEFAULT 0, ttl integer DEFAULT NULL::integer, ordering_keys text[] DEFAULT NULL::text[], dedup_ids text[] DEFAULT NULL::text[], check_after interval DEFAULT NULL::interval -> SETOF bigint'),
+	('finance.commit_message(bigint)', 'half_id bigint -> bigint'),
+	('finance.commit_message(bigint[])', 'half_ids bigint[] -> SETOF bigint'),
+	('finance.rollback_message(bigint)', 'half_id bigint -> boolean'),
+	('finance.rollback_message(bigint[])', 'half_ids bigint[] -> integer'),
 	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
 ) AS v (name, expected) LEFT JOIN pg_proc p ON p.oid = to_regprocedure(v.name) ORDER BY v.name;
 
 SELECT is_empty($$SELECT signature FROM function WHERE proname NOT LIKE '\_%' AND prorettype <> 'trigger'::regtype AND pronargs > 0
 	AND (proargnames IS NULL OR '' = ANY (proargnames[1:pronargs]))$$, 'public functions can be called with named arguments');
 SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function b USING (proname)
-	WHERE a.oid < b.oid AND a.proname NOT IN ('transfer', 'delete', 'archive')$$, 'only these are overloaded');
+	WHERE a.oid < b.oid AND a.proname NOT IN ('transfer', 'delete', 'archive', 'nack', 'process_once', 'commit_message', 'rollback_message')$$, 'only these are overloaded');
 SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
-	'list_queues', 'list_bindings', 'test_routing', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount')$$, 'what writes is volatile');
+	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
@@ -126,6 +137,8 @@ SELECT is(pg_temp.columns('finance.account_type'), 'tenant_id integer!, type tex
 SELECT is(pg_temp.columns('finance.transfer_type'), 'tenant_id integer!, type text!, from_types text[], to_types text[], name text!, builtin boolean!', 'transfer_type');
 SELECT is(pg_temp.columns('finance.value_transfer'), 'account_id bigint!, transfer_id bigint!, effective_at timestamp with time zone!, tenant_id integer!, change numeric!, total numeric!', 'value_transfer');
 SELECT is(pg_temp.columns('finance.value_day'), 'account_id bigint!, tenant_id integer!, day date!, change numeric!', 'value_day');
+SELECT is(pg_temp.columns('finance.message_archive'), 'archive_id bigint!, msg_id bigint!, message_id bigint!, queue_id bigint!, enqueued_at timestamp with time zone!, archived_at timestamp with time zone!, expires_at timestamp with time zone, tenant_id integer!, read_ct integer!, priority smallint!, topic text, ordering_key text, headers jsonb, payload jsonb!', 'message_archive');
+SELECT is(pg_temp.columns('finance.inbox'), 'seen_at timestamp with time zone!, tenant_id integer!, slot smallint!, consumer text!, message_id text!', 'inbox');
 SELECT is(pg_temp.columns('finance.idempotency_key'), 'tenant_id integer!, key text!, transfer_id bigint!, expected_from_version bigint, expected_to_version bigint, request jsonb', 'idempotency_key');
 
 -- what is of a tenant has it first in its key

@@ -30,7 +30,7 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
 SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
-SELECT finance.subscribe('fin_test_channel', '#', 'q') \g /dev/null
+SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
@@ -44,7 +44,13 @@ SELECT hold_id AS hold FROM finance.hold('a', 'b', 3, hold_group => 'their group
 SELECT journal_id AS journal FROM finance.journal(ARRAY[finance.leg('a', 'debit', 2), finance.leg('b', 'credit', 1), finance.leg('c', 'credit', 1)]) LIMIT 1 \gset
 SELECT finance.exchange('a', 'usd', 1, 1.005, 'c', 'usd2', rounding_account => 'cents') \g /dev/null
 SELECT account_id AS account FROM finance.account WHERE code = 'a' AND tenant_id = :tenant \gset
-SELECT msg_id AS message FROM finance.send('q', '{}') AS msg_id \gset
+SELECT msg_id AS message FROM finance.send('q', '{}', dedup_id => 'theirs') AS msg_id \gset
+SELECT finance.process_once('their consumer', 1) \g /dev/null
+SELECT finance.create_producer_group(name, 'their.check', '1 microsecond', '1 microsecond', '1 microsecond', max_checks => 1) FROM unnest('{producers, their_producers}'::text[]) AS name \g /dev/null
+SELECT half_id AS half FROM finance.prepare_message('their_producers', 'a.b', '1') AS half_id \gset
+SELECT finance.check_half_messages() \g /dev/null
+SELECT finance.check_half_messages() \g /dev/null
+SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 SELECT finance.send('log', '{}') \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
@@ -144,12 +150,18 @@ INSERT INTO call VALUES
 	('pop', $$finance.pop('q')$$),
 	('delete', $$finance.delete('q', 1)$$),
 	('archive', $$finance.archive('q', 1)$$),
+	('purge_archive', $$finance.purge_archive('q')$$),
+	('process_once', $$finance.process_once('c', 1)$$),
+	('process_once', $$finance.process_once('c', 'x')$$),
+	('process_once_batch', $$finance.process_once_batch('c', '{1}')$$),
 	('set_vt', $$finance.set_vt('q', 1, 1)$$),
 	('publish', $$finance.publish('a.b', '1')$$),
 	('bind_topic', $$finance.bind_topic('a.b', 'q')$$),
 	('unbind_topic', $$finance.unbind_topic('#', 'q')$$),
 	('list_bindings', $$finance.list_bindings()$$),
 	('test_routing', $$finance.test_routing('a.b')$$),
+	('set_default_queues', $$finance.set_default_queues('q', 'q')$$),
+	('default_queues', $$finance.default_queues()$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
 	('create_log_queue', $$finance.create_log_queue('log2')$$),
@@ -160,6 +172,18 @@ INSERT INTO call VALUES
 	('commit_group', $$finance.commit_group('log', 'g', '0000000000000000-0000000000000001')$$),
 	('seek_group', $$finance.seek_group('log', 'g', to_position => 'end')$$),
 	('trim_log_queues', $$finance.trim_log_queues()$$),
+	('create_producer_group', $$finance.create_producer_group('p', 'c')$$),
+	('alter_producer_group', $$finance.alter_producer_group('producers', max_checks => 2)$$),
+	('drop_producer_group', $$finance.drop_producer_group('producers')$$),
+	('prepare_message', $$finance.prepare_message('producers', 'a.b', '1')$$),
+	('prepare_messages', $$finance.prepare_messages('producers', 'a.b', '{1}')$$),
+	('commit_message', format($$finance.commit_message(%s)$$, :half)),
+	('commit_message', format($$finance.commit_message('{%s}'::bigint[])$$, :half)),
+	('rollback_message', format($$finance.rollback_message(%s)$$, :half)),
+	('rollback_message', format($$finance.rollback_message('{%s}'::bigint[])$$, :half)),
+	('half_message_status', format($$finance.half_message_status(%s)$$, :half)),
+	('recheck_half_message', format($$finance.recheck_half_message(%s)$$, :half)),
+	('check_half_messages', $$finance.check_half_messages()$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
@@ -259,22 +283,34 @@ INSERT INTO foreign_call VALUES
 	('queue', $$finance.pop(%L)$$),
 	('queue', $$finance.metrics(%L)$$),
 	('queue', $$finance.purge_queue(%L)$$),
+	('queue', $$finance.purge_archive(%L)$$),
 	('queue', $$finance.drop_queue(%L)$$),
 	('queue', $$finance.bind_topic('#', %L)$$),
 	('queue', $$finance.unbind_topic('#', %L)$$),
+	('queue', $$finance.set_default_queues(dead_letter => %L)$$),
+	('queue', $$finance.set_default_queues(alternate => %L)$$),
 	('message', $$finance.delete('mine', %s)$$),
 	('message', $$finance.delete('mine', ARRAY[%s])$$),
 	('message', $$finance.archive('mine', %s)$$),
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),
+	('half', 'finance.commit_message(%s)'),
+	('half', 'finance.commit_message(ARRAY[%s])'),
+	('half', 'finance.rollback_message(%s)'),
+	('half', 'finance.rollback_message(ARRAY[%s])'),
+	('half', 'finance.half_message_status(%s)'),
+	('half', 'finance.recheck_half_message(%s)'),
+	('producers', $$finance.prepare_message(%L, 'a.b', '1')$$),
+	('producers', 'finance.alter_producer_group(%L)'),
+	('producers', 'finance.drop_producer_group(%L)'),
 	('channel', 'finance.unsubscribe(%L)'),
 	('trace', 'finance.audit_trace(%L)');
 CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
 INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
-	('message', :message, '4611686018427387904'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

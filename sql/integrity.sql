@@ -171,6 +171,7 @@ SELECT * FROM pg_temp.breach($$INSERT INTO finance.message SELECT msg_id, messag
 SELECT * FROM pg_temp.breach($$INSERT INTO finance.message SELECT msg_id + 1, message_id, queue_id, enqueued_at, visible_at, tenant_id, 0, priority, topic, headers, payload
 	FROM finance.message WHERE {here} ORDER BY msg_id LIMIT 1$$);
 SELECT * FROM pg_temp.breach($$DELETE FROM finance.binding WHERE {here}; DELETE FROM finance.queue WHERE {here}$$);
+-- but archived ones outlive theirs
 SELECT * FROM pg_temp.breach($$DELETE FROM finance.message WHERE {here}; DELETE FROM finance.binding WHERE {here}; DELETE FROM finance.queue WHERE {here}$$);
 
 -- ------------------------------------------------------------------------

@@ -121,7 +121,9 @@ FROM (VALUES
 	(31, 'subscribe(''regress_fin_channel'', ''#'')'),
 	(32, 'audit_trace(''00000000-0000-0000-0000-000000000000'')'),
 	(33, 'set_context(actor => ''me'')'),
-	(34, 'set_context(tenant => ' || current_setting('finance.tenant') || ')')
+	(34, 'set_default_queues(''q'', ''q'')'),
+	(35, 'default_queues()'),
+	(36, 'set_context(tenant => ' || current_setting('finance.tenant') || ')')
 ) AS t (n, call) ORDER BY n;
 \pset format aligned
 
@@ -152,7 +154,7 @@ COMMIT;
 
 -- rows, from every table and view: neither the tenant's nor another's
 SELECT relation, rows FROM (VALUES ('account'), ('_account'), ('account_change'), ('transfer'), ('entry'), ('idempotency_key'),
-	('risk_rule'), ('risk_list'), ('risk_decision'), ('audit_record'), ('queue'), ('binding'), ('subscription'), ('message'),
+	('risk_rule'), ('risk_list'), ('risk_decision'), ('audit_record'), ('queue'), ('binding'), ('queue_default'), ('subscription'), ('message'),
 	('message_archive'), ('tenant')) AS r (relation),
 	LATERAL (SELECT query_to_xml('SELECT count(*) AS n FROM finance.' || relation, true, false, '')::text) AS x (xml),
 	LATERAL (SELECT substring(xml FROM '<n>(\d+)</n>')) AS c (rows)

@@ -34,21 +34,27 @@ static const char *const app_functions[] = {
 	"capture_group", "release_group", "expire_holds", "journal", "leg",
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
-	"send_batch", "read", "pop", "delete", "archive", "set_vt",
-	"test_routing", "list_queues", "metrics", "read_group", "commit_group",
-	"list_consumer_groups", NULL
+	"send_batch", "read", "read_with_poll", "wait_for_message", "pop", "delete", "archive", "nack", "set_vt",
+	"test_routing", "list_queues", "metrics", "process_once",
+	"process_once_batch", "prepare_message", "prepare_messages", "commit_message",
+	"rollback_message", "half_message_status",
+	"read_group", "commit_group", "list_consumer_groups", NULL
 };
 
 static const char *const operator_functions[] = {
 	"set_account_status", "set_account_limits", "set_min_available",
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "block_account", "unblock_account", "create_queue",
-	"drop_queue", "purge_queue", "bind_topic", "unbind_topic",
-	"list_bindings", "subscribe", "unsubscribe", "metrics_all",
-	"check_integrity", "worker_status", "wake_worker",
+	"alter_queue", "pause_queue", "resume_queue", "redrive",
+	"drop_queue", "purge_queue", "purge_archive", "bind_topic", "unbind_topic",
+	"list_bindings", "set_default_queues", "default_queues", "subscribe",
+	"unsubscribe", "subscriptions", "metrics_all", "check_integrity", "worker_status", "wake_worker",
 	"create_account_type", "create_transfer_type", "set_account_parent",
-	"import_transfers", "create_log_queue", "create_consumer_group",
-	"drop_consumer_group", "seek_group", "trim_log_queues", NULL
+	"import_transfers",
+	"create_producer_group", "alter_producer_group", "drop_producer_group",
+	"recheck_half_message", "check_half_messages", "create_log_queue",
+	"create_consumer_group", "drop_consumer_group", "seek_group",
+	"trim_log_queues", NULL
 };
 
 static const char *const auditor_functions[] = {
@@ -62,9 +68,12 @@ static const char *const auditor_functions[] = {
 	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
-	" finance.subscription, finance.message, finance.message_archive," \
+	" finance.queue_default, finance.subscription, finance.message," \
+	" finance.message_archive, finance.inbox, finance.workers," \
+	" finance.producer_group, finance.half_message," \
+	" finance.half_check, finance.half_answer, finance.parked_half_message," \
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
-	" finance.group_position, finance.workers"
+	" finance.group_position"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
@@ -107,7 +116,7 @@ grant_function(const char *name, const char *role)
 	for (int i = 0; i < n; i++)
 		signatures[i] = fin_query_text(i, 1);
 	for (int i = 0; i < n; i++)
-		fin_query_utility(psprintf("GRANT EXECUTE ON FUNCTION %s TO %s",
+		fin_query_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s",
 								   signatures[i], role));
 }
 
@@ -168,7 +177,8 @@ finance_grant_access(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	fin_query_utility("LOCK TABLE ONLY finance.transfer,"
-					  " ONLY finance.audit_record, ONLY finance.message,"
+					  " ONLY finance.audit_record,"
+					  " ONLY finance.message_archive, ONLY finance.message,"
 					  " ONLY finance.message_log"
 					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));

@@ -16,6 +16,7 @@
 
 #include "cache.h"
 #include "query.h"
+#include "wake.h"
 
 static FinCache *caches = NULL;
 
@@ -69,5 +70,8 @@ finance_config_changed(PG_FUNCTION_ARGS)
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_config_changed() can only be called as a trigger"));
 	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	if (strcmp(RelationGetRelationName(trigger->tg_relation),
+			   "subscription") == 0)
+		fin_wake_note_subscriptions();
 	return PointerGetDatum(NULL);
 }

@@ -21,30 +21,38 @@
  *
  * Subscriptions are read from their table in each batch instead of a cache.
  * A bell rings before the invalidations of its transaction are out, so a cache
- * could miss the subscription that was made together with a message.
+ * could miss the subscription that was made together with a message.  Which
+ * queues have any is told to the producers, who then do not ring for others;
+ * wake.c says why that misses none.
  *
  * Locks: those of reading; and from NOTIFY, until the commit, the cluster-wide
  * lock that orders notifications.  Taking it here keeps it off the producers.
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "dispatch.h"
 #include "query.h"
 #include "queue.h"
 #include "settings.h"
+#include "tally.h"
 #include "wake.h"
 
 #define FIN_QUEUES_PER_BATCH	64	/* announced in one transaction */
 #define FIN_LOOKS_MAX			4096
+#define FIN_HEARD_MAX			65536	/* more: all queues are heard */
 #define FIN_PAUSE_US			INT64CONST(100000)	/* between two looks at the
 													 * same, two sweeps */
 #define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
@@ -92,6 +100,19 @@ static int64 batch_swept_to = 0;
 static bool batch_ends_sweep = false;
 static int64 batch_notifications = 0;
 static int64 batch_unsendable = 0;
+
+/* what became of each channel of the batch; in a context of their own */
+typedef struct Sent
+{
+	char		channel[NAMEDATALEN];
+	int64		messages;
+	bool		sent;
+} Sent;
+
+static MemoryContext sent_context;
+static Sent *batch_sent = NULL;
+static int	nbatch_sent = 0;
+static int	maxbatch_sent = 0;
 
 static FinQuery next_queues =
 {
@@ -185,6 +206,9 @@ fin_dispatch_start(int slot)
 	};
 
 	my_slot = slot;
+	sent_context = AllocSetContextCreate(TopMemoryContext, "finance sent",
+										 ALLOCSET_DEFAULT_SIZES);
+	fin_tally_begin();
 	looks = hash_create("finance looks", 256, &ctl, HASH_ELEM | HASH_BLOBS);
 	fin_dispatch_sweep();
 }
@@ -241,6 +265,30 @@ fin_dispatch_due(TimestampTz now)
 }
 
 /* ---- a batch ---- */
+
+/*
+ * Tells producers which queues have subscriptions: when these were changed, and
+ * at each sweep, for changes that came without a word.
+ */
+static void
+say_who_is_heard(void)
+{
+	Datum		values[2] = {Int64GetDatum(PG_INT64_MIN),
+	Int64GetDatum(FIN_HEARD_MAX)};
+	FinHeard	heard = {0};
+	uint64		version;
+	bool		stale = fin_wake_hears_all(my_slot, &version);
+	uint64		n;
+
+	if (!stale && !(sweeping && sweep_after == PG_INT64_MIN))
+		return;
+	n = fin_query_run(&next_queues, values, NULL, FIN_HEARD_MAX);
+	if (n == FIN_HEARD_MAX)
+		return;
+	for (uint64 i = 0; i < n; i++)
+		fin_wake_heard_add(&heard, fin_query_int64(i, 1));
+	fin_wake_hear(my_slot, version, &heard);
+}
 
 static Announcement *
 find_in_batch(int64 queue_id)
@@ -389,6 +437,30 @@ make_payload(const Announcement *a, const char *queue)
 	return json.data;
 }
 
+static void
+note_sent(const char *channel, int64 messages, bool sent)
+{
+	Sent	   *added;
+
+	if (nbatch_sent == maxbatch_sent)
+	{
+		int			larger = maxbatch_sent == 0 ? 64 : maxbatch_sent * 2;
+
+		if (maxbatch_sent == 0)
+			batch_sent = MemoryContextAlloc(sent_context,
+											larger * sizeof(Sent));
+		else
+			batch_sent = repalloc(batch_sent, larger * sizeof(Sent));
+		maxbatch_sent = larger;
+	}
+	added = &batch_sent[nbatch_sent++];
+	memset(added, 0, sizeof(Sent));
+	memcpy(added->channel, channel,
+		   pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1));
+	added->messages = messages;
+	added->sent = sent;
+}
+
 /* once in a while, as it may happen in every window */
 static void
 log_unsendable(const char *queue, const char *channel)
@@ -420,11 +492,13 @@ notify_channel(Announcement *a, const char *queue, const char *channel)
 		strlen(payload) > FIN_PAYLOAD_MAX)
 	{
 		batch_unsendable++;
+		note_sent(channel, 0, false);
 		log_unsendable(queue, channel);
 		return;
 	}
 	Async_Notify(channel, payload);
 	batch_notifications++;
+	note_sent(channel, a->count, true);
 	a->told = true;
 }
 
@@ -464,7 +538,9 @@ fin_dispatch_run(TimestampTz now)
 	nbatch = 0;
 	batch_notifications = 0;
 	batch_unsendable = 0;
+	nbatch_sent = 0;
 	fin_query_begin(&scope);
+	say_who_is_heard();
 	if (sweeping)
 		sweep_some(now);
 	look_where_due(now);
@@ -481,6 +557,49 @@ move_look(const Announcement *a)
 	hash_search(looks, &a->bell.queue_id, HASH_REMOVE, NULL);
 	if (a->next_look_at != FIN_NEVER)
 		schedule_look(a->bell.queue_id, a->next_look_at, a->looked_at);
+}
+
+static void
+count_lag(int64 us)
+{
+	int			class = us < 2 ? 0 : (int) floor(4 * log2(us)) - 4;
+
+	stats.last_lag_us = us;
+	stats.max_lag_us = Max(stats.max_lag_us, us);
+	stats.lags[Min(class, FIN_LAG_CLASSES - 1)]++;
+}
+
+int64
+fin_dispatch_lag_us(const FinDispatchStats *of, double part)
+{
+	int64		total = 0;
+	int64		seen = 0;
+
+	for (int i = 0; i < FIN_LAG_CLASSES; i++)
+		total += of->lags[i];
+	for (int i = 0; i < FIN_LAG_CLASSES; i++)
+	{
+		seen += of->lags[i];
+		if (seen > 0 && seen >= part * total)
+			return Min((int64) ceil(pow(2, (i + 5) / 4.0)), of->max_lag_us);
+	}
+	return 0;
+}
+
+static void
+count_sent(TimestampTz now)
+{
+	for (int i = 0; i < nbatch_sent; i++)
+	{
+		const Sent *of = &batch_sent[i];
+
+		fin_tally_add(of->channel, of->messages, of->sent, now);
+		if (of->sent)
+			continue;
+		stats.last_unsendable_at = now;
+		strlcpy(stats.last_unsendable, of->channel, NAMEDATALEN);
+	}
+	nbatch_sent = 0;
 }
 
 void
@@ -502,11 +621,13 @@ fin_dispatch_committed(TimestampTz now)
 			continue;
 		stats.messages += a->count;
 		if (a->bell.count > 0)
-			stats.last_lag_us = now - a->bell.rung_at;
+			count_lag(now - a->bell.rung_at);
 	}
 	fin_wake_answered(my_slot, now, window_us(), answered, n);
 	find_next_look();
 
+	count_sent(now);
+	stats.rounds++;
 	stats.notifications += batch_notifications;
 	stats.unsendable += batch_unsendable;
 	if (batch_notifications > 0)

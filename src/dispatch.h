@@ -13,13 +13,24 @@
 /* channels of one queue that are notified; subscribe() should refuse more */
 #define FIN_CHANNELS_PER_QUEUE_MAX	1000
 
+/*
+ * Dispatch lags are counted in classes: four to each doubling, from 2
+ * microseconds on; the last one has all that is longer.
+ */
+#define FIN_LAG_CLASSES		96
+
 /* since the worker started */
 typedef struct FinDispatchStats
 {
+	int64		rounds;			/* batches of work */
 	int64		notifications;	/* NOTIFYs sent */
 	int64		messages;		/* announced by them, counted once a queue */
 	int64		unsendable;		/* channels no NOTIFY can be sent on */
+	TimestampTz last_unsendable_at; /* 0: never */
+	char		last_unsendable[NAMEDATALEN];	/* that channel, cut off */
 	int64		last_lag_us;	/* commit of a message to commit of its NOTIFY */
+	int64		max_lag_us;
+	int64		lags[FIN_LAG_CLASSES];
 	TimestampTz last_notified_at;	/* 0: never */
 	TimestampTz last_sweep_at;	/* 0: never */
 } FinDispatchStats;
@@ -35,5 +46,11 @@ extern void fin_dispatch_run(TimestampTz now);
 extern void fin_dispatch_committed(TimestampTz now);
 
 extern const FinDispatchStats *fin_dispatch_stats(void);
+
+/*
+ * A lag that the given part (0 to 1) of the announcements did not exceed: the
+ * upper end of its class, so up to 19 percent too long; 0 when there was none.
+ */
+extern int64 fin_dispatch_lag_us(const FinDispatchStats *of, double part);
 
 #endif							/* FIN_DISPATCH_H */

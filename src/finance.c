@@ -12,6 +12,7 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
+#include "backlog.h"
 #include "compat.h"
 #include "context.h"
 #include "expansion.h"
@@ -20,7 +21,9 @@
 #include "queue.h"
 #include "risk.h"
 #include "settings.h"
+#include "tally.h"
 #include "type.h"
+#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -37,7 +40,10 @@ request_shmem(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	fin_ident_shmem_request();
+	fin_tally_shmem_request();
+	fin_wait_shmem_request();
 	fin_wake_shmem_request();
+	fin_backlog_shmem_request();
 	fin_worker_shmem_request();
 }
 
@@ -47,7 +53,10 @@ startup_shmem(void)
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	fin_ident_shmem_startup();
+	fin_tally_shmem_startup();
+	fin_wait_shmem_startup();
 	fin_wake_shmem_startup();
+	fin_backlog_shmem_startup();
 	fin_worker_shmem_startup();
 }
 
@@ -55,7 +64,9 @@ void
 _PG_init(void)
 {
 	fin_settings_init();
+	fin_wait_init();
 	fin_wake_init();
+	fin_backlog_init();
 	fin_context_init();
 	fin_partition_init();
 	fin_queue_init();

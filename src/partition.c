@@ -13,7 +13,7 @@
  * indexes, and attaching to a parent that came with CREATE EXTENSION, indexes
  * and all, would already have made them: restoring would fail.
  *
- * Locks: making one holds SHARE UPDATE EXCLUSIVE on both parents until the end
+ * Locks: making one holds SHARE UPDATE EXCLUSIVE on all parents until the end
  * of the transaction, which readers and writers of other months do not notice.
  * Owns: per table, the id range known to be covered, forgotten whenever the
  * parent's relation cache entry is invalidated.
@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
@@ -41,9 +42,10 @@
 typedef struct Partitioned
 {
 	FinCache	cache;			/* valid: the known range is */
-	const char *guard;			/* statement trigger function against changes */
-	const char *guard_events;
-	/* besides the primary key (tenant_id, id): suffix of the name, columns */
+	const char *guard;			/* statement trigger function against changes, */
+	const char *guard_events;	/* or NULL */
+	const char *key;			/* columns of the primary key */
+	/* besides it: suffix of the name, columns */
 	struct
 	{
 		const char *suffix;
@@ -62,6 +64,7 @@ static Partitioned partitioned[] =
 		.cache = {.table = "transfer"},
 		.guard = "_immutable_guard",
 		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
+		.key = "tenant_id, id",
 		.indexes = {{"from_account", "from_account_id, id", ""},
 		{"to_account", "to_account_id, id", ""}},
 	},
@@ -70,7 +73,14 @@ static Partitioned partitioned[] =
 		.cache = {.table = "audit_record"},
 		.guard = "_audit_guard",
 		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
+		.key = "tenant_id, id",
 		.indexes = {{"trace_id", "trace_id", " WHERE trace_until IS NOT NULL"}},
+	},
+	[FIN_PARTITIONED_MESSAGE_ARCHIVE] =
+	{
+		.cache = {.table = "message_archive"},
+		.key = "tenant_id, queue_id, archive_id",
+		.indexes = {{"msg_id", "queue_id, msg_id", ""}},
 	},
 };
 
@@ -98,8 +108,8 @@ static void
 make_indexes(const Partitioned *table, const char *name)
 {
 	fin_query_utility(psprintf("ALTER TABLE finance.%s"
-							   " ADD CONSTRAINT %s_pkey PRIMARY KEY (tenant_id, id)",
-							   name, name));
+							   " ADD CONSTRAINT %s_pkey PRIMARY KEY (%s)",
+							   name, name, table->key));
 	for (int i = 0; i < FIN_PARTITION_INDEXES_MAX; i++)
 	{
 		if (table->indexes[i].suffix != NULL)
@@ -126,6 +136,8 @@ make_partition(const Partitioned *table, const char *name, int month)
 	/* no policy: whoever is granted the partition itself sees nothing in it */
 	fin_query_utility(psprintf("ALTER TABLE finance.%s ENABLE ROW LEVEL SECURITY",
 							   name));
+	if (table->guard == NULL)
+		return;
 	fin_query_utility(psprintf("CREATE TRIGGER guard BEFORE %s ON finance.%s"
 							   " FOR EACH STATEMENT EXECUTE FUNCTION finance.%s()",
 							   table->guard_events, name, table->guard));
@@ -134,8 +146,8 @@ make_partition(const Partitioned *table, const char *name, int month)
 }
 
 /*
- * One maker at a time; the second finds the work of the first.  Both parents
- * are locked, whichever is wanted: a transaction that needs months of both
+ * One maker at a time; the second finds the work of the first.  All parents
+ * are locked, whichever is wanted: a transaction that needs months of two
  * would else meet another that needs them in the other order.
  */
 static void
@@ -265,6 +277,55 @@ fin_partition_ahead(void)
 			(void) ensure_month(&partitioned[i], month + ahead);
 	}
 	return true;
+}
+
+/* names sort by month */
+static FinQuery select_partitions =
+{
+	.sql = "SELECT c.relname::pg_catalog.text"
+	" FROM pg_catalog.pg_inherits AS i"
+	" JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid"
+	" WHERE i.inhparent OPERATOR(pg_catalog.=) $1"
+	" ORDER BY c.relname",
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+/* is it the name we give the partition of a month?  of which? */
+static bool
+parse_partition_name(const Partitioned *table, const char *name, int *month)
+{
+	const char *parent = table->cache.table;
+	int			year;
+	int			month_of_year;
+
+	if (strncmp(name, parent, strlen(parent)) != 0 ||
+		sscanf(name + strlen(parent), "_%4d_%2d", &year, &month_of_year) != 2)
+		return false;
+	*month = year * 12 + month_of_year - 1;
+	return strcmp(partition_name(table, *month), name) == 0;
+}
+
+List *
+fin_partition_before(FinPartitioned which, int64 id)
+{
+	const Partitioned *table = &partitioned[which];
+	Datum		values[1] = {ObjectIdGetDatum(fin_query_relation(table->cache.table))};
+	uint64		n = fin_query_run(&select_partitions, values, NULL, 0);
+	List	   *names = NIL;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *name = fin_query_text(i, 1);
+		int			month;
+
+		if (parse_partition_name(table, name, &month) &&
+			month_floor(month + 1) <= id)
+			names = lappend(names, name);
+	}
+	return names;
 }
 
 void

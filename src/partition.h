@@ -5,12 +5,14 @@
 #ifndef FIN_PARTITION_H
 #define FIN_PARTITION_H
 
+#include "nodes/pg_list.h"
 #include "postgres_ext.h"
 
 typedef enum FinPartitioned
 {
 	FIN_PARTITIONED_TRANSFER,
-	FIN_PARTITIONED_AUDIT_RECORD
+	FIN_PARTITIONED_AUDIT_RECORD,
+	FIN_PARTITIONED_MESSAGE_ARCHIVE
 } FinPartitioned;
 
 /* see that the partition for this id exists, making it if not; its OID */
@@ -24,6 +26,9 @@ extern const char *fin_partition_parent(FinPartitioned table);
  * when nothing was ever recorded, and nothing made.
  */
 extern bool fin_partition_ahead(void);
+
+/* names (char *) of the partitions that have only ids below this one */
+extern List *fin_partition_before(FinPartitioned table, int64 id);
 
 extern void fin_partition_init(void);
 

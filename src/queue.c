@@ -1,13 +1,14 @@
 /*
  * queue.c
- *		Queues by name, and the arguments and results of the SQL functions.
+ *		Queues and their settings, and the arguments and results of the SQL
+ *		functions.
  *
- * Owns: a hash from (tenant, name) to queue id, of at most
- * FIN_QUEUE_NAMES_MAX names, forgotten when it is full and whenever
- * finance.queue changes.  It lives as long as the backend.
+ * Owns: hashes from (tenant, name) to queue id and from there to the settings,
+ * of at most FIN_QUEUE_NAMES_MAX queues, forgotten when they are full and
+ * whenever finance.queue changes.  They live as long as the backend.
  *
- * Locks: see fin_queue_hold().  A name found in the cache is believed only
- * once the queue's table is locked.
+ * Locks: none.  What is found here may have been dropped meanwhile; the tables
+ * of a queue are believed to be there only under their lock.
  */
 #include "postgres.h"
 
@@ -42,11 +43,18 @@ typedef struct NameEntry
 } NameEntry;
 
 static FinCache queue_cache = {.table = "queue"};
-static HTAB *names = NULL;
+static HTAB *names = NULL;		/* NameEntry */
+static HTAB *configs = NULL;	/* FinQueueConfig, by queue_id */
 
-static FinQuery find_queue =
+#define QUEUE_COLUMNS \
+	"queue_id, tenant_id, name, kind = 'log', paused, max_deliveries," \
+	" dead_letter_queue_id, backoff_ms, backoff_max_ms, message_ttl_s," \
+	" expired = 'discard', max_length, rate_limit, max_in_flight," \
+	" dedup_window_s"
+
+static FinQuery find_by_name =
 {
-	.sql = "SELECT queue_id FROM finance.queue"
+	.sql = "SELECT " QUEUE_COLUMNS " FROM finance.queue"
 	" WHERE tenant_id = $1 AND name = $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
@@ -54,45 +62,127 @@ static FinQuery find_queue =
 	.read_latest = true,
 };
 
+static FinQuery find_by_id =
+{
+	.sql = "SELECT " QUEUE_COLUMNS " FROM finance.queue WHERE queue_id = $1",
+	.nargs = 1,
+	.argtypes = {INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
 /* ------------------------------------------------------------------------
- * names
+ * names and settings
  * ------------------------------------------------------------------------
  */
 
 static void
-forget_names(void)
+forget_queues(void)
 {
-	HASHCTL		control = {
+	HASHCTL		by_name = {
 		.keysize = sizeof(NameKey),
 		.entrysize = sizeof(NameEntry),
+		.hcxt = TopMemoryContext
+	};
+	HASHCTL		by_id = {
+		.keysize = sizeof(int64),
+		.entrysize = sizeof(FinQueueConfig),
 		.hcxt = TopMemoryContext
 	};
 
 	if (names != NULL)
 		hash_destroy(names);
 	names = NULL;
-	names = hash_create("finance queue names", 64, &control,
+	if (configs != NULL)
+		hash_destroy(configs);
+	configs = NULL;
+	names = hash_create("finance queue names", 64, &by_name,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	configs = hash_create("finance queues", 64, &by_id,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* read from the table and remember; 0 when there is none */
+/* a column of the one row found; 0 for null */
 static int64
-load_name(const NameKey *key)
+column_int(int column)
 {
-	Datum		values[2] = {Int32GetDatum(key->tenant_id),
-	CStringGetTextDatum(key->name)};
-	int64		queue_id;
+	bool		isnull;
+	Datum		value = fin_query_datum(0, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static int64
+column_int64(int column)
+{
+	bool		isnull;
+	Datum		value = fin_query_datum(0, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static bool
+column_bool(int column)
+{
+	bool		isnull;
+
+	return DatumGetBool(fin_query_datum(0, column, &isnull));
+}
+
+static void
+key_of(NameKey *key, int32 tenant_id, const char *name)
+{
+	memset(key, 0, sizeof(NameKey));
+	key->tenant_id = tenant_id;
+	strlcpy(key->name, name, sizeof(key->name));
+}
+
+/* the row just read goes into the cache */
+static FinQueueConfig *
+remember_row(void)
+{
+	int64		queue_id = column_int64(1);
+	FinQueueConfig *config = hash_search(configs, &queue_id, HASH_ENTER, NULL);
+	NameKey		key;
 	NameEntry  *entry;
 
+	config->tenant_id = column_int(2);
+	strlcpy(config->name, fin_query_text(0, 3), sizeof(config->name));
+	config->is_log = column_bool(4);
+	config->paused = column_bool(5);
+	config->max_deliveries = column_int(6);
+	config->dead_letter_queue_id = column_int64(7);
+	config->backoff_ms = column_int(8);
+	config->backoff_max_ms = column_int(9);
+	config->message_ttl_s = column_int(10);
+	config->discards_expired = column_bool(11);
+	config->max_length = column_int64(12);
+	config->rate_limit = column_int(13);
+	config->max_in_flight = column_int(14);
+	config->dedup_window_s = column_int(15);
+
+	key_of(&key, config->tenant_id, config->name);
+	entry = hash_search(names, &key, HASH_ENTER, NULL);
+	entry->queue_id = queue_id;
+	return config;
+}
+
+/* before reading: what was read of an earlier state is no longer good */
+static void
+begin_loading(void)
+{
 	if (!fin_cache_loading(&queue_cache) || names == NULL ||
 		hash_get_num_entries(names) >= FIN_QUEUE_NAMES_MAX)
-		forget_names();
-	if (fin_query_run(&find_queue, values, NULL, 1) == 0)
-		return 0;
-	queue_id = fin_query_int64(0, 1);
-	entry = hash_search(names, key, HASH_ENTER, NULL);
-	entry->queue_id = queue_id;
-	return queue_id;
+		forget_queues();
+}
+
+static FinQueueConfig *
+copy_config(const FinQueueConfig *config)
+{
+	FinQueueConfig *copy = palloc(sizeof(FinQueueConfig));
+
+	*copy = *config;
+	return copy;
 }
 
 void
@@ -106,32 +196,63 @@ fin_queue_raise_unknown(int32 tenant_id, const char *name)
 			errhint("Create it with finance.create_queue()."));
 }
 
-int64
-fin_queue_find(int32 tenant_id, const char *name, LOCKMODE mode)
+static FinQueueConfig *
+load_by_name(int32 tenant_id, const char *name)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id),
+	CStringGetTextDatum(name)};
+
+	begin_loading();
+	if (fin_query_run(&find_by_name, values, NULL, 1) == 0)
+		fin_queue_raise_unknown(tenant_id, name);
+	return remember_row();
+}
+
+FinQueueConfig *
+fin_queue_find(int32 tenant_id, const char *name)
 {
 	NameKey		key;
 	NameEntry  *entry = NULL;
-	int64		queue_id;
+	FinQueueConfig *config = NULL;
 
 	if (strlen(name) > FIN_QUEUE_NAME_MAX)
 		fin_queue_raise_unknown(tenant_id, name);
-	memset(&key, 0, sizeof(key));
-	key.tenant_id = tenant_id;
-	strcpy(key.name, name);
-
+	key_of(&key, tenant_id, name);
 	if (fin_cache_valid(&queue_cache) && names != NULL)
 		entry = hash_search(names, &key, HASH_FIND, NULL);
-	queue_id = entry != NULL ? entry->queue_id : load_name(&key);
+	if (entry != NULL)
+		config = hash_search(configs, &entry->queue_id, HASH_FIND, NULL);
+	if (config == NULL)
+		config = load_by_name(tenant_id, name);
+	return copy_config(config);
+}
 
-	/* dropped since it was read?  then a new one may bear the name */
-	while (queue_id != 0 && !fin_queue_hold(queue_id, mode))
+FinQueueConfig *
+fin_queue_find_standard(int32 tenant_id, const char *name)
+{
+	FinQueueConfig *config = fin_queue_find(tenant_id, name);
+
+	if (config->is_log)
+		fin_queue_log_raise_kind(name);
+	return config;
+}
+
+FinQueueConfig *
+fin_queue_config(int64 queue_id)
+{
+	Datum		values[1] = {Int64GetDatum(queue_id)};
+	FinQueueConfig *config = NULL;
+
+	if (fin_cache_valid(&queue_cache) && configs != NULL)
+		config = hash_search(configs, &queue_id, HASH_FIND, NULL);
+	if (config == NULL)
 	{
-		CHECK_FOR_INTERRUPTS();
-		queue_id = load_name(&key);
+		begin_loading();
+		if (fin_query_run(&find_by_id, values, NULL, 1) == 0)
+			return NULL;
+		config = remember_row();
 	}
-	if (queue_id == 0)
-		fin_queue_raise_unknown(tenant_id, name);
-	return queue_id;
+	return copy_config(config);
 }
 
 void
@@ -139,6 +260,7 @@ fin_queue_init(void)
 {
 	fin_cache_register(&queue_cache);
 	fin_queue_route_init();
+	fin_queue_default_init();
 	fin_queue_log_init();
 }
 
@@ -209,55 +331,11 @@ fin_queue_check_headers(const Jsonb *headers)
 	check_size(headers, _("message headers are too large"));
 }
 
-typedef struct SortableRow
-{
-	int64		key;
-	HeapTuple	tuple;
-} SortableRow;
-
-static int
-compare_rows(const void *a, const void *b)
-{
-	int64		x = ((const SortableRow *) a)->key;
-	int64		y = ((const SortableRow *) b)->key;
-
-	return (x > y) - (x < y);
-}
-
-/*
- * A claim returns rows in the order in which they lie in the table; the first
- * column, msg_id, is the order of reading.
- */
-static void
-sort_rows(uint64 nrows)
-{
-	SortableRow *rows = palloc(nrows * sizeof(SortableRow));
-	bool		sorted = true;
-
-	for (uint64 i = 0; i < nrows; i++)
-	{
-		rows[i].key = fin_query_int64(i, 1);
-		rows[i].tuple = SPI_tuptable->vals[i];
-		if (i > 0 && rows[i].key < rows[i - 1].key)
-			sorted = false;
-	}
-	if (!sorted)
-	{
-		qsort(rows, nrows, sizeof(SortableRow), compare_rows);
-		for (uint64 i = 0; i < nrows; i++)
-			SPI_tuptable->vals[i] = rows[i].tuple;
-	}
-	pfree(rows);
-}
-
 void
 fin_queue_add_rows(FunctionCallInfo fcinfo, uint64 nrows)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	if (nrows > 1 &&
-		TupleDescAttr(SPI_tuptable->tupdesc, 0)->atttypid == INT8OID)
-		sort_rows(nrows);
 	for (uint64 i = 0; i < nrows; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 }

@@ -12,16 +12,22 @@ typedef struct FinMessage
 {
 	int32		tenant_id;
 	int64		message_id;		/* drawn by the caller; the same in each copy */
-	const char *topic;
+	const char *topic;			/* or NULL */
 	Jsonb	   *payload;
 	Jsonb	   *headers;		/* or NULL */
 	int			priority;		/* 0 to 10 */
-	int			delay_s;		/* seconds until it is first visible */
+	int			delay_s;		/* seconds until it is first visible, or */
+	TimestampTz deliver_at;		/* that time; 0: none */
+	int			ttl_s;			/* seconds it lives from then on; 0: the
+								 * queue's */
+	const char *ordering_key;	/* or NULL */
+	const char *dedup_id;		/* or NULL */
 } FinMessage;
 
 /*
- * How many queues the topic's messages go to: from a cache, so that callers
- * need not build a payload nobody reads.
+ * The most queues that a message of this topic may go to, whatever its headers,
+ * the alternate queue included: from a cache, so that callers need not build a
+ * payload nobody can read.  0: nobody listens.
  */
 extern int	fin_queue_route_count(int32 tenant_id, const char *topic);
 
@@ -32,6 +38,12 @@ extern int	fin_queue_route_count(int32 tenant_id, const char *topic);
  * fin_query_begin/end.
  */
 extern int	fin_queue_publish(const FinMessage *message);
+
+/*
+ * One copy into this queue, whatever its kind.  Returns its msg_id, or that of
+ * the earlier message with the same dedup id; 0 when the queue is dropped.
+ */
+extern int64 fin_queue_put(int64 queue_id, const FinMessage *message);
 
 /* what waits in a queue */
 typedef struct FinQueueWaiting
@@ -48,6 +60,15 @@ typedef struct FinQueueWaiting
 extern bool fin_queue_waiting(int32 tenant_id, int64 queue_id,
 							  TimestampTz since, TimestampTz now,
 							  FinQueueWaiting *waiting);
+
+/*
+ * The worker's chore: truncates segments whose messages are all gone, and takes
+ * out messages whose time to live is over.
+ */
+extern void fin_queue_tidy_sweep(void);
+extern TimestampTz fin_queue_tidy_due(TimestampTz now);
+extern void fin_queue_tidy_run(TimestampTz now);
+extern void fin_queue_tidy_committed(TimestampTz now);
 
 /*
  * The worker's chore of removing from log queues what is over; attend: look now.

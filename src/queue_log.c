@@ -197,7 +197,7 @@ fin_queue_log_raise_kind(const char *name)
 void
 fin_queue_log_find(int32 tenant_id, const char *name, FinLog *log)
 {
-	int64		queue_id = fin_queue_find(tenant_id, name, AccessShareLock);
+	int64		queue_id = fin_queue_find(tenant_id, name)->queue_id;
 
 	if (!fin_queue_log_hold(queue_id, AccessShareLock, log))
 		ereport(ERROR,

@@ -2,20 +2,25 @@
  * queue_route.c
  *		Bindings: which queues a topic's messages go to.
  *
- * Owns: a trie of bindings for each of at most FIN_ROUTE_TENANTS_MAX tenants,
- * all forgotten when there would be more, and whenever finance.binding
- * changes.  They live as long as the backend.  Takes no locks for looking up;
- * the SQL functions lock the queue's row, so that a binding cannot outlive
- * its queue.
+ * The bindings of a tenant are cached as a trie of their patterns.  What the
+ * trie finds are routes, not bindings: a queue and a filter, or none, that any
+ * number of patterns may lead to.  Routes stand in the order of queues, and
+ * of one queue the one without a filter first; so a queue that has it among
+ * what was found is taken at once, and the others of that queue are not asked.
+ *
+ * Owns: the routes of each of at most FIN_ROUTE_TENANTS_MAX tenants, all
+ * forgotten when there would be more, and whenever finance.binding changes.
+ * They live as long as the backend, each tenant's in a memory context of its
+ * own.  Takes no locks.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "cache.h"
-#include "context.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
@@ -23,291 +28,212 @@
 
 #define FIN_ROUTE_TENANTS_MAX	32
 
+typedef struct Route
+{
+	int64		queue_id;
+	FinQueueFilter *filter;		/* NULL: takes every message */
+} Route;
+
 typedef struct TenantRoutes
 {
 	int32		tenant_id;
-	FinTopicTrie *trie;
+	MemoryContext context;
+	FinTopicTrie *trie;			/* its values are indexes of routes */
+	Route	   *routes;
+	int			nroutes;
+	int64	   *found;			/* queues; room for one of each route */
 } TenantRoutes;
 
 static FinCache binding_cache = {.table = "binding"};
-static TenantRoutes routes[FIN_ROUTE_TENANTS_MAX];
-static int	nroutes = 0;
+static TenantRoutes tenants[FIN_ROUTE_TENANTS_MAX];
+static int	ntenants = 0;
 
-/* in the order of queue ids: the patterns of one queue are added together */
+/* the patterns of one route come together */
 static FinQuery load_bindings =
 {
-	.sql = "SELECT queue_id, pattern FROM finance.binding"
-	" WHERE tenant_id = $1 ORDER BY queue_id",
+	.sql = "SELECT queue_id, pattern, tags, headers, match"
+	" FROM finance.binding WHERE tenant_id = $1"
+	" ORDER BY queue_id, tags NULLS FIRST, headers NULLS FIRST, match",
 	.nargs = 1,
 	.argtypes = {INT4OID},
 	.expect = SPI_OK_SELECT,
 	.read_latest = true,
 };
 
+#define LOAD_FILTER_COLUMN 3
+
+/* ------------------------------------------------------------------------
+ * loading
+ * ------------------------------------------------------------------------
+ */
+
 static void
 forget_routes(void)
 {
-	while (nroutes > 0)
-		fin_topic_trie_drop(routes[--nroutes].trie);
+	while (ntenants > 0)
+		MemoryContextDelete(tenants[--ntenants].context);
 }
 
-static FinTopicTrie *
+/* is a column of these two rows stored alike? */
+static bool
+is_same_column(uint64 a, uint64 b, int column)
+{
+	Form_pg_attribute attribute = TupleDescAttr(SPI_tuptable->tupdesc,
+												column - 1);
+	bool		a_null;
+	bool		b_null;
+	Datum		a_value = fin_query_datum(a, column, &a_null);
+	Datum		b_value = fin_query_datum(b, column, &b_null);
+
+	if (a_null || b_null)
+		return a_null && b_null;
+	return datumIsEqual(a_value, b_value, attribute->attbyval,
+						attribute->attlen);
+}
+
+/* does a row lead to the same route as the one before? */
+static bool
+is_same_route(uint64 row)
+{
+	if (!is_same_column(row, row - 1, 1))
+		return false;
+	for (int i = 0; i < FIN_FILTER_COLUMNS; i++)
+	{
+		if (!is_same_column(row, row - 1, LOAD_FILTER_COLUMN + i))
+			return false;
+	}
+	return true;
+}
+
+/* the routes of the last result's rows, in the current memory context */
+static void
+build_routes(TenantRoutes *tenant, uint64 nrows)
+{
+	tenant->trie = fin_topic_trie_create(CurrentMemoryContext);
+	tenant->routes = palloc_extended(Max(nrows, 1) * sizeof(Route),
+									 MCXT_ALLOC_HUGE);
+	for (uint64 i = 0; i < nrows; i++)
+	{
+		char	   *pattern = fin_query_text(i, 2);
+
+		if (i == 0 || !is_same_route(i))
+		{
+			Route	   *route = &tenant->routes[tenant->nroutes++];
+
+			route->queue_id = fin_query_int64(i, 1);
+			route->filter = fin_queue_filter_read(i, LOAD_FILTER_COLUMN);
+		}
+		fin_topic_trie_add(tenant->trie, pattern, tenant->nroutes - 1);
+		pfree(pattern);
+	}
+	tenant->routes = repalloc(tenant->routes,
+							  Max(tenant->nroutes, 1) * sizeof(Route));
+	tenant->found = palloc(Max(tenant->nroutes, 1) * sizeof(int64));
+}
+
+static TenantRoutes *
 load_routes(int32 tenant_id)
 {
 	FinQueryScope scope;
 	Datum		values[1] = {Int32GetDatum(tenant_id)};
-	FinTopicTrie *trie;
+	TenantRoutes loaded = {.tenant_id = tenant_id};
+	MemoryContext old;
 	uint64		n;
 
 	fin_query_begin(&scope);
-	if (!fin_cache_loading(&binding_cache) || nroutes == FIN_ROUTE_TENANTS_MAX)
+	if (!fin_cache_loading(&binding_cache) ||
+		ntenants == FIN_ROUTE_TENANTS_MAX)
 		forget_routes();
-	trie = fin_topic_trie_create(CurrentMemoryContext);
 	n = fin_query_run(&load_bindings, values, NULL, 0);
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *pattern = fin_query_text(i, 2);
 
-		fin_topic_trie_add(trie, pattern, fin_query_int64(i, 1));
-		pfree(pattern);
-	}
-	fin_topic_trie_keep(trie, TopMemoryContext);
-	routes[nroutes].tenant_id = tenant_id;
-	routes[nroutes].trie = trie;
-	nroutes++;
+	/* below the scope until it is whole: an error in between leaks nothing */
+	loaded.context = AllocSetContextCreate(CurrentMemoryContext,
+										   "finance routes",
+										   ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(loaded.context);
+	build_routes(&loaded, n);
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(loaded.context, TopMemoryContext);
+	tenants[ntenants] = loaded;
 	fin_query_end(&scope);
-	return trie;
+	return &tenants[ntenants++];
 }
 
-static FinTopicTrie *
+static TenantRoutes *
 routes_of(int32 tenant_id)
 {
+	/*
+	 * The server reads invalidations when it first locks a table, so in a
+	 * transaction that published before, bindings and default queues changed
+	 * since would stay unseen.
+	 */
+	AcceptInvalidationMessages();
 	if (fin_cache_valid(&binding_cache))
 	{
-		for (int i = 0; i < nroutes; i++)
+		for (int i = 0; i < ntenants; i++)
 		{
-			if (routes[i].tenant_id == tenant_id)
-				return routes[i].trie;
+			if (tenants[i].tenant_id == tenant_id)
+				return &tenants[i];
 		}
 	}
 	return load_routes(tenant_id);
 }
 
-int
-fin_queue_route(int32 tenant_id, const char *topic, const int64 **queue_ids)
+/* ------------------------------------------------------------------------
+ * routing
+ * ------------------------------------------------------------------------
+ */
+
+/* the queues of the routes found, each once; any_headers: filters let pass */
+static int
+match_routes(TenantRoutes *tenant, const char *topic, const Jsonb *headers,
+			 bool any_headers)
 {
-	return fin_topic_trie_match(routes_of(tenant_id), topic, queue_ids);
+	const int64 *indexes;
+	int			n = fin_topic_trie_match(tenant->trie, topic, &indexes);
+	int			nqueues = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		const Route *route = &tenant->routes[indexes[i]];
+
+		if (nqueues > 0 && tenant->found[nqueues - 1] == route->queue_id)
+			continue;
+		if (any_headers || route->filter == NULL ||
+			fin_queue_filter_passes(route->filter, headers))
+			tenant->found[nqueues++] = route->queue_id;
+	}
+	return nqueues;
+}
+
+int
+fin_queue_route(int32 tenant_id, const char *topic, const Jsonb *headers,
+				const int64 **queue_ids)
+{
+	static int64 alternate;
+	TenantRoutes *tenant = routes_of(tenant_id);
+	int			n = match_routes(tenant, topic, headers, false);
+
+	*queue_ids = tenant->found;
+	if (n > 0)
+		return n;
+	alternate = fin_queue_default_alternate(tenant_id);
+	*queue_ids = &alternate;
+	return alternate != 0 ? 1 : 0;
 }
 
 int
 fin_queue_route_count(int32 tenant_id, const char *topic)
 {
-	const int64 *queue_ids;
+	int			n = match_routes(routes_of(tenant_id), topic, NULL, true);
 
-	return fin_queue_route(tenant_id, topic, &queue_ids);
+	if (n > 0)
+		return n;
+	return fin_queue_default_alternate(tenant_id) != 0 ? 1 : 0;
 }
 
 void
 fin_queue_route_init(void)
 {
 	fin_cache_register(&binding_cache);
-}
-
-/* ------------------------------------------------------------------------
- * SQL functions
- * ------------------------------------------------------------------------
- */
-
-static FinQuery lock_queue =
-{
-	.sql = "SELECT queue_id FROM finance.queue"
-	" WHERE tenant_id = $1 AND name = $2 FOR KEY SHARE",
-	.nargs = 2,
-	.argtypes = {INT4OID, TEXTOID},
-	.expect = SPI_OK_SELECT,
-};
-
-static FinQuery insert_binding =
-{
-	.sql = "INSERT INTO finance.binding (tenant_id, pattern, queue_id)"
-	" VALUES ($1, $2, $3) ON CONFLICT (tenant_id, pattern, queue_id) DO NOTHING",
-	.nargs = 3,
-	.argtypes = {INT4OID, TEXTOID, INT8OID},
-	.expect = SPI_OK_INSERT,
-};
-
-static FinQuery delete_binding =
-{
-	.sql = "DELETE FROM finance.binding"
-	" WHERE tenant_id = $1 AND pattern = $2 AND queue_id = $3",
-	.nargs = 3,
-	.argtypes = {INT4OID, TEXTOID, INT8OID},
-	.expect = SPI_OK_DELETE,
-};
-
-#define BINDINGS \
-	" FROM finance.binding AS b JOIN finance.queue AS q" \
-	" ON q.tenant_id = b.tenant_id AND q.queue_id = b.queue_id" \
-	" WHERE b.tenant_id = $1" \
-	" ORDER BY b.pattern COLLATE pg_catalog.\"C\", q.name COLLATE pg_catalog.\"C\""
-
-static FinQuery list_bindings =
-{
-	.sql = "SELECT b.pattern, q.name, b.created_at" BINDINGS,
-	.nargs = 1,
-	.argtypes = {INT4OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-};
-
-static FinQuery test_bindings =
-{
-	.sql = "SELECT b.pattern, q.name" BINDINGS,
-	.nargs = 1,
-	.argtypes = {INT4OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-};
-
-int64
-fin_queue_lock_row(int32 tenant_id, const char *name)
-{
-	Datum		values[2] = {Int32GetDatum(tenant_id),
-	CStringGetTextDatum(name)};
-
-	if (fin_query_run(&lock_queue, values, NULL, 1) == 0)
-		return 0;
-	return fin_query_int64(0, 1);
-}
-
-static int64
-lock_known_queue(int32 tenant_id, const char *name)
-{
-	int64		queue_id = fin_queue_lock_row(tenant_id, name);
-
-	if (queue_id == 0)
-		fin_queue_raise_unknown(tenant_id, name);
-	return queue_id;
-}
-
-int64
-fin_queue_bind(int32 tenant_id, const char *pattern, const char *queue_name)
-{
-	int64		queue_id = lock_known_queue(tenant_id, queue_name);
-	Datum		values[3] = {Int32GetDatum(tenant_id),
-	CStringGetTextDatum(pattern), Int64GetDatum(queue_id)};
-
-	(void) fin_query_run(&insert_binding, values, NULL, 0);
-	return queue_id;
-}
-
-PG_FUNCTION_INFO_V1(finance_bind_topic);
-
-/*
- * finance.bind_topic(pattern text, queue_name text) returns void
- *
- * From its commit on, a message published under a topic that matches the
- * pattern is copied to the queue, once however many bindings match.  Binding
- * twice is no error.  Topics are AMQP's: words separated by dots, "*" for one
- * word, "#" for any number.
- * Errors: LG301 unknown queue, LG302 malformed pattern, 22004 null.
- * Locks: the queue's row (KEY SHARE) until the end of the transaction.
- */
-Datum
-finance_bind_topic(PG_FUNCTION_ARGS)
-{
-	int32		tenant_id = fin_context()->tenant_id;
-	char	   *pattern = fin_queue_arg_text(fcinfo, 0, "pattern");
-	char	   *queue_name = fin_queue_arg_text(fcinfo, 1, "queue_name");
-	FinQueryScope scope;
-
-	fin_topic_check_pattern(pattern);
-	fin_query_begin(&scope);
-	(void) fin_queue_bind(tenant_id, pattern, queue_name);
-	fin_query_end(&scope);
-	PG_RETURN_VOID();
-}
-
-PG_FUNCTION_INFO_V1(finance_unbind_topic);
-
-/*
- * finance.unbind_topic(pattern text, queue_name text) returns boolean
- *
- * Removes a binding; false when there is none.  Messages already in the queue
- * stay.
- * Errors: LG301 unknown queue, 22004 null.
- * Locks: as bind_topic().
- */
-Datum
-finance_unbind_topic(PG_FUNCTION_ARGS)
-{
-	int32		tenant_id = fin_context()->tenant_id;
-	char	   *pattern = fin_queue_arg_text(fcinfo, 0, "pattern");
-	char	   *queue_name = fin_queue_arg_text(fcinfo, 1, "queue_name");
-	FinQueryScope scope;
-	Datum		values[3];
-	uint64		n;
-
-	fin_query_begin(&scope);
-	values[0] = Int32GetDatum(tenant_id);
-	values[1] = CStringGetTextDatum(pattern);
-	values[2] = Int64GetDatum(lock_known_queue(tenant_id, queue_name));
-	n = fin_query_run(&delete_binding, values, NULL, 0);
-	fin_query_end(&scope);
-	PG_RETURN_BOOL(n > 0);
-}
-
-PG_FUNCTION_INFO_V1(finance_list_bindings);
-
-/*
- * finance.list_bindings() returns setof (pattern, queue_name, created_at)
- *
- * The bindings of the session's tenant.  Takes no locks beyond reading.
- */
-Datum
-finance_list_bindings(PG_FUNCTION_ARGS)
-{
-	Datum		values[1] = {Int32GetDatum(fin_context()->tenant_id)};
-	FinQueryScope scope;
-
-	fin_query_begin(&scope);
-	fin_queue_return_rows(fcinfo,
-						  fin_query_run(&list_bindings, values, NULL, 0));
-	fin_query_end(&scope);
-	return (Datum) 0;
-}
-
-PG_FUNCTION_INFO_V1(finance_test_routing);
-
-/*
- * finance.test_routing(topic text) returns setof (pattern, queue_name)
- *
- * The bindings that a message of this topic would match, found by the same
- * trie; nothing is sent.
- * Errors: LG302 malformed topic, 22004 null.
- */
-Datum
-finance_test_routing(PG_FUNCTION_ARGS)
-{
-	Datum		values[1] = {Int32GetDatum(fin_context()->tenant_id)};
-	char	   *topic = fin_queue_arg_text(fcinfo, 0, "topic");
-	FinQueryScope scope;
-	FinTopicTrie *trie;
-	const int64 *rows;
-	uint64		n;
-
-	fin_topic_check(topic);
-	fin_query_begin(&scope);
-	n = fin_query_run(&test_bindings, values, NULL, 0);
-	trie = fin_topic_trie_create(CurrentMemoryContext);
-	for (uint64 i = 0; i < n; i++)
-		fin_topic_trie_add(trie, fin_query_text(i, 1), (int64) i);
-
-	/* what matches moves to the front; rows ascend, so none is overwritten */
-	n = fin_topic_trie_match(trie, topic, &rows);
-	for (uint64 i = 0; i < n; i++)
-		SPI_tuptable->vals[i] = SPI_tuptable->vals[rows[i]];
-	fin_queue_return_rows(fcinfo, n);
-	fin_query_end(&scope);
-	return (Datum) 0;
 }

@@ -12,12 +12,15 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "context.h"
 #include "errors.h"
 #include "query.h"
 #include "queue_parts.h"
+#include "tally.h"
 #include "topic.h"
 #include "wake.h"
 
@@ -49,6 +52,18 @@ static FinQuery delete_subscription =
 	.nargs = 2,
 	.argtypes = {TEXTOID, INT4OID},
 	.expect = SPI_OK_DELETE,
+};
+
+static FinQuery list_subscriptions =
+{
+	.sql = "SELECT s.channel, q.name, s.created_at"
+	" FROM finance.subscription AS s JOIN finance.queue AS q"
+	" ON q.tenant_id = s.tenant_id AND q.queue_id = s.queue_id"
+	" WHERE s.tenant_id = $1 ORDER BY s.channel",
+	.nargs = 1,
+	.argtypes = {INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
 };
 
 static char *
@@ -193,4 +208,53 @@ finance_unsubscribe(PG_FUNCTION_ARGS)
 	n = fin_query_run(&delete_subscription, values, NULL, 0);
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(n > 0);
+}
+
+#define SUBSCRIPTION_COLUMNS	7
+
+static void
+put_subscription(ReturnSetInfo *result, uint64 row)
+{
+	Datum		values[SUBSCRIPTION_COLUMNS] = {0};
+	bool		nulls[SUBSCRIPTION_COLUMNS] = {0};
+	FinTally	tally = {0};
+
+	for (int i = 0; i < 3; i++)
+		values[i] = fin_query_datum(row, i + 1, &nulls[i]);
+	if (!fin_tally_available() ||
+		!fin_tally_get(fin_query_text(row, 1), &tally))
+		tally.notified_at = 0;
+	values[3] = Int64GetDatum(tally.notifications);
+	values[4] = Int64GetDatum(tally.messages);
+	values[5] = TimestampTzGetDatum(tally.notified_at);
+	nulls[5] = tally.notified_at == 0;
+	values[6] = Int64GetDatum(tally.refused);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(finance_subscriptions);
+
+/*
+ * finance.subscriptions() returns setof record
+ *
+ * The subscriptions of the session's tenant, and what the worker sent on each
+ * channel since it started: zero too for channels beyond the FIN_TALLIES_MAX of
+ * a server that are counted.
+ * Locks: those of reading, and the tally, shared.
+ */
+Datum
+finance_subscriptions(PG_FUNCTION_ARGS)
+{
+	int32		tenant_id = fin_context()->tenant_id;
+	Datum		values[1] = {Int32GetDatum(tenant_id)};
+	FinQueryScope scope;
+	uint64		n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	fin_query_begin(&scope);
+	n = fin_query_run(&list_subscriptions, values, NULL, 0);
+	for (uint64 row = 0; row < n; row++)
+		put_subscription((ReturnSetInfo *) fcinfo->resultinfo, row);
+	fin_query_end(&scope);
+	return (Datum) 0;
 }

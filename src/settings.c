@@ -25,6 +25,9 @@ int			fin_max_payload = 262144;
 int			fin_notify_window_ms = 5;
 int			fin_sweep_interval_s = 60;
 int			fin_launcher_naptime_s = 60;
+int			fin_inbox_retention_days = 30;
+int			fin_archive_retention_days = 0;
+int			fin_half_retention_s = 86400;
 
 /* who acts: any user may set these; tenant is checked against membership */
 static void
@@ -79,6 +82,23 @@ define_server_settings(void)
 							"Time between two looks of the launcher for new databases.",
 							NULL,
 							&fin_launcher_naptime_s, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.inbox_retention",
+							"Days for which process_once() remembers a message.",
+							"A message seen again later is processed again.",
+							&fin_inbox_retention_days, 30, 1,
+							FIN_RETENTION_DAYS_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.archive_retention",
+							"Days after which archived messages are dropped, by whole months.",
+							"0 keeps them for ever.",
+							&fin_archive_retention_days, 0, 0,
+							FIN_RETENTION_DAYS_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.half_retention",
+							"Time for which the answer to a half message is kept.",
+							"So long commit_message() and rollback_message() can be asked again.",
+							&fin_half_retention_s, 86400, 60, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomBoolVariable("finance.direct_writes",
 							 "Write rows through the table access method instead of SQL statements.",

@@ -8,6 +8,7 @@
 #include "c.h"
 
 #define FIN_NODE_MAX	255		/* 8 bits of an id, see ident.h */
+#define FIN_RETENTION_DAYS_MAX	36500
 
 extern int	fin_node;				/* finance.node */
 extern int	fin_tenant;				/* finance.tenant */
@@ -20,6 +21,9 @@ extern int	fin_max_payload;		/* finance.max_payload, bytes */
 extern int	fin_notify_window_ms;	/* finance.notify_window */
 extern int	fin_sweep_interval_s;	/* finance.sweep_interval */
 extern int	fin_launcher_naptime_s; /* finance.launcher_naptime */
+extern int	fin_inbox_retention_days;	/* finance.inbox_retention */
+extern int	fin_archive_retention_days; /* finance.archive_retention */
+extern int	fin_half_retention_s;	/* finance.half_retention */
 
 extern void fin_settings_init(void);
 

@@ -18,7 +18,7 @@
 #include "roster.h"
 #include "wake.h"
 
-#define FIN_STATUS_COLUMNS	12
+#define FIN_STATUS_COLUMNS	19
 
 static const char *const state_names[] =
 {
@@ -41,20 +41,49 @@ put_time(Datum *values, bool *nulls, int column, TimestampTz when)
  * who are in it or may read all statistics; and it is in that database's
  * encoding.
  */
+static bool
+may_see_texts(const FinWorkerStatus *status)
+{
+	return status->database == MyDatabaseId ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
 static void
 put_error(Datum *values, bool *nulls, int column,
 		  const FinWorkerStatus *status)
 {
-	bool		may_see = status->database == MyDatabaseId ||
-		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-
 	nulls[column] = true;
-	if (status->last_error_at == 0 || !may_see)
+	if (status->last_error_at == 0 || !may_see_texts(status))
 		return;
 	if (!pg_verifymbstr(status->last_error, strlen(status->last_error), true))
 		return;
 	values[column] = CStringGetTextDatum(status->last_error);
 	nulls[column] = false;
+}
+
+static void
+put_lag(Datum *values, bool *nulls, int column, const FinDispatchStats *dispatch,
+		int64 us)
+{
+	values[column] = Float8GetDatum(us / 1000.0);
+	nulls[column] = fin_dispatch_lag_us(dispatch, 1) == 0;
+}
+
+/* shown to the same: a channel is in its database's encoding too */
+static void
+put_unsendable(Datum *values, bool *nulls, int column,
+			   const FinWorkerStatus *status)
+{
+	const FinDispatchStats *dispatch = &status->dispatch;
+
+	values[column] = Int64GetDatum(dispatch->unsendable);
+	put_time(values, nulls, column + 1, dispatch->last_unsendable_at);
+	nulls[column + 2] = dispatch->last_unsendable_at == 0 ||
+		!may_see_texts(status) ||
+		!pg_verifymbstr(dispatch->last_unsendable,
+						strlen(dispatch->last_unsendable), true);
+	if (!nulls[column + 2])
+		values[column + 2] = CStringGetTextDatum(dispatch->last_unsendable);
 }
 
 static void
@@ -71,13 +100,17 @@ put_status(ReturnSetInfo *result, const FinWorkerStatus *status)
 	put_time(values, nulls, 3, status->started_at);
 	values[4] = Int64GetDatum(dispatch->notifications);
 	values[5] = Int64GetDatum(dispatch->messages);
-	values[6] = Float8GetDatum(dispatch->last_lag_us / 1000.0);
-	nulls[6] = dispatch->last_notified_at == 0;
-	put_time(values, nulls, 7, dispatch->last_notified_at);
-	put_time(values, nulls, 8, dispatch->last_sweep_at);
-	values[9] = Int64GetDatum(status->errors + dispatch->unsendable);
-	put_time(values, nulls, 10, status->last_error_at);
-	put_error(values, nulls, 11, status);
+	put_lag(values, nulls, 6, dispatch, dispatch->last_lag_us);
+	put_lag(values, nulls, 7, dispatch, fin_dispatch_lag_us(dispatch, 0.5));
+	put_lag(values, nulls, 8, dispatch, fin_dispatch_lag_us(dispatch, 0.99));
+	put_lag(values, nulls, 9, dispatch, dispatch->max_lag_us);
+	put_time(values, nulls, 10, dispatch->last_notified_at);
+	put_time(values, nulls, 11, dispatch->last_sweep_at);
+	put_unsendable(values, nulls, 12, status);
+	values[15] = Int64GetDatum(status->errors + dispatch->unsendable);
+	put_time(values, nulls, 16, status->last_error_at);
+	put_error(values, nulls, 17, status);
+	values[18] = Int64GetDatum(dispatch->rounds);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -147,7 +180,8 @@ PG_FUNCTION_INFO_V1(finance_ring);
  *				 due_at timestamptz) returns void
  *
  * Rings for a queue as send() does, or, when due_at is not null, tells when a
- * message becomes visible.  For tests.
+ * message becomes visible; with a count too, as one who takes that many. For
+ * tests.
  */
 Datum
 finance_ring(PG_FUNCTION_ARGS)
@@ -156,7 +190,10 @@ finance_ring(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				errmsg("queue_id, highest_id and count must not be null"));
-	if (!PG_ARGISNULL(3))
+	if (!PG_ARGISNULL(3) && PG_GETARG_INT64(2) > 0)
+		fin_wake_note_claim(PG_GETARG_INT64(0), PG_GETARG_INT64(2),
+							PG_GETARG_TIMESTAMPTZ(3));
+	else if (!PG_ARGISNULL(3))
 		fin_wake_note_due(PG_GETARG_INT64(0), PG_GETARG_TIMESTAMPTZ(3));
 	else
 		fin_wake_note(PG_GETARG_INT64(0), PG_GETARG_INT64(1),

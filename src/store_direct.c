@@ -54,6 +54,8 @@ struct FinDirect
 	Relation	lock_index;		/* when locking or looking up: the index, */
 	IndexScanDesc lock_scan;	/* a scan of it under an active snapshot, */
 	int			lock_keys;		/* and its columns */
+	bool		probes;			/* with this snapshot instead */
+	SnapshotData dirty;
 };
 
 /* triggers whose work is done here in another way */
@@ -293,14 +295,23 @@ fin_direct_append(FinDirect *direct, int64 id, const Datum *values,
 	return true;
 }
 
-FinDirect *
-fin_direct_begin_insert(Oid relid, const Oid *types, int columns)
+static FIN_NORETURN void
+refuse_changed(Oid relid)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("table finance.%s has triggers or was altered",
+				   get_rel_name(relid)),
+			errdetail("Its rows are written without a statement, so nothing would fire."),
+			errhint("Drop what was attached to it."));
+}
+
+static FinDirect *
+begin_insert(Oid relid, const Oid *types, int columns)
 {
 	FinDirect  *direct;
 	Relation	table;
 
-	if (!fin_direct_writes)
-		return NULL;
 	check_may_write("INSERT");
 	direct = palloc0(sizeof(FinDirect));
 	direct->types = types;
@@ -317,10 +328,32 @@ fin_direct_begin_insert(Oid relid, const Oid *types, int columns)
 	return direct;
 }
 
+FinDirect *
+fin_direct_begin_insert(Oid relid, const Oid *types, int columns)
+{
+	return fin_direct_writes ? begin_insert(relid, types, columns) : NULL;
+}
+
+FinDirect *
+fin_direct_begin_own(Oid relid, const Oid *types, int columns)
+{
+	FinDirect  *direct = begin_insert(relid, types, columns);
+
+	if (direct == NULL)
+		refuse_changed(relid);
+	return direct;
+}
+
 void
 fin_direct_put(FinDirect *direct, const Datum *values, const bool *nulls)
 {
 	gather_row(direct, values, nulls);
+}
+
+void
+fin_direct_flush(FinDirect *direct)
+{
+	write_gathered(direct);
 }
 
 bool
@@ -460,6 +493,73 @@ fin_direct_find(FinDirect *direct, ScanKey key, int needed)
 }
 
 FinDirect *
+fin_direct_begin_probe(const char *name, const char *index_name, int columns,
+					   const AttrNumber *key, int key_columns, int scan_keys)
+{
+	FinDirect  *direct;
+	Oid			relid = fin_query_relation(name);
+	Relation	table = table_open(relid, AccessShareLock);
+	Oid			index_oid = fin_query_relation(index_name);
+	Relation	index;
+
+	if (!OidIsValid(index_oid) ||
+		get_rel_relkind(index_oid) != RELKIND_INDEX ||
+		!has_columns(table, NULL, columns))
+		refuse_changed(relid);
+	index = index_open(index_oid, AccessShareLock);
+	if (!is_usable_index(index, table, key, key_columns))
+		refuse_changed(relid);
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table;
+	direct->lock_index = index;
+	direct->lock_keys = scan_keys;
+	direct->slot = table_slot_create(table, NULL);
+	direct->probes = true;
+	InitDirtySnapshot(direct->dirty);
+	direct->lock_scan = fin_compat_index_beginscan(table, index,
+												   &direct->dirty, scan_keys);
+	return direct;
+}
+
+/* as ON CONFLICT: what the snapshot cannot see must not decide */
+static void
+check_seen_by_snapshot(FinDirect *direct)
+{
+	bool		isnull;
+	Datum		xmin;
+
+	if (!IsolationUsesXactSnapshot() ||
+		table_tuple_satisfies_snapshot(direct->table, direct->slot,
+									   GetTransactionSnapshot()))
+		return;
+	xmin = slot_getsysattr(direct->slot, MinTransactionIdAttributeNumber,
+						   &isnull);
+	if (!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
+		ereport(ERROR,
+				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				errmsg("could not serialize access due to concurrent update"));
+}
+
+TupleTableSlot *
+fin_direct_probe(FinDirect *direct, ScanKey key, TransactionId *writer)
+{
+	*writer = InvalidTransactionId;
+	index_rescan(direct->lock_scan, key, direct->lock_keys, NULL, 0);
+	while (index_getnext_slot(direct->lock_scan, ForwardScanDirection,
+							  direct->slot))
+	{
+		if (!TransactionIdIsValid(direct->dirty.xmin))
+		{
+			check_seen_by_snapshot(direct);
+			slot_getallattrs(direct->slot);
+			return direct->slot;
+		}
+		*writer = direct->dirty.xmin;
+	}
+	return NULL;
+}
+
+FinDirect *
 fin_direct_begin_lock(const char *table, const char *index, int columns,
 					  const AttrNumber *key, int key_columns)
 {
@@ -512,6 +612,16 @@ end_lock(FinDirect *direct)
 	index_close(direct->lock_index, NoLock);
 	PopActiveSnapshot();
 	direct->lock_scan = NULL;
+}
+
+/* what was only looked at may be truncated as soon as we have looked */
+static void
+end_probe(FinDirect *direct)
+{
+	index_endscan(direct->lock_scan);
+	index_close(direct->lock_index, AccessShareLock);
+	ExecDropSingleTupleTableSlot(direct->slot);
+	table_close(direct->table, AccessShareLock);
 }
 
 FinDirect *
@@ -574,6 +684,11 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 void
 fin_direct_end(FinDirect *direct)
 {
+	if (direct->probes)
+	{
+		end_probe(direct);
+		return;
+	}
 	if (direct->lock_scan != NULL)
 		end_lock(direct);
 	write_gathered(direct);

@@ -47,6 +47,17 @@ extern void fin_direct_put(FinDirect *direct, const Datum *values,
 						   const bool *nulls);
 
 /*
+ * The same for a table that is written in no other way, whatever
+ * finance.direct_writes says.  Error: 0A000 somebody attached a trigger to it,
+ * or changed it.
+ */
+extern FinDirect *fin_direct_begin_own(Oid relid, const Oid *types,
+									   int columns);
+
+/* write what was gathered, so that others can meet it */
+extern void fin_direct_flush(FinDirect *direct);
+
+/*
  * Insert one row into a table laid out so; false when it must be done in SQL.
  * A row of a partition must be one of its own: that is not checked.
  */
@@ -79,6 +90,24 @@ extern FinDirect *fin_direct_begin_find(const char *table, const char *index,
 /* the row of this key as this transaction sees it now, or NULL */
 extern TupleTableSlot *fin_direct_find(FinDirect *direct, ScanKey key,
 									   int needed);
+
+/*
+ * Start looking for rows of such a table by a unique index of these columns,
+ * those that other transactions are inserting included.  Locks the table in
+ * ACCESS SHARE until the end.  scan_keys: how many keys a probe has.
+ */
+extern FinDirect *fin_direct_begin_probe(const char *table, const char *index,
+										 int columns, const AttrNumber *key,
+										 int key_columns, int scan_keys);
+
+/*
+ * A row that answers the keys and is committed, or of this transaction; good
+ * until the next call.  NULL when there is none; then *writer is a transaction
+ * that is inserting one, or InvalidTransactionId.  Waits for nobody.  Error:
+ * 40001 the snapshot of REPEATABLE READ does not see the row.
+ */
+extern TupleTableSlot *fin_direct_probe(FinDirect *direct, ScanKey key,
+										TransactionId *writer);
 
 /*
  * Start locking rows of a plain table by a unique index of these columns, which

@@ -205,10 +205,14 @@ static void
 grow_nodes(FinTopicTrie *trie)
 {
 	trie->nodes_max *= 2;
-	trie->nodes = repalloc(trie->nodes, trie->nodes_max * sizeof(TopicNode));
-	trie->current = repalloc(trie->current, trie->nodes_max * sizeof(int));
-	trie->following = repalloc(trie->following, trie->nodes_max * sizeof(int));
-	trie->edges = repalloc(trie->edges, 2 * trie->nodes_max * sizeof(int));
+	trie->nodes = repalloc_huge(trie->nodes,
+								trie->nodes_max * sizeof(TopicNode));
+	trie->current = repalloc_huge(trie->current,
+								  trie->nodes_max * sizeof(int));
+	trie->following = repalloc_huge(trie->following,
+									trie->nodes_max * sizeof(int));
+	trie->edges = repalloc_huge(trie->edges,
+								2 * trie->nodes_max * sizeof(int));
 
 	for (int i = 0; i < 2 * trie->nodes_max; i++)
 		trie->edges[i] = NONE;
@@ -349,12 +353,6 @@ fin_topic_trie_create(MemoryContext parent)
 	(void) add_node(trie, NONE);
 	MemoryContextSwitchTo(old);
 	return trie;
-}
-
-void
-fin_topic_trie_keep(FinTopicTrie *trie, MemoryContext parent)
-{
-	MemoryContextSetParent(trie->context, parent);
 }
 
 void

@@ -18,13 +18,8 @@ typedef struct FinTopicTrie FinTopicTrie;
 extern void fin_topic_check(const char *topic);
 extern void fin_topic_check_pattern(const char *pattern);
 
-/*
- * Lives in a memory context of its own below 'parent' and is gone with it.
- * Build below a short-lived context, then keep: an error in between leaks
- * nothing.
- */
+/* lives in a memory context of its own below 'parent' and is gone with it */
 extern FinTopicTrie *fin_topic_trie_create(MemoryContext parent);
-extern void fin_topic_trie_keep(FinTopicTrie *trie, MemoryContext parent);
 extern void fin_topic_trie_drop(FinTopicTrie *trie);
 
 /*

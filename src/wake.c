@@ -4,11 +4,13 @@
  *
  * Owns
  *	- in shared memory, a slot for the launcher and for each worker: the
- *	  database it serves, its latch, the time at which the first of the newly
- *	  made holds expires, and a set-associative table of bells.  A
+ *	  database it serves, its latch, the times at which the first of the newly
+ *	  made holds expires and of the newly prepared half messages is to be
+ *	  checked, and a set-associative table of bells.  A
  *	  queue may only sit in the few places of its set, so that ringing takes a
  *	  constant time; when all are taken by others, the slot asks for attention
- *	  and the worker looks at all its queues instead.
+ *	  and the worker looks at all its queues instead.  Also the set of queues
+ *	  whose bells it wants to hear.
  *	- in the backend, the notes of the current transaction, labelled with the
  *	  subtransaction that made them.  They live in TopTransactionContext and
  *	  are allocated when noted: the callbacks never allocate.
@@ -16,6 +18,11 @@
  * Locks: one LWLock per slot, held for one bell by producers and for a scan of
  * the table by the slot's owner; never two at once.  Finding one's slot reads
  * without a lock and checks again under it.
+ *
+ * A queue is looked up in the set without the lock, after the commit.  When it
+ * is not there, a subscription to it that commits later first makes the worker
+ * hear all and then rings for the queue, and the worker's look sees what was
+ * committed before.
  *
  * After the commit nothing here may fail, as an ERROR would be a PANIC.  The
  * callback runs when the transaction is already seen as committed by new
@@ -36,6 +43,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "wait.h"
 #include "wake.h"
 
 #define FIN_WAKE_TRANCHE	"finance_wake"
@@ -43,6 +51,7 @@
 #define FIN_WORKERS_MAX		256
 #define FIN_NOTES_MAX		1024	/* of one transaction */
 #define FIN_NOTES_FIRST		16
+#define FIN_DUE_NOW			1	/* as a due time, which 0 says there is none */
 
 typedef struct Bell
 {
@@ -61,14 +70,21 @@ typedef struct Slot
 	Oid			database;		/* InvalidOid for the launcher */
 	bool		attention;
 	TimestampTz expiry_at;		/* see fin_wake_collect_expiry() */
+	TimestampTz half_at;		/* see fin_wake_collect_half() */
 	pg_atomic_uint64 promise;	/* see fin_wake_promise() */
+	uint64		heard_version;	/* counts changes of subscriptions */
+	bool		hears_all;		/* read without the lock, as is heard */
+	FinHeard	heard;
 	Bell		bells[FIN_BELLS_MAX];
 } Slot;
 
 typedef enum NoteKind
 {
 	NOTE_QUEUE,
+	NOTE_CLAIM,
+	NOTE_SUBSCRIPTIONS,
 	NOTE_EXPIRY,
+	NOTE_HALF,
 	NOTE_ATTENTION,
 	NOTE_LAUNCHER				/* queue_id holds a database's oid */
 } NoteKind;
@@ -120,6 +136,76 @@ is_idle(const Bell *bell)
 	return bell->count == 0 && bell->due_at == 0 && bell->answered_at == 0;
 }
 
+/* ---- the set of queues that are heard ---- */
+
+static uint32
+heard_bit(int64 queue_id)
+{
+	return hash_bytes((const unsigned char *) &queue_id, sizeof(queue_id)) %
+		FIN_HEARD_BITS;
+}
+
+void
+fin_wake_heard_add(FinHeard *heard, int64 queue_id)
+{
+	uint32		bit = heard_bit(queue_id);
+
+	heard->words[bit / 32] |= (uint32) 1 << (bit % 32);
+}
+
+/* a subscriber's own question is always let through */
+static bool
+is_heard(const volatile Slot *slot, const Note *note)
+{
+	uint32		bit = heard_bit(note->queue_id);
+
+	if (slot->hears_all || note->due_at == FIN_DUE_NOW)
+		return true;
+	pg_read_barrier();
+	return (slot->heard.words[bit / 32] >> (bit % 32) & 1) != 0;
+}
+
+bool
+fin_wake_hears_all(int slot, uint64 *version)
+{
+	bool		all;
+
+	LWLockAcquire(slots[slot].lock, LW_SHARED);
+	all = slots[slot].hears_all;
+	*version = slots[slot].heard_version;
+	LWLockRelease(slots[slot].lock);
+	return all;
+}
+
+void
+fin_wake_hear(int slot, uint64 version, const FinHeard *heard)
+{
+	Slot	   *mine = &slots[slot];
+
+	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
+	if (mine->heard_version == version)
+	{
+		/* in between, none but those of both sets would be heard */
+		mine->hears_all = true;
+		pg_write_barrier();
+		mine->heard = *heard;
+		pg_write_barrier();
+		mine->hears_all = false;
+	}
+	LWLockRelease(mine->lock);
+}
+
+static void
+hear_all(Slot *slot)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->heard_version++;
+	slot->hears_all = true;
+	LWLockRelease(slot->lock);
+}
+
+/* ---- bells ---- */
+
 /* the queue's bell; with 'make' also a free one, then set up; else NULL */
 static Bell *
 find_bell(Slot *slot, int64 queue_id, bool make)
@@ -161,7 +247,7 @@ ring_bell(Slot *slot, const Note *note)
 		slot->attention = true;
 		return wake;
 	}
-	if (note->count > 0)
+	if (note->kind != NOTE_CLAIM && note->count > 0)
 	{
 		if (bell->count == 0)
 		{
@@ -193,12 +279,24 @@ ring_expiry(Slot *slot, TimestampTz due_at)
 }
 
 static bool
+ring_half(Slot *slot, TimestampTz due_at)
+{
+	if (due_at >= slot->half_at)
+		return false;
+	slot->half_at = due_at;
+	return due_at == FIN_HALF_ALL ||
+		(uint64) due_at < pg_atomic_read_u64(&slot->promise);
+}
+
+static bool
 ring_attention(Slot *slot)
 {
 	bool		wake = !slot->attention;
 
 	slot->attention = true;
-	return ring_expiry(slot, FIN_EXPIRY_ALL) || wake;
+	wake |= ring_expiry(slot, FIN_EXPIRY_ALL);
+	wake |= ring_half(slot, FIN_HALF_ALL);
+	return wake;
 }
 
 static void
@@ -215,6 +313,8 @@ ring(Slot *slot, Oid database, const Note *note)
 			wake = ring_attention(slot);
 		else if (note->kind == NOTE_EXPIRY)
 			wake = ring_expiry(slot, note->due_at);
+		else if (note->kind == NOTE_HALF)
+			wake = ring_half(slot, note->due_at);
 		else
 			wake = ring_bell(slot, note);
 		if (wake)
@@ -247,6 +347,48 @@ my_worker_slot(void)
 	return NULL;
 }
 
+void
+fin_wake_ring_worker(void)
+{
+	Slot	   *mine = slots != NULL ? my_worker_slot() : NULL;
+
+	if (mine != NULL)
+		fin_wake_ring(mine - slots);
+}
+
+static void
+ring_readers(const Note *note)
+{
+	if (note->kind != NOTE_CLAIM && note->count > 0)
+		fin_wait_ring(note->queue_id, note->count);
+	if (note->due_at > FIN_DUE_NOW)
+		fin_wait_ring_due(note->queue_id, note->due_at);
+}
+
+static void
+publish_note(Slot *mine, const Note *note)
+{
+	switch (note->kind)
+	{
+		case NOTE_LAUNCHER:
+			ring(&slots[FIN_WAKE_LAUNCHER], InvalidOid, note);
+			return;
+		case NOTE_QUEUE:
+		case NOTE_CLAIM:
+			ring_readers(note);
+			if (note->kind == NOTE_CLAIM && note->due_at == 0)
+				return;
+			if (mine != NULL && is_heard(mine, note))
+				ring(mine, MyDatabaseId, note);
+			return;
+		case NOTE_SUBSCRIPTIONS:
+			return;
+		default:
+			if (mine != NULL)
+				ring(mine, MyDatabaseId, note);
+	}
+}
+
 /* after the commit: must not fail */
 static void
 publish(void)
@@ -261,11 +403,19 @@ publish(void)
 	mine = my_worker_slot();
 	for (int i = 0; i < nnotes; i++)
 	{
-		if (notes[i].kind == NOTE_LAUNCHER)
-			ring(&slots[FIN_WAKE_LAUNCHER], InvalidOid, &notes[i]);
-		else if (mine != NULL)
-			ring(mine, MyDatabaseId, &notes[i]);
+		if (notes[i].kind == NOTE_SUBSCRIPTIONS && mine != NULL)
+			hear_all(mine);
 	}
+	for (int i = 0; i < nnotes; i++)
+		publish_note(mine, &notes[i]);
+}
+
+/* after a rollback, which gave back what was taken: must not fail */
+static void
+publish_rollback(const Note *note)
+{
+	if (note->kind == NOTE_CLAIM)
+		fin_wait_ring(note->queue_id, note->count);
 }
 
 void
@@ -277,6 +427,9 @@ fin_wake_attach(int slot, Oid database)
 	memset(mine->bells, 0, sizeof(mine->bells));
 	mine->attention = false;
 	mine->expiry_at = FIN_NEVER;
+	mine->half_at = FIN_NEVER;
+	mine->heard_version++;
+	mine->hears_all = true;
 	mine->database = database;
 	mine->latch = &MyProc->procLatch;
 	pg_atomic_write_u64(&mine->promise, (uint64) FIN_NEVER);
@@ -361,6 +514,19 @@ fin_wake_collect_expiry(int slot)
 	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
 	at = mine->expiry_at;
 	mine->expiry_at = FIN_NEVER;
+	LWLockRelease(mine->lock);
+	return at;
+}
+
+TimestampTz
+fin_wake_collect_half(int slot)
+{
+	Slot	   *mine = &slots[slot];
+	TimestampTz at;
+
+	LWLockAcquire(mine->lock, LW_EXCLUSIVE);
+	at = mine->half_at;
+	mine->half_at = FIN_NEVER;
 	LWLockRelease(mine->lock);
 	return at;
 }
@@ -512,7 +678,7 @@ make_note(NoteKind kind, int64 queue_id, int64 highest_id, int64 count,
 	 * Past the limit the worker looks at all queues.  That note itself may
 	 * still come in, once per level: subtransactions are limited elsewhere.
 	 */
-	if (nnotes >= FIN_NOTES_MAX && kind == NOTE_QUEUE &&
+	if (nnotes >= FIN_NOTES_MAX && (kind == NOTE_QUEUE || kind == NOTE_CLAIM) &&
 		find_note(nnotes, note.subxact, kind, queue_id) == NULL)
 	{
 		note.kind = NOTE_ATTENTION;
@@ -537,14 +703,33 @@ fin_wake_note(int64 queue_id, int64 highest_id, int64 count)
 void
 fin_wake_note_due(int64 queue_id, TimestampTz due_at)
 {
-	/* 0 says "none"; a microsecond more or less does not matter */
-	make_note(NOTE_QUEUE, queue_id, 0, 0, due_at <= 0 ? 1 : due_at);
+	if (due_at <= GetCurrentTransactionStartTimestamp())
+		due_at = FIN_DUE_NOW;
+	make_note(NOTE_QUEUE, queue_id, 0, 0, due_at);
+}
+
+void
+fin_wake_note_claim(int64 queue_id, int64 count, TimestampTz due_at)
+{
+	make_note(NOTE_CLAIM, queue_id, 0, count, Max(due_at, 0));
+}
+
+void
+fin_wake_note_subscriptions(void)
+{
+	make_note(NOTE_SUBSCRIPTIONS, 0, 0, 0, 0);
 }
 
 void
 fin_wake_note_expiry(TimestampTz due_at)
 {
 	make_note(NOTE_EXPIRY, 0, 0, 0, due_at <= 0 ? FIN_EXPIRY_ALL : due_at);
+}
+
+void
+fin_wake_note_half(TimestampTz due_at)
+{
+	make_note(NOTE_HALF, 0, 0, 0, due_at <= 0 ? FIN_HALF_ALL : due_at);
 }
 
 void
@@ -570,6 +755,10 @@ transaction_ended(XactEvent event, void *arg)
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
+			for (int i = 0; i < nnotes; i++)
+				publish_rollback(&notes[i]);
+			forget_notes();
+			break;
 		case XACT_EVENT_PREPARE:
 			forget_notes();
 			break;
@@ -618,6 +807,8 @@ drop_notes_of(SubTransactionId subxact)
 	{
 		if (notes[i].subxact != subxact)
 			notes[kept++] = notes[i];
+		else
+			publish_rollback(&notes[i]);
 	}
 	nnotes = kept;
 }

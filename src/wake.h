@@ -1,8 +1,8 @@
 /*
  * wake.h
  *		Shared-memory doorbells: which queues of which databases got messages
- *		that are now committed, when the next hold expires, and the latch of
- *		the worker to tell.
+ *		that are now committed, when the next hold expires and the next half
+ *		message is to be checked, and the latch of the worker to tell.
  *
  * A producer calls fin_wake_note() inside its transaction.  What it noted is
  * kept per subtransaction, dropped on rollback, and after the commit copied
@@ -13,6 +13,12 @@
  * takes off with fin_wake_answered() what it told its subscribers, so that an
  * error in between loses nothing.  A queue that was answered is quiet for the
  * notification window: its bell still counts, but wakes nobody.
+ *
+ * Queues that nobody subscribed to ring no bell: the worker says which ones it
+ * hears, and hears all from the commit of a change of subscriptions until it
+ * has read them anew.
+ *
+ * The same notes wake readers that wait for messages, see wait.h.
  *
  * Without shared_preload_libraries all of it does nothing.
  */
@@ -30,6 +36,9 @@
 /* queues of one database whose bells are kept apart */
 #define FIN_BELLS_MAX		256
 
+/* as a time at which half messages are to be checked: look at all of them */
+#define FIN_HALF_ALL		DT_NOBEGIN
+
 /* slot of the launcher; workers have 1 to fin_wake_slots() - 1 */
 #define FIN_WAKE_LAUNCHER	0
 
@@ -42,6 +51,17 @@ typedef struct FinBell
 	TimestampTz rung_at;		/* commit of the first of them */
 	TimestampTz due_at;			/* look at the queue then; 0: none told */
 } FinBell;
+
+/*
+ * The queues a worker hears, as a set in which some others may seem to be: one
+ * bit each, by a hash.
+ */
+#define FIN_HEARD_BITS		8192
+
+typedef struct FinHeard
+{
+	uint32		words[FIN_HEARD_BITS / 32];
+} FinHeard;
 
 /* is the shared memory there, that is: was the library preloaded? */
 extern bool fin_wake_available(void);
@@ -64,14 +84,31 @@ extern void fin_wake_note(int64 queue_id, int64 highest_id, int64 count);
  */
 extern void fin_wake_note_due(int64 queue_id, TimestampTz due_at);
 
+/*
+ * this transaction took 'count' messages of the queue.  When it commits, the
+ * first of them becomes visible again at 'due_at' (0: none does); when it rolls
+ * back, all of them do at once, which wakes readers that wait.
+ */
+extern void fin_wake_note_claim(int64 queue_id, int64 count,
+								TimestampTz due_at);
+
+/* subscriptions were changed: the worker's set of queues is out of date */
+extern void fin_wake_note_subscriptions(void);
+
 /* a hold of this transaction is over at 'due_at' */
 extern void fin_wake_note_expiry(TimestampTz due_at);
+
+/* a half message of this transaction is to be checked at 'due_at' */
+extern void fin_wake_note_half(TimestampTz due_at);
 
 /* the worker of this database should look at everything, itself included */
 extern void fin_wake_note_attention(void);
 
 /* the launcher should look at this database again */
 extern void fin_wake_note_launcher(Oid database);
+
+/* set the latch of this database's worker, now */
+extern void fin_wake_ring_worker(void);
 
 /* ---- the launcher and the workers ---- */
 
@@ -102,9 +139,21 @@ extern void fin_wake_answered(int slot, TimestampTz now, int64 window_us,
  */
 extern TimestampTz fin_wake_collect_expiry(int slot);
 
+/* the same of half messages: FIN_NEVER or FIN_HALF_ALL */
+extern TimestampTz fin_wake_collect_half(int slot);
+
 /* end of the queue's window, or 0 when it is not in one */
 extern TimestampTz fin_wake_quiet_until(int slot, TimestampTz now,
 										int64 window_us, int64 queue_id);
+
+/*
+ * To say which queues it hears, the owner asks whether what it said is out of
+ * date, then reads the subscriptions with a newer snapshot, and hands over the
+ * set; in vain when subscriptions were changed in between.
+ */
+extern bool fin_wake_hears_all(int slot, uint64 *version);
+extern void fin_wake_heard_add(FinHeard *heard, int64 queue_id);
+extern void fin_wake_hear(int slot, uint64 version, const FinHeard *heard);
 
 /*
  * 'when' is when the owner of the slot collects at the latest: later due times

@@ -36,14 +36,17 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "dispatch.h"
 #include "expire.h"
+#include "half.h"
 #include "launcher.h"
 #include "partition.h"
 #include "process.h"
 #include "query.h"
 #include "queue.h"
 #include "roster.h"
+#include "seen.h"
 #include "vacate.h"
 #include "wake.h"
 #include "worker.h"
@@ -110,6 +113,19 @@ expire_committed(TimestampTz now)
 		fin_roster_report_error(complaint);
 }
 
+/* ---- the chore of checking half messages back ---- */
+
+static void
+half_committed(TimestampTz now)
+{
+	const char *complaint;
+
+	fin_half_committed(now);
+	complaint = fin_half_complaint();
+	if (complaint != NULL)
+		fin_roster_report_error(complaint);
+}
+
 static Chore chores[] =
 {
 	{
@@ -125,6 +141,18 @@ static Chore chores[] =
 		.committed = expire_committed,
 	},
 	{
+		.name = "queues",
+		.due = fin_queue_tidy_due,
+		.run = fin_queue_tidy_run,
+		.committed = fin_queue_tidy_committed,
+	},
+	{
+		.name = "half messages",
+		.due = fin_half_due,
+		.run = fin_half_run,
+		.committed = half_committed,
+	},
+	{
 		.name = "log queues",
 		.due = fin_queue_log_due,
 		.run = fin_queue_log_run,
@@ -135,6 +163,18 @@ static Chore chores[] =
 		.due = partition_due,
 		.run = partition_run,
 		.committed = partition_committed,
+	},
+	{
+		.name = "expired ids",
+		.due = fin_seen_due,
+		.run = fin_seen_run,
+		.committed = fin_seen_committed,
+	},
+	{
+		.name = "archive retention",
+		.due = fin_archive_due,
+		.run = fin_archive_run,
+		.committed = fin_archive_committed,
 	},
 };
 
@@ -159,8 +199,12 @@ extension_is_there(void)
 	{
 		fin_dispatch_sweep();
 		fin_expire_sweep();
+		fin_queue_tidy_sweep();
+		fin_half_sweep();
 		fin_queue_log_attend();
 		partitions_made_at = 0;
+		fin_seen_sweep();
+		fin_archive_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);
@@ -309,6 +353,7 @@ set_up(Datum arg)
 	fin_wake_attach(my_slot, order.database);
 	fin_dispatch_start(my_slot);
 	fin_expire_start(my_slot);
+	fin_half_start(my_slot);
 }
 
 void

@@ -55,6 +55,34 @@ $node->safe_psql('postgres', $script);
 is_deeply(\@seen, [ [ 'alerts', 'alerts', 203, 3 ] ],
 	'released savepoints are announced once, together');
 
+# queues without subscriptions cost the worker nothing
+settle($node);
+my $rounds = $node->safe_psql('postgres', 'SELECT rounds FROM finance.workers');
+$node->safe_psql('postgres',
+	join("\n", map { "SELECT finance._ring(3, $_, 1);" } 1 .. 500));
+settle($node);
+cmp_ok(
+	$node->safe_psql('postgres', "SELECT rounds - $rounds FROM finance.workers"),
+	'<=', 10, 'bells of queues that nobody subscribed to wake nobody');
+
+# and are heard as soon as somebody does, however that came about
+$session->query_safe('LISTEN heard');
+$node->safe_psql('postgres',
+	"INSERT INTO finance.subscription (channel, tenant_id, queue_id) VALUES ('heard', 0, 3)"
+);
+$node->safe_psql('postgres', send_message(3, 300));
+@seen = wait_for_notifies($session, sub { @_ >= 1 });
+is_deeply(\@seen, [ [ 'heard', 'unheard', 300, 1 ] ],
+	'a subscription is heard from its commit on');
+is( $node->safe_psql(
+		'postgres',
+		"SELECT queue_name, notifications, messages, last_notified_at IS NOT NULL, refused FROM finance.subscriptions() WHERE channel = 'heard'"
+	),
+	'unheard|1|1|t|0',
+	'subscriptions() counts what was sent on a channel');
+$node->safe_psql('postgres',
+	"DELETE FROM finance.subscription WHERE channel = 'heard'");
+
 # many commits within windows of a second
 $node->append_conf('postgresql.conf', "finance.notify_window = '1s'\n");
 $node->reload;
@@ -104,6 +132,16 @@ $node->safe_psql('postgres', send_message(1, 110));
 is(scalar(@seen), 2, 'good channels are told beside impossible ones');
 poll_ok($node, "SELECT errors = $errors + 2 FROM finance.workers",
 	'which are counted as errors');
+is( $node->safe_psql(
+		'postgres',
+		"SELECT unsendable, last_unsendable IN ('', repeat('x', 63)), last_unsendable_at IS NOT NULL FROM finance.workers"
+	),
+	'2|t|t',
+	'and shown');
+is( $node->safe_psql(
+		'postgres',
+		"SELECT sum(refused) FROM finance.subscriptions() WHERE length(channel) = 0"),
+	1, 'also by channel');
 $node->safe_psql('postgres',
 	"DELETE FROM finance.subscription WHERE length(channel) NOT BETWEEN 1 AND 63");
 
@@ -188,6 +226,14 @@ my %told;
 is(join(' ', sort keys %told),
 	join(' ', sort @channels), 'all queues are announced');
 
+# how long announcements took
+is( $node->safe_psql(
+		'postgres',
+		'SELECT 0 < p50_lag_ms AND p50_lag_ms <= p99_lag_ms AND p99_lag_ms <= max_lag_ms AND last_lag_ms <= max_lag_ms FROM finance.workers'
+	),
+	't',
+	'lags are shown');
+
 # by the functions that users call
 $node->safe_psql('postgres',
 	"DELETE FROM finance.message; SELECT finance.subscribe('paid', 'pay.#')");
@@ -230,9 +276,9 @@ poll_ok(
 # an account of the work
 is( $node->safe_psql(
 		'postgres',
-		'SELECT last_notified_at >= started_at, last_sweep_at >= started_at, errors, last_error IS NULL FROM finance.workers'
+		'SELECT last_notified_at >= started_at, last_sweep_at >= started_at, errors, last_error IS NULL, notify_queue_usage BETWEEN 0 AND 1 FROM finance.workers'
 	),
-	't|t|0|t',
+	't|t|0|t|t',
 	'finance.workers tells of it');
 
 $node->stop;

@@ -79,7 +79,9 @@ SELECT finance.add_rule('cap', 'transfer_limit', 500),
 	finance.add_rule('blocked', 'blocklist');
 SELECT finance.block_account('old', 'closed');
 SELECT finance.create_queue('all'), finance.create_queue('alerts');
-SELECT finance.bind_topic('transfer.#', 'all'), finance.bind_topic('risk.*', 'alerts');
+SELECT finance.bind_topic('transfer.#', 'all'), finance.bind_topic('risk.*', 'alerts'),
+	finance.bind_topic('risk.*', 'alerts', ARRAY['high'], '{"region": "north", "seen": null}', 'any'),
+	finance.set_default_queues(dead_letter => 'alerts', alternate => 'all');
 SELECT finance.subscribe('payments', 'transfer.completed', 'all');
 SELECT finance.send('alerts', '{"hand": "made"}', '{"h": 1}', 0, 7);
 ));
@@ -165,6 +167,8 @@ is_query(
 $node->safe_psql('book',
 	"SELECT finance.archive('all', msg_id) FROM finance.read('all', 0, 3)");
 $node->safe_psql('book', q(SELECT finance.read('all', 3600, 2)));
+$node->safe_psql('book',
+	"SELECT finance.send('all', '1', dedup_id => 'kept'), finance.process_once('c', 1), finance.process_once('c', 'x')");
 is_query($node,
 	'SELECT count(DISTINCT tableoid) FROM finance.transfer',
 	'9', 'transfers are in nine months', 'book');
@@ -202,9 +206,12 @@ my @kept = (
 	[ 'audit records', 'SELECT tableoid::regclass, * FROM finance.audit_record' ],
 	[ 'queues', 'SELECT * FROM finance.queue' ],
 	[ 'bindings', 'SELECT * FROM finance.binding' ],
+	[ 'default queues', 'SELECT * FROM finance.queue_default' ],
 	[ 'subscriptions', 'SELECT * FROM finance.subscription' ],
 	[ 'messages', 'SELECT * FROM finance.message' ],
-	[ 'archived messages', 'SELECT * FROM finance.message_archive' ],
+	[ 'archived messages', 'SELECT tableoid::regclass, * FROM finance.message_archive' ],
+	[ 'dedup ids', 'SELECT tableoid::regclass, * FROM finance._dedup' ],
+	[ 'processed messages', 'SELECT tableoid::regclass, * FROM finance.inbox' ],
 	[ 'privileges', "SELECT relname, relacl FROM pg_class WHERE relnamespace = 'finance'::regnamespace AND relacl IS NOT NULL" ],
 	[ 'privileges of functions', "SELECT oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'finance'::regnamespace" ],
 	[ 'indexes', "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'finance'" ],
@@ -314,6 +321,9 @@ is_query($node, "SELECT finance.create_tenant('east')",
 is_query($node,
 	"SELECT finance.create_queue('more'); SELECT queue_id > (SELECT max(queue_id) FROM finance.queue WHERE name <> 'more') FROM finance.queue WHERE name = 'more'",
 	"\nt", 'so are queues', 'copy');
+is_query($node,
+	"SELECT finance.bind_topic('new', 'more'); SELECT binding_id > (SELECT max(binding_id) FROM finance.binding WHERE pattern <> 'new') FROM finance.binding WHERE pattern = 'new'",
+	"\nt", 'and bindings', 'copy');
 is_query(
 	$node,
 	"SELECT message FROM finance.pop('alerts')",

@@ -1,0 +1,633 @@
+/*
+ * queue_segment.c
+ *		The tables of a queue: finance.message_<queue_id>_<segment>.
+ *
+ * Rows are read and written through the table and index access methods,
+ * without statements: starting one costs more than all that is done to a
+ * message from its sending to its deletion.
+ *
+ * These tables are finance's own.  What a statement would do besides has no
+ * part in them, and is refused where somebody brings it in: triggers, rules,
+ * and indexes of other columns.  Indexes of the same columns are kept up, so
+ * that REINDEX CONCURRENTLY works.
+ *
+ * Why several tables.  A row that was deleted cannot be vacuumed while some
+ * transaction anywhere may still see it.  A table whose rows are all deleted
+ * can be truncated at once.  So a queue writes into one segment until it is
+ * full, and then into the next, while the worker empties the first.
+ *
+ * Owns: a hash from queue to the OIDs of its tables and indexes, of at most
+ * FIN_SEGMENT_QUEUES_MAX queues; all go when it is full.  OIDs are believed
+ * only under the table's lock.  A FinSegment lives in the memory context that
+ * was current when it was opened; an ERROR leaves closing to the transaction.
+ *
+ * Locks: ROW EXCLUSIVE on each table used, until the end of the transaction,
+ * which keeps out DROP and TRUNCATE.  Take segments in ascending order.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_index.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "query.h"
+#include "queue_parts.h"
+
+#define FIN_SEGMENT_QUEUES_MAX	1024
+#define FIN_SEGMENT_INDEXES_MAX	16	/* with those REINDEX is making */
+#define FIN_SEGMENT_ROWS_AT_ONCE 256
+
+/* every claim writes a second version of the row: leave it room on the page */
+#define SEGMENT_STORAGE " WITH (fillfactor = 50)"
+
+/* a table as it was when last looked at */
+typedef struct Known
+{
+	Oid			relid;
+	int			nindexes;
+	Oid			indexes[FIN_SEGMENT_INDEXES_MAX];
+	FinSegmentIndex kinds[FIN_SEGMENT_INDEXES_MAX];
+} Known;
+
+typedef struct KnownQueue
+{
+	int64		queue_id;		/* key */
+	Known		segments[FIN_SEGMENTS];
+} KnownQueue;
+
+struct FinSegment
+{
+	int			number;
+	Relation	table;
+	Known		known;
+	Relation	open[FIN_SEGMENT_INDEXES_MAX];	/* NULL until needed */
+};
+
+struct FinSegmentScan
+{
+	FinSegmentIndex which;
+	IndexScanDesc scan;
+	TupleTableSlot *row;
+};
+
+/* the columns of each kind of index */
+static const struct
+{
+	int			ncolumns;
+	AttrNumber	columns[2];
+	const char *definition;
+}			shapes[FIN_SEGMENT_INDEXES] =
+{
+	[FIN_BY_ID] = {1, {FIN_MSG_ID + 1}, NULL},
+	[FIN_BY_DUE] = {1, {FIN_MSG_DUE_AT + 1},
+	"(due_at) WHERE due_at IS NOT NULL"},
+	[FIN_BY_EXPIRY] = {1, {FIN_MSG_EXPIRES_AT + 1},
+	"(expires_at) WHERE expires_at IS NOT NULL"},
+	[FIN_BY_KEY] = {2, {FIN_MSG_ORDERING_KEY + 1, FIN_MSG_MESSAGE_ID + 1},
+	"(ordering_key, message_id) WHERE ordering_key IS NOT NULL"},
+};
+
+static HTAB *known_queues = NULL;
+
+/* ------------------------------------------------------------------------
+ * making and dropping
+ * ------------------------------------------------------------------------
+ */
+
+static void
+make_one(int64 queue_id, int segment, bool unlogged)
+{
+	char	   *name = psprintf("finance.message_" INT64_FORMAT "_%d",
+								queue_id, segment);
+
+	fin_query_utility(psprintf("CREATE %s TABLE %s (LIKE finance.message"
+							   " INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
+							   " INCLUDING STORAGE, PRIMARY KEY (msg_id))"
+							   SEGMENT_STORAGE,
+							   unlogged ? "UNLOGGED" : "", name));
+	for (int i = FIN_BY_DUE; i < FIN_SEGMENT_INDEXES; i++)
+		fin_query_utility(psprintf("CREATE INDEX ON %s %s", name,
+								   shapes[i].definition));
+	fin_query_utility(psprintf("ALTER TABLE finance.message ATTACH PARTITION %s"
+							   " FOR VALUES FROM (" INT64_FORMAT ", %d)"
+							   " TO (" INT64_FORMAT ", %d)",
+							   name, queue_id, segment, queue_id, segment + 1));
+
+	/* without a policy of its own: rows are seen through the parent only */
+	fin_query_utility(psprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY",
+							   name));
+}
+
+void
+fin_segment_make(int64 queue_id, bool unlogged)
+{
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		make_one(queue_id, i, unlogged);
+}
+
+void
+fin_segment_drop(int64 queue_id)
+{
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		fin_query_utility(psprintf("DROP TABLE finance.message_" INT64_FORMAT
+								   "_%d", queue_id, i));
+}
+
+/* ------------------------------------------------------------------------
+ * opening
+ * ------------------------------------------------------------------------
+ */
+
+static Known *
+known_segment(int64 queue_id, int segment)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(int64),
+		.entrysize = sizeof(KnownQueue),
+		.hcxt = TopMemoryContext
+	};
+	KnownQueue *entry;
+	bool		found;
+
+	if (known_queues != NULL &&
+		hash_get_num_entries(known_queues) >= FIN_SEGMENT_QUEUES_MAX &&
+		hash_search(known_queues, &queue_id, HASH_FIND, NULL) == NULL)
+	{
+		hash_destroy(known_queues);
+		known_queues = NULL;
+	}
+	if (known_queues == NULL)
+		known_queues = hash_create("finance segments", 64, &control,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	entry = hash_search(known_queues, &queue_id, HASH_ENTER, &found);
+	if (!found)
+		memset(entry->segments, 0, sizeof(entry->segments));
+	return &entry->segments[segment];
+}
+
+/* locks by an OID that may be of a table that is gone; false if so */
+static bool
+lock_table(Oid relid, LOCKMODE mode, bool wait, bool *locked)
+{
+	*locked = true;
+	if (wait)
+		LockRelationOid(relid, mode);
+	else if (!ConditionalLockRelationOid(relid, mode))
+	{
+		*locked = false;
+		return true;
+	}
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		return true;
+	UnlockRelationOid(relid, mode);
+	return false;
+}
+
+static FinSegmentIndex
+kind_of(Relation table, Oid relid)
+{
+	Relation	index = index_open(relid, AccessShareLock);
+	Form_pg_index form = index->rd_index;
+	int			kind = 0;
+
+	while (kind < FIN_SEGMENT_INDEXES &&
+		   (form->indnkeyatts != shapes[kind].ncolumns ||
+			memcmp(form->indkey.values, shapes[kind].columns,
+				   sizeof(AttrNumber) * form->indnkeyatts) != 0))
+		kind++;
+	if (kind == FIN_SEGMENT_INDEXES)
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("index \"%s\" of finance.%s is not one of finance",
+					   RelationGetRelationName(index),
+					   RelationGetRelationName(table)),
+				errhint("Drop it: messages are found by the indexes of finance."));
+	index_close(index, NoLock);
+	return kind;
+}
+
+/* has the table the indexes it had when it was looked at? */
+static bool
+has_indexes(const Known *known, const List *indexes)
+{
+	ListCell   *cell;
+	int			i = 0;
+
+	if (list_length(indexes) != known->nindexes)
+		return false;
+	foreach(cell, indexes)
+	{
+		if (lfirst_oid(cell) != known->indexes[i++])
+			return false;
+	}
+	return true;
+}
+
+static void
+look_at_indexes(Known *known, Relation table)
+{
+	List	   *indexes = RelationGetIndexList(table);
+	ListCell   *cell;
+
+	if (!has_indexes(known, indexes))
+	{
+		known->nindexes = 0;
+		if (list_length(indexes) > FIN_SEGMENT_INDEXES_MAX)
+			elog(ERROR, "finance.%s has %d indexes",
+				 RelationGetRelationName(table), list_length(indexes));
+		foreach(cell, indexes)
+		{
+			known->kinds[known->nindexes] = kind_of(table, lfirst_oid(cell));
+			known->indexes[known->nindexes++] = lfirst_oid(cell);
+		}
+	}
+	list_free(indexes);
+}
+
+static void
+refuse_triggers(Relation table)
+{
+	if (table->trigdesc == NULL && table->rd_rules == NULL)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("finance.%s has triggers or rules",
+				   RelationGetRelationName(table)),
+			errdetail("Messages are written without statements, which would not fire them."),
+			errhint("Drop them; bind a queue of its own to what is to be observed."));
+}
+
+/* a segment that is locked in some mode */
+static FinSegment *
+open_locked(Known *known, int number)
+{
+	FinSegment *segment = palloc0(sizeof(FinSegment));
+
+	segment->number = number;
+	segment->table = table_open(known->relid, NoLock);
+	refuse_triggers(segment->table);
+	look_at_indexes(known, segment->table);
+	segment->known = *known;
+	return segment;
+}
+
+static FinSegment *
+open_segment(int64 queue_id, int number, LOCKMODE mode, bool wait,
+			 bool *dropped)
+{
+	Known	   *known = known_segment(queue_id, number);
+	bool		locked;
+
+	*dropped = false;
+	for (int attempt = 0; attempt < 2; attempt++)
+	{
+		if (OidIsValid(known->relid) &&
+			lock_table(known->relid, mode, wait, &locked))
+			return locked ? open_locked(known, number) : NULL;
+		known->nindexes = 0;
+		known->relid = fin_query_relation(psprintf("message_" INT64_FORMAT "_%d",
+												   queue_id, number));
+	}
+	*dropped = true;
+	return NULL;
+}
+
+FinSegment *
+fin_segment_open(int64 queue_id, int number, LOCKMODE mode)
+{
+	bool		dropped;
+
+	if (mode >= RowExclusiveLock)
+	{
+		PreventCommandIfReadOnly("INSERT");
+		PreventCommandIfParallelMode("INSERT");
+	}
+	return open_segment(queue_id, number, mode, true, &dropped);
+}
+
+FinSegment *
+fin_segment_open_alone(int64 queue_id, int number, bool *dropped)
+{
+	return open_segment(queue_id, number, AccessExclusiveLock, false, dropped);
+}
+
+int
+fin_segment_number(const FinSegment *segment)
+{
+	return segment->number;
+}
+
+void
+fin_segment_close(FinSegment *segment)
+{
+	for (int i = 0; i < segment->known.nindexes; i++)
+	{
+		if (segment->open[i] != NULL)
+			index_close(segment->open[i], NoLock);
+	}
+	table_close(segment->table, NoLock);
+	pfree(segment);
+}
+
+bool
+fin_segment_has_pages(const FinSegment *segment)
+{
+	return RelationGetNumberOfBlocks(segment->table) > 0;
+}
+
+void
+fin_segment_truncate(FinSegment *segment)
+{
+	char	   *command = psprintf("TRUNCATE finance.%s",
+								   RelationGetRelationName(segment->table));
+
+	fin_segment_close(segment);
+	fin_query_utility(command);
+}
+
+static Relation
+index_of(FinSegment *segment, int i)
+{
+	if (segment->open[i] == NULL)
+		segment->open[i] = index_open(segment->known.indexes[i],
+									  RowExclusiveLock);
+	return segment->open[i];
+}
+
+/* ------------------------------------------------------------------------
+ * writing
+ * ------------------------------------------------------------------------
+ */
+
+/* the entry of a row in one index; none in a partial one if its column is null */
+static void
+insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
+{
+	FinSegmentIndex kind = segment->known.kinds[i];
+	Relation	index;
+	Datum		values[2];
+	bool		nulls[2];
+	static IndexInfo *info = NULL;	/* B-trees look at none of it */
+
+	for (int k = 0; k < shapes[kind].ncolumns; k++)
+		values[k] = slot_getattr(row, shapes[kind].columns[k], &nulls[k]);
+	if (nulls[0])
+		return;
+	if (info == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		info = makeNode(IndexInfo);
+		MemoryContextSwitchTo(old);
+	}
+	index = index_of(segment, i);
+	if (!index->rd_index->indisready)
+		return;
+	(void) index_insert(index, values, nulls, &row->tts_tid, segment->table,
+						index->rd_index->indisunique ?
+						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+						false, info);
+}
+
+static void
+insert_entries(FinSegment *segment, TupleTableSlot *row)
+{
+	for (int i = 0; i < segment->known.nindexes; i++)
+		insert_entry(segment, i, row);
+}
+
+/* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
+static void
+insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
+			int n)
+{
+	CommandId	command = GetCurrentCommandId(true);
+	TupleTableSlot **rows = palloc(n * sizeof(TupleTableSlot *));
+
+	for (int i = 0; i < n; i++)
+	{
+		rows[i] = table_slot_create(segment->table, NULL);
+		values[i][FIN_MSG_SEGMENT] = Int16GetDatum(segment->number);
+		memcpy(rows[i]->tts_values, values[i],
+			   sizeof(Datum) * FIN_MSG_COLUMNS);
+		memcpy(rows[i]->tts_isnull, nulls[i], sizeof(bool) * FIN_MSG_COLUMNS);
+		ExecStoreVirtualTuple(rows[i]);
+	}
+	if (n == 1)
+		table_tuple_insert(segment->table, rows[0], command, 0, NULL);
+	else
+		table_multi_insert(segment->table, rows, n, command, 0, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		insert_entries(segment, rows[i]);
+		ExecDropSingleTupleTableSlot(rows[i]);
+	}
+	pfree(rows);
+}
+
+void
+fin_segment_insert(FinSegment *segment, Datum *const *values,
+				   bool *const *nulls, int n)
+{
+	for (int done = 0; done < n; done += FIN_SEGMENT_ROWS_AT_ONCE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		insert_some(segment, values + done, nulls + done,
+					Min(n - done, FIN_SEGMENT_ROWS_AT_ONCE));
+	}
+}
+
+bool
+fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
+				 bool wait)
+{
+	ItemPointerData tid = row->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(segment->table, &tid, snapshot, row,
+							GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+							wait ? LockWaitBlock : LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
+void
+fin_segment_update(FinSegment *segment, TupleTableSlot *row,
+				   const int *columns, int n, const Datum *values,
+				   const bool *nulls)
+{
+	TupleTableSlot *changed = table_slot_create(segment->table, NULL);
+	bool		only_summarizing;
+
+	slot_getallattrs(row);
+	memcpy(changed->tts_values, row->tts_values,
+		   sizeof(Datum) * FIN_MSG_COLUMNS);
+	memcpy(changed->tts_isnull, row->tts_isnull,
+		   sizeof(bool) * FIN_MSG_COLUMNS);
+	for (int i = 0; i < n; i++)
+	{
+		changed->tts_values[columns[i]] = values[i];
+		changed->tts_isnull[columns[i]] = nulls != NULL && nulls[i];
+	}
+	ExecStoreVirtualTuple(changed);
+	if (fin_compat_update_tuple(segment->table, &row->tts_tid, changed,
+								&only_summarizing))
+		insert_entries(segment, changed);
+	ExecDropSingleTupleTableSlot(changed);
+}
+
+FinSegmentDelete
+fin_segment_delete(FinSegment *segment, TupleTableSlot *row,
+				   Snapshot snapshot, bool wait)
+{
+	TM_FailureData failure;
+	TM_Result	result = table_tuple_delete(segment->table, &row->tts_tid,
+											GetCurrentCommandId(true),
+											snapshot, InvalidSnapshot, wait,
+											&failure, false);
+
+	switch (result)
+	{
+		case TM_Ok:
+			return FIN_DELETED;
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return FIN_DELETE_LOCKED;
+		default:
+			return FIN_DELETE_CHANGED;
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * reading
+ * ------------------------------------------------------------------------
+ */
+
+FinSegmentScan *
+fin_segment_scan(FinSegment *segment, FinSegmentIndex which,
+				 Snapshot snapshot)
+{
+	FinSegmentScan *scan = palloc0(sizeof(FinSegmentScan));
+	int			i = 0;
+
+	while (i < segment->known.nindexes &&
+		   (segment->known.kinds[i] != which ||
+			!index_of(segment, i)->rd_index->indisvalid))
+		i++;
+	if (i == segment->known.nindexes)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("finance.%s has lost an index",
+					   RelationGetRelationName(segment->table)),
+				which == FIN_BY_ID ?
+				errhint("Add the primary key (msg_id) to it.") :
+				errhint("Create an index on it %s.", shapes[which].definition));
+	scan->which = which;
+	scan->scan = fin_compat_index_beginscan(segment->table,
+											index_of(segment, i), snapshot, 2);
+	scan->row = table_slot_create(segment->table, NULL);
+	return scan;
+}
+
+void
+fin_segment_rescan(FinSegmentScan *scan, int64 first, int64 last)
+{
+	ScanKeyData keys[2];
+	bool		is_id = scan->which == FIN_BY_ID;
+
+	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber,
+				is_id ? F_INT8GE : F_TIMESTAMPTZ_GE, Int64GetDatum(first));
+	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber,
+				is_id ? F_INT8LE : F_TIMESTAMPTZ_LE, Int64GetDatum(last));
+	index_rescan(scan->scan, keys, 2, NULL, 0);
+}
+
+void
+fin_segment_rescan_key(FinSegmentScan *scan, Datum ordering_key, int64 first)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, ordering_key);
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(first));
+	index_rescan(scan->scan, keys, 2, NULL, 0);
+}
+
+TupleTableSlot *
+fin_segment_next(FinSegmentScan *scan)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->row))
+		return NULL;
+	return scan->row;
+}
+
+TupleTableSlot *
+fin_segment_last(FinSegmentScan *scan)
+{
+	if (!index_getnext_slot(scan->scan, BackwardScanDirection, scan->row))
+		return NULL;
+	return scan->row;
+}
+
+void
+fin_segment_end_scan(FinSegmentScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->row);
+	pfree(scan);
+}
+
+void
+fin_segment_copy(TupleTableSlot *row, Datum **values, bool **nulls)
+{
+	TupleDesc	desc = row->tts_tupleDescriptor;
+
+	slot_getallattrs(row);
+	*values = palloc(sizeof(Datum) * desc->natts);
+	*nulls = palloc(sizeof(bool) * desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		(*nulls)[i] = row->tts_isnull[i];
+		if (row->tts_isnull[i])
+			(*values)[i] = (Datum) 0;
+		else if (column->attlen == -1)
+			(*values)[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(row->tts_values[i]));
+		else
+			(*values)[i] = row->tts_values[i];
+	}
+}
+
+Datum
+fin_segment_value(TupleTableSlot *row, int column, bool *isnull)
+{
+	return slot_getattr(row, column + 1, isnull);
+}
+
+int64
+fin_segment_int64(TupleTableSlot *row, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(row, column + 1, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}

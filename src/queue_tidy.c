@@ -1,0 +1,292 @@
+/*
+ * queue_tidy.c
+ *		The worker's chore about queues: truncating used-up segments, and
+ *		taking out messages whose time to live is over.
+ *
+ * A segment is emptied when it is no longer written to and mostly dead: the
+ * few messages left in it are moved to the segment that is.  It needs the
+ * table for itself.  If anybody has it locked, it is tried again later: the
+ * chore never waits, and makes nobody wait but for the moment of truncating.
+ * So a transaction that stays open and used a segment keeps that one, and the
+ * queue goes on in the others; when all are kept, the one in use grows.
+ *
+ * A message that waits for its visibility timeout goes on waiting among the
+ * delayed ones, its claim unharmed.
+ *
+ * Owns, in the worker: the time of the next round, static.  Locks: ACCESS
+ * EXCLUSIVE on a segment that nobody else uses; rows of expired messages,
+ * skipping those that are locked.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "query.h"
+#include "queue.h"
+#include "queue_parts.h"
+#include "wake.h"
+
+#define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
+#define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
+#define FIN_TIDY_MOVED_MAX		1000	/* left in a segment, to be moved */
+#define FIN_TIDY_RETRY_US		INT64CONST(50000)
+#define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
+
+static uint64 seen_counter = 0;
+static bool asked = true;
+static int64 retry_us = FIN_TIDY_RETRY_US;
+static TimestampTz retry_at = FIN_NEVER;
+static TimestampTz expiry_at = FIN_NEVER;
+
+/* of the round at work */
+static bool kept_out;			/* somebody has a segment locked */
+static bool more;				/* there is more to do at once */
+static uint64 counter;
+static TimestampTz next_expiry;
+
+/* ------------------------------------------------------------------------
+ * emptying a segment
+ * ------------------------------------------------------------------------
+ */
+
+/* the rows left, copied; -1 when they are more than are moved */
+static int
+copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
+		  bool **nulls)
+{
+	FinSegmentScan *scan = fin_segment_scan(segment, FIN_BY_ID, snapshot);
+	TupleTableSlot *row;
+	int			n = 0;
+
+	fin_segment_rescan(scan, 0, PG_INT64_MAX);
+	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
+	{
+		if (n == FIN_TIDY_MOVED_MAX)
+		{
+			n = -1;
+			break;
+		}
+		fin_segment_copy(row, &values[n], &nulls[n]);
+		n++;
+	}
+	fin_segment_end_scan(scan);
+	return n;
+}
+
+/* how the moved rows are found again */
+static void
+tell_moved(int64 queue_id, int target, Datum *values, bool *nulls,
+		   TimestampTz now)
+{
+	int64		msg_id = DatumGetInt64(values[FIN_MSG_ID]);
+	TimestampTz visible_at = DatumGetTimestampTz(values[FIN_MSG_VISIBLE_AT]);
+
+	if (visible_at > now)
+		fin_backlog_note_delayed(queue_id, msg_id, visible_at);
+	else
+		fin_backlog_note_ready(queue_id, target, msg_id);
+}
+
+static bool
+move_rows(int64 queue_id, int n, Datum **values, bool **nulls,
+		  TimestampTz now)
+{
+	int			number = fin_backlog_segment(queue_id);
+	FinSegment *target = fin_segment_open(queue_id, number, RowExclusiveLock);
+
+	if (target == NULL)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		TimestampTz visible_at = DatumGetTimestampTz(values[i][FIN_MSG_VISIBLE_AT]);
+
+		nulls[i][FIN_MSG_DUE_AT] = visible_at <= now;
+		values[i][FIN_MSG_DUE_AT] = TimestampTzGetDatum(visible_at);
+	}
+	fin_segment_insert(target, values, nulls, n);
+	for (int i = 0; i < n; i++)
+		tell_moved(queue_id, number, values[i], nulls[i], now);
+	fin_segment_close(target);
+	return true;
+}
+
+/* the segment is open, and nobody else has it */
+static void
+empty_opened(int64 queue_id, FinSegment *segment, TimestampTz now)
+{
+	Datum	  **values = palloc(sizeof(Datum *) * FIN_TIDY_MOVED_MAX);
+	bool	  **nulls = palloc(sizeof(bool *) * FIN_TIDY_MOVED_MAX);
+	int			number = fin_segment_number(segment);
+	int			n;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	n = copy_rows(segment, GetActiveSnapshot(), values, nulls);
+	PopActiveSnapshot();
+	if (n < 0 || fin_backlog_segment(queue_id) == number ||
+		(n > 0 && !move_rows(queue_id, n, values, nulls, now)))
+	{
+		fin_segment_close(segment);
+		return;
+	}
+	if (fin_segment_has_pages(segment))
+		fin_segment_truncate(segment);
+	else
+		fin_segment_close(segment);
+	fin_backlog_note_emptied(queue_id, number);
+}
+
+/* false when the queue is dropped */
+static bool
+empty_segments(const FinBacklogWork *work, TimestampTz now)
+{
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		bool		dropped;
+		FinSegment *segment;
+
+		if ((work->segments & (1 << i)) == 0)
+			continue;
+		segment = fin_segment_open_alone(work->queue_id, i, &dropped);
+		if (dropped)
+			return false;
+		if (segment == NULL)
+			kept_out = true;
+		else
+			empty_opened(work->queue_id, segment, now);
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * expiring messages
+ * ------------------------------------------------------------------------
+ */
+
+static void
+expire_row(const FinQueueConfig *config, FinQueueTables *tables, int segment,
+		   TupleTableSlot *row, TimestampTz now)
+{
+	if (!config->discards_expired)
+	{
+		fin_queue_bury(config, tables, segment, row, "expired", now);
+		return;
+	}
+	fin_queue_release_key(tables, row);
+	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
+						   true) == FIN_DELETED)
+		fin_queue_note_gone(tables, segment, row, now);
+}
+
+/* one segment; returns when there is something to be looked at again */
+static TimestampTz
+expire_in(const FinQueueConfig *config, FinQueueTables *tables, int segment,
+		  TimestampTz now)
+{
+	FinSegmentScan *scan = fin_queue_scan(tables, segment, FIN_BY_EXPIRY);
+	TimestampTz next = FIN_NEVER;
+	TupleTableSlot *row;
+	int			n = 0;
+
+	if (scan == NULL)
+		return next;
+	fin_segment_rescan(scan, DT_NOBEGIN, DT_NOEND);
+	while ((row = fin_segment_next(scan)) != NULL)
+	{
+		TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
+		TimestampTz visible_at = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+
+		if (expires_at > now || n == FIN_TIDY_EXPIRED_MAX)
+			return Min(next, Max(expires_at, now));
+		/* it is being worked on: let that come to its end */
+		if (visible_at > now)
+		{
+			next = Min(next, visible_at);
+			continue;
+		}
+		if (!fin_segment_lock(tables->segments[segment], row,
+							  tables->snapshot, false))
+		{
+			next = Min(next, now + FIN_TIDY_RETRY_MAX_US);
+			continue;
+		}
+		expire_row(config, tables, segment, row, now);
+		n++;
+	}
+	return next;
+}
+
+/* false when the queue is dropped */
+static bool
+expire_queue(int64 queue_id, TimestampTz now)
+{
+	FinQueueConfig *config = fin_queue_config(queue_id);
+	TimestampTz next = FIN_NEVER;
+	FinQueueTables tables;
+	bool		dropped;
+
+	if (config == NULL)
+		return false;
+	if (config->is_log)
+		return true;
+	fin_queue_tables_begin(&tables, queue_id, RowExclusiveLock);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		next = Min(next, expire_in(config, &tables, i, now));
+	dropped = tables.dropped;
+	fin_queue_tables_end(&tables);
+	fin_backlog_expires(queue_id, next);
+	next_expiry = Min(next_expiry, next);
+	return !dropped;
+}
+
+/* ------------------------------------------------------------------------
+ * the chore
+ * ------------------------------------------------------------------------
+ */
+
+void
+fin_queue_tidy_sweep(void)
+{
+	asked = true;
+}
+
+TimestampTz
+fin_queue_tidy_due(TimestampTz now)
+{
+	if (asked || fin_backlog_work_counter() != seen_counter)
+		return now;
+	return Min(retry_at, expiry_at);
+}
+
+void
+fin_queue_tidy_run(TimestampTz now)
+{
+	FinBacklogWork work[FIN_TIDY_QUEUES_MAX];
+	FinQueryScope scope;
+	int			n;
+
+	kept_out = false;
+	counter = fin_backlog_work_counter();
+	n = fin_backlog_collect_work(now, work, FIN_TIDY_QUEUES_MAX, &next_expiry);
+	more = n == FIN_TIDY_QUEUES_MAX;
+	fin_query_begin(&scope);
+	for (int i = 0; i < n; i++)
+	{
+		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
+			!empty_segments(&work[i], now))
+			fin_backlog_drop(work[i].queue_id);
+	}
+	fin_query_end(&scope);
+}
+
+void
+fin_queue_tidy_committed(TimestampTz now)
+{
+	asked = more;
+	seen_counter = counter;
+	expiry_at = next_expiry;
+	retry_us = kept_out ? Min(retry_us * 2, FIN_TIDY_RETRY_MAX_US) :
+		FIN_TIDY_RETRY_US;
+	retry_at = kept_out ? now + retry_us : FIN_NEVER;
+}

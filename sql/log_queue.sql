@@ -107,7 +107,7 @@ SELECT o.* FROM unnest(ARRAY[
 -- send, publish, read
 -- ------------------------------------------------------------------------
 SELECT finance.bind_topic('log.#', 'log'), finance.bind_topic('log.both', 'plain');
-SELECT finance.publish('log.one', '1', '{"h": 1}', priority => 3), finance.publish('log.both', '2'), finance.publish('other', '3');
+SELECT finance.publish('log.one', '1', '{"h": 1}', priority => 3, ordering_key => 'k'), finance.publish('log.both', '2'), finance.publish('other', '3');
 SELECT count(*) FROM finance.send_batch('log', ARRAY['4', '5', '6']::jsonb[], ARRAY[NULL, '{"h": 5}', NULL]::jsonb[]);
 SELECT count(*) FROM finance.send_batch('log', '{}');
 SELECT message, headers, topic, priority, ordering_key, msg_id <> message_id AS own_id,

@@ -29,7 +29,7 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 -- a row in every table of the tenant
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
-SELECT finance.create_queue('q'), finance.create_queue('their_queue') \g /dev/null
+SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
@@ -51,6 +51,7 @@ SELECT half_id AS half FROM finance.prepare_message('their_producers', 'a.b', '1
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
+SELECT finance.send('log', '{}') \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -163,6 +164,14 @@ INSERT INTO call VALUES
 	('default_queues', $$finance.default_queues()$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
+	('create_log_queue', $$finance.create_log_queue('log2')$$),
+	('create_consumer_group', $$finance.create_consumer_group('log', 'g2')$$),
+	('drop_consumer_group', $$finance.drop_consumer_group('log', 'g')$$),
+	('list_consumer_groups', $$finance.list_consumer_groups('log')$$),
+	('read_group', $$finance.read_group('log', 'g', auto_commit => true)$$),
+	('commit_group', $$finance.commit_group('log', 'g', '0000000000000000-0000000000000001')$$),
+	('seek_group', $$finance.seek_group('log', 'g', to_position => 'end')$$),
+	('trim_log_queues', $$finance.trim_log_queues()$$),
 	('create_producer_group', $$finance.create_producer_group('p', 'c')$$),
 	('alter_producer_group', $$finance.alter_producer_group('producers', max_checks => 2)$$),
 	('drop_producer_group', $$finance.drop_producer_group('producers')$$),

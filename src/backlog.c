@@ -95,7 +95,7 @@ typedef struct Slot
 	int64		queue_id;		/* 0: free */
 	Oid			database;
 	uint64		life;			/* changes when the hints are forgotten */
-	uint64		used;			/* when, on a common counter */
+	TimestampTz used;			/* by a statement that started then */
 	TimestampTz forget_at;
 
 	int64		next[FIN_BACKLOG_RANKS];
@@ -132,7 +132,6 @@ typedef struct Slot
 
 typedef struct Shared
 {
-	pg_atomic_uint64 use;		/* counts uses of slots */
 	pg_atomic_uint64 work;		/* see fin_backlog_work_counter() */
 	LWLock	   *giving;			/* held to give a slot to a queue */
 	Slot		slots[FIN_BACKLOG_SLOTS];
@@ -329,7 +328,7 @@ get_slot(int64 queue_id)
 		LWLockRelease(shared->giving);
 	}
 	if (slot != NULL)
-		slot->used = pg_atomic_add_fetch_u64(&shared->use, 1);
+		slot->used = GetCurrentStatementStartTimestamp();
 	return slot;
 }
 
@@ -1196,6 +1195,12 @@ apply_notes(void (*apply) (Slot *slot, const Note *note),
 		release(slot);
 }
 
+static bool
+changes_length(const Note *note)
+{
+	return note->kind == NOTE_SENT || note->kind == NOTE_GONE;
+}
+
 static void
 begin_commit(Slot *slot, const Note *note)
 {
@@ -1206,8 +1211,24 @@ begin_commit(Slot *slot, const Note *note)
 static void
 end_commit(Slot *slot, const Note *note)
 {
+	if (!announced || !changes_length(note))
+		return;
 	slot->committing--;
 	slot->touched++;
+}
+
+static void
+commit_and_end(Slot *slot, const Note *note)
+{
+	commit_note(slot, note);
+	end_commit(slot, note);
+}
+
+static void
+abort_and_end(Slot *slot, const Note *note)
+{
+	abort_note(slot, note);
+	end_commit(slot, note);
 }
 
 /*
@@ -1243,6 +1264,23 @@ hand_over_note(Slot *slot, const Note *note)
 		note->at;
 }
 
+/* whoever counts must not count what is just being committed */
+static void
+announce(void)
+{
+	announced = true;
+	for (int i = 0; i < nnotes; i++)
+	{
+		Slot	   *slot = changes_length(&notes[i]) ?
+			find_slot(notes[i].queue_id) : NULL;
+
+		if (slot == NULL)
+			continue;
+		begin_commit(slot, &notes[i]);
+		release(slot);
+	}
+}
+
 static void
 transaction_ended(XactEvent event, void *arg)
 {
@@ -1251,19 +1289,14 @@ transaction_ended(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			announced = true;
-			apply_notes(begin_commit, InvalidSubTransactionId);
+			announce();
 			break;
 		case XACT_EVENT_COMMIT:
-			apply_notes(commit_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(commit_and_end, InvalidSubTransactionId);
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
-			apply_notes(abort_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(abort_and_end, InvalidSubTransactionId);
 			forget_notes();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -1311,12 +1344,20 @@ subtransaction_ended(SubXactEvent event, SubTransactionId subxact,
  * ------------------------------------------------------------------------
  */
 
+/* read without the lock: any segment will do */
 int
 fin_backlog_segment(int64 queue_id)
 {
-	Slot	   *slot = get_slot(queue_id);
+	Slot	   *set = shared != NULL ? set_of(queue_id) : NULL;
+	Slot	   *slot;
 	int			segment = 0;
 
+	for (int i = 0; set != NULL && i < FIN_BACKLOG_WAYS; i++)
+	{
+		if (is_of(&set[i], queue_id))
+			return set[i].segment;
+	}
+	slot = get_slot(queue_id);
 	if (slot != NULL)
 	{
 		segment = slot->segment;
@@ -1623,7 +1664,6 @@ fin_backlog_shmem_startup(void)
 		LWLockPadded *locks = GetNamedLWLockTranche(FIN_BACKLOG_TRANCHE);
 
 		memset(shared, 0, sizeof(Shared));
-		pg_atomic_init_u64(&shared->use, 0);
 		pg_atomic_init_u64(&shared->work, 0);
 		for (int i = 0; i < FIN_BACKLOG_SLOTS; i++)
 			shared->slots[i].lock = &locks[i].lock;

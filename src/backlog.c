@@ -89,6 +89,7 @@ typedef struct Slot
 
 	int64		next[FIN_BACKLOG_RANKS];
 	uint32		fresh[FIN_BACKLOG_RANKS];
+	int64		from[FIN_BACKLOG_RANKS][FIN_SEGMENTS];
 	TimestampTz due_from;
 	TimestampTz expires_from;	/* no message expires before */
 	int			nagain;
@@ -195,6 +196,8 @@ forget_hints(Slot *slot)
 	{
 		slot->next[rank] = FIN_BACKLOG_FIRST(rank);
 		slot->fresh[rank] = FIN_SEGMENTS_ALL;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+			slot->from[rank][i] = FIN_BACKLOG_FIRST(rank);
 	}
 	slot->due_from = DT_NOBEGIN;
 	slot->expires_from = DT_NOBEGIN;
@@ -336,6 +339,22 @@ gap_between(const FinRange *range, int64 first, int64 last)
 	return 0;
 }
 
+/* ids of these segments are among the fresh ones */
+static void
+make_fresh(Slot *slot, int64 first, uint32 segments)
+{
+	int			rank = FIN_BACKLOG_RANK(first);
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		if ((segments & (1 << i)) == 0)
+			continue;
+		if ((slot->fresh[rank] & (1 << i)) == 0 || first < slot->from[rank][i])
+			slot->from[rank][i] = first;
+	}
+	slot->fresh[rank] |= segments;
+}
+
 /* ids to be looked at again; when there is no place, from them on */
 static void
 add_again(Slot *slot, int64 first, int64 last, uint32 segments)
@@ -371,7 +390,7 @@ add_again(Slot *slot, int64 first, int64 last, uint32 segments)
 	else
 	{
 		slot->next[rank] = Min(slot->next[rank], first);
-		slot->fresh[rank] |= segments;
+		make_fresh(slot, first, segments);
 	}
 }
 
@@ -493,7 +512,7 @@ make_ready(Slot *slot, const Note *note)
 	if (note->first < slot->next[rank])
 		add_again(slot, note->first, note->last, note->segments);
 	if (note->last >= slot->next[rank])
-		slot->fresh[rank] |= note->segments;
+		make_fresh(slot, note->first, note->segments);
 	push_committed(slot, note, 0);
 }
 
@@ -512,6 +531,8 @@ view_everything(FinBacklogView *view)
 	{
 		view->next[rank] = FIN_BACKLOG_FIRST(rank);
 		view->fresh[rank] = FIN_SEGMENTS_ALL;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+			view->from[rank][i] = FIN_BACKLOG_FIRST(rank);
 	}
 }
 
@@ -567,6 +588,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 	view->due_from = slot->due_from;
 	memcpy(view->next, slot->next, sizeof(view->next));
 	memcpy(view->fresh, slot->fresh, sizeof(view->fresh));
+	memcpy(view->from, slot->from, sizeof(view->from));
 
 	for (int i = 0; i < slot->nagain; i++)
 		view_range(view, slot->again[i].first, slot->again[i].last,
@@ -611,7 +633,8 @@ slot_of_view(int64 queue_id, const FinBacklogView *view)
 
 void
 fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
-					int64 next, uint32 exhausted)
+					int64 next, const int64 from[FIN_SEGMENTS],
+					uint32 exhausted)
 {
 	Slot	   *slot = slot_of_view(queue_id, view);
 
@@ -622,6 +645,12 @@ fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
 	{
 		slot->next[rank] = Max(slot->next[rank], next);
 		slot->fresh[rank] &= ~exhausted;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+		{
+			/* lower, it was set back meanwhile */
+			if (slot->from[rank][i] >= view->from[rank][i])
+				slot->from[rank][i] = Max(slot->from[rank][i], from[i]);
+		}
 		for (uint64 g = view->generation; g < slot->generation; g++)
 		{
 			const Committed *entry = &slot->ring[g % FIN_BACKLOG_RING];
@@ -631,7 +660,7 @@ fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
 			if (entry->first < slot->next[rank])
 				add_again(slot, entry->first, entry->last, entry->segments);
 			if (entry->last >= slot->next[rank])
-				slot->fresh[rank] |= entry->segments;
+				make_fresh(slot, entry->first, entry->segments);
 		}
 	}
 	release(slot);
@@ -840,6 +869,11 @@ view_own(int64 queue_id, TimestampTz now, FinBacklogView *view)
 		{
 			view->next[rank] = Min(view->next[rank], note->first);
 			view->fresh[rank] |= note->segments;
+			for (int s = 0; s < FIN_SEGMENTS; s++)
+			{
+				if ((note->segments & (1 << s)) != 0)
+					view->from[rank][s] = Min(view->from[rank][s], note->first);
+			}
 		}
 	}
 }

@@ -202,6 +202,9 @@ is( heard(reader($node, "BEGIN ISOLATION LEVEL SERIALIZABLE; $wait")),
 	'ERROR:  0A000', 'nor SERIALIZABLE');
 is( heard(reader($node, "BEGIN; CALL finance.wait_for_message('jobs')")),
 	'ERROR:  25001', 'the procedure does not run in a transaction block');
+$node->safe_psql('postgres', 'CREATE ROLE stranger; GRANT USAGE ON SCHEMA finance TO stranger');
+is( heard(reader($node, 'SET ROLE stranger', "CALL finance.wait_for_message('jobs', 0)")),
+	'ERROR:  42501', 'nor for those without access');
 is( heard(reader($node, "CALL finance.wait_for_message('none')")),
 	'ERROR:  LG301', 'and knows which queues there are');
 is( heard(reader($node, "SELECT finance.read_with_poll('none', 1)")),

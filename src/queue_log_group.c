@@ -112,8 +112,9 @@ static FinQuery prepared_of_xid =
 char *
 fin_queue_log_position_text(const FinLogPosition *position)
 {
-	return psprintf("%016" INT64_MODIFIER "x-%016" INT64_MODIFIER "x",
-					(uint64) position->mark, (uint64) position->msg_id);
+	return psprintf("%016llx-%016llx",
+					(unsigned long long) position->mark,
+					(unsigned long long) position->msg_id);
 }
 
 FinLogPosition

@@ -561,10 +561,11 @@ walk_range(Claim *claim, Walk *walk)
 static void
 walk_fresh(Claim *claim, int rank)
 {
-	Walk		walk = {{0}};
+	Walk		walk;
 	int64		reached;
 	bool		done;
 
+	memset(&walk, 0, sizeof(walk));
 	walk.range.first = claim->view.next[rank];
 	walk.range.last = FIN_BACKLOG_LAST(rank);
 	walk.range.segments = claim->view.fresh[rank];
@@ -594,8 +595,9 @@ walk_rank(Claim *claim, int rank, int *i)
 	while (*i < view->nranges && claim->made < claim->wanted &&
 		   FIN_BACKLOG_RANK(view->ranges[*i].first) == rank)
 	{
-		Walk		walk = {{0}};
+		Walk		walk;
 
+		memset(&walk, 0, sizeof(walk));
 		walk.range = view->ranges[*i];
 		walk.range.first = walk_range(claim, &walk);
 		(*i)++;

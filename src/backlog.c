@@ -29,6 +29,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -37,6 +38,7 @@
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -51,6 +53,7 @@
 #define FIN_BACKLOG_RING		128
 #define FIN_BACKLOG_NOTES_MAX	65536	/* of one transaction, about */
 #define FIN_BACKLOG_NOTES_FIRST	16
+#define FIN_BACKLOG_PREPARED_MAX 16
 #define FIN_BACKLOG_TAKEN_MAX	4	/* leases that one reader takes */
 
 /* as a backstop, in units of finance.sweep_interval */
@@ -78,6 +81,14 @@ typedef struct Committed
 	uint32		segments;
 } Committed;
 
+/* what a prepared transaction did: to be looked at when that is over */
+typedef struct Prepared
+{
+	TransactionId xid;
+	FinRange	range;
+	TimestampTz due_at;			/* of delayed messages; 0: none */
+} Prepared;
+
 typedef struct Slot
 {
 	LWLock	   *lock;			/* protects all below */
@@ -96,6 +107,8 @@ typedef struct Slot
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
+	int			nprepared;
+	Prepared	prepared[FIN_BACKLOG_PREPARED_MAX];
 	uint64		generation;		/* of the ring: entries made so far */
 	Committed	ring[FIN_BACKLOG_RING];
 
@@ -162,6 +175,7 @@ static Note *notes = NULL;		/* in TopTransactionContext */
 static int	nnotes = 0;
 static int	maxnotes = 0;
 static bool announced = false;	/* "committing" is raised */
+static TransactionId preparing; /* valid from PRE_PREPARE on */
 
 /* ------------------------------------------------------------------------
  * slots
@@ -203,6 +217,7 @@ forget_hints(Slot *slot)
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
 	slot->nleases = 0;
+	slot->nprepared = 0;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -503,6 +518,29 @@ push_committed(Slot *slot, const Note *note, TimestampTz due_at)
 	slot->generation++;
 }
 
+/* prepared transactions that are over make their ranges readable */
+static void
+look_at_prepared(Slot *slot)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < slot->nprepared; i++)
+	{
+		Prepared	prepared = slot->prepared[i];
+
+		if (TransactionIdIsInProgress(prepared.xid))
+		{
+			slot->prepared[kept++] = prepared;
+			continue;
+		}
+		add_again(slot, prepared.range.first, prepared.range.last,
+				  prepared.range.segments);
+		if (prepared.due_at != 0)
+			slot->due_from = Min(slot->due_from, prepared.due_at);
+	}
+	slot->nprepared = kept;
+}
+
 /* a message can be read from now on */
 static void
 make_ready(Slot *slot, const Note *note)
@@ -581,6 +619,8 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 		return;
 	if (now >= slot->forget_at)
 		forget_hints(slot);
+	if (slot->nprepared > 0)
+		look_at_prepared(slot);
 	view->known = true;
 	view->slot = slot - shared->slots;
 	view->life = slot->life;
@@ -1170,17 +1210,37 @@ end_commit(Slot *slot, const Note *note)
 	slot->touched++;
 }
 
-/* whatever becomes of it: the count cannot be known, nor what is read */
+/*
+ * Whatever becomes of it: the count cannot be known any more.  What cannot be
+ * remembered is found when the hints are forgotten.
+ */
 static void
 hand_over_note(Slot *slot, const Note *note)
 {
+	Prepared   *prepared;
+
+	slot->doubtful = true;
 	if (note->kind == NOTE_RESERVED)
 		slot->reserved -= note->count;
 	if (note->kind == NOTE_ALLOWED)
 		slot->claiming -= note->count;
 	if (note->kind == NOTE_TAKEN)
 		add_again(slot, note->first, note->last, note->segments);
-	slot->doubtful = true;
+	if (note->segments == 0 && note->kind != NOTE_DELAYED)
+		return;
+	if (slot->nprepared == FIN_BACKLOG_PREPARED_MAX)
+	{
+		slot->forget_at = Min(slot->forget_at, GetCurrentTimestamp() +
+							  fin_sweep_interval_s * USECS_PER_SEC);
+		return;
+	}
+	prepared = &slot->prepared[slot->nprepared++];
+	prepared->xid = preparing;
+	prepared->range.first = note->first;
+	prepared->range.last = note->last;
+	prepared->range.segments = note->segments;
+	prepared->due_at = note->kind == NOTE_CLAIMED ? note->was_due_at :
+		note->at;
 }
 
 static void
@@ -1205,6 +1265,9 @@ transaction_ended(XactEvent event, void *arg)
 			if (announced)
 				apply_notes(end_commit, InvalidSubTransactionId);
 			forget_notes();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			preparing = GetTopTransactionIdIfAny();
 			break;
 		case XACT_EVENT_PREPARE:
 			apply_notes(hand_over_note, InvalidSubTransactionId);

@@ -468,9 +468,12 @@ gather_due(Claim *claim)
 	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		if ((used & (1 << i)) != 0)
-			rest = Min(rest, gather_due_of(claim, i,
-										   claim->ndue + max));
+		TimestampTz next;
+
+		if ((used & (1 << i)) == 0)
+			continue;
+		next = gather_due_of(claim, i, claim->ndue + max);
+		rest = Min(rest, next);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);

@@ -11,26 +11,36 @@ SELECT queue_id AS id FROM finance.queue WHERE name = 'tap' AND tenant_id = 0 \g
 -- ------------------------------------------------------------------------
 -- the tables of a queue
 -- ------------------------------------------------------------------------
-SELECT has_table('finance', 'message_' || :id, 'a queue has a table');
+CREATE TEMP VIEW segment AS
+	SELECT c.oid, c.relname, c.relispartition, c.relrowsecurity, c.relpersistence FROM pg_class c
+	WHERE c.relnamespace = 'finance'::regnamespace AND c.relkind = 'r'
+		AND c.relname ~ (SELECT format('^message_%s_\d+$', queue_id) FROM finance.queue WHERE name = 'tap' AND tenant_id = 0);
+SELECT set_eq('SELECT relname FROM segment', ARRAY(SELECT format('message_%s_%s', :id, s) FROM generate_series(0, 2) s), 'a queue has three tables');
 SELECT hasnt_table('finance', 'message_archive_' || :id, 'and none for its archive');
-SELECT is((SELECT relispartition FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass), true,
-	'which is a partition');
-SELECT is((SELECT count(*)::int FROM pg_depend WHERE objid = ('finance.message_' || :id)::regclass AND deptype = 'e'), 0,
-	'and no member of the extension, so that it is dumped');
-SELECT indexes_are('finance', 'message_' || :id, ARRAY['message_' || :id || '_pkey'],
-	'its only index is its key');
-SELECT col_is_pk('finance', 'message_' || :id, 'msg_id', 'which is msg_id: claims are HOT updates');
-SELECT ok((SELECT relrowsecurity FROM pg_class WHERE oid = ('finance.message_' || :id)::regclass),
-	'without a policy, only its owner sees it directly');
-SELECT is((SELECT count(*)::int FROM pg_policy WHERE polrelid = ('finance.message_' || :id)::regclass), 0,
-	'it has no policy');
+SELECT is_empty('SELECT relname FROM segment WHERE NOT relispartition', 'which are partitions');
+SELECT set_eq($$SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_class c JOIN segment USING (oid)$$,
+	format($$SELECT format('FOR VALUES FROM (''%s'', ''%%s'') TO (''%1$s'', ''%%s'')', s, s + 1) FROM generate_series(0, 2) s$$, :id),
+	'one for each segment');
+SELECT is_empty($$SELECT objid FROM pg_depend JOIN segment ON oid = objid WHERE deptype = 'e'$$,
+	'and no members of the extension, so that they are dumped');
+SELECT bag_eq($$SELECT relname || ' ' || regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ', '') FROM pg_index JOIN segment ON oid = indrelid
+		WHERE indisvalid AND indisready$$,
+	$$SELECT relname || ' ' || index FROM segment, unnest(ARRAY['btree (due_at) WHERE (due_at IS NOT NULL)', 'btree (expires_at) WHERE (expires_at IS NOT NULL)',
+		'btree (msg_id)', 'btree (ordering_key, message_id) WHERE (ordering_key IS NOT NULL)']) AS index$$,
+	'whose indexes are these: no column that a claim changes is in one');
+SELECT col_is_pk('finance', relname, 'msg_id', 'the key of ' || row_number() OVER (ORDER BY relname) || ' is msg_id') FROM segment ORDER BY relname;
+SELECT is_empty('SELECT relname FROM segment WHERE NOT relrowsecurity', 'only their owner sees them directly');
+SELECT is_empty('SELECT polname FROM pg_policy JOIN segment ON segment.oid = polrelid', 'since they have no policy');
+SELECT is_empty($$SELECT relname FROM segment WHERE relpersistence <> 'p'$$, 'they are logged');
+SELECT lives_ok($$SELECT finance.create_queue('unlogged_tap', unlogged => true)$$, 'make an unlogged queue');
+SELECT is((SELECT count(*)::int FROM pg_class c JOIN finance.queue q ON c.relname ~ format('^message_%s_\d(_pkey)?$', queue_id)
+	WHERE q.name = 'unlogged_tap' AND c.relpersistence = 'u'), 6, 'its tables are not, nor their keys');
 
 -- a claim is a HOT update
 SELECT lives_ok($$SELECT count(finance.send('tap', jsonb_build_object('n', n))) FROM generate_series(1, 20) n$$, 'send 20');
 SELECT results_eq($$SELECT (message->>'n')::int FROM finance.read('tap', 30, 20)$$,
 	$$SELECT generate_series(1, 20)$$, 'read in the order of sending');
-SELECT is((SELECT pg_stat_get_xact_tuples_hot_updated(('finance.message_' || :id)::regclass)), 20::bigint,
-	'each claim was a HOT update');
+SELECT is((SELECT sum(pg_stat_get_xact_tuples_hot_updated(oid))::int FROM segment), 20, 'each claim was a HOT update');
 SELECT is_empty($$SELECT * FROM finance.read('tap', 30, 20)$$, 'and claimed they are');
 
 -- ------------------------------------------------------------------------
@@ -74,10 +84,10 @@ SELECT throws_ok(format($$INSERT INTO finance.subscription (channel, tenant_id, 
 CREATE TEMP TABLE fn AS
 SELECT p.oid::regprocedure::text AS name, p.*
 FROM pg_proc p WHERE pronamespace = 'finance'::regnamespace AND proname IN
-	('create_queue', 'drop_queue', 'purge_queue', 'list_queues', 'send', 'send_batch', 'read', 'pop', 'delete',
-	 'archive', 'set_vt', 'metrics', 'metrics_all', 'publish', 'bind_topic', 'unbind_topic', 'list_bindings',
+	('create_queue', 'alter_queue', 'pause_queue', 'resume_queue', 'redrive', 'drop_queue', 'purge_queue', 'list_queues', 'send', 'send_batch',
+	 'read', 'read_with_poll', 'pop', 'delete', 'nack', 'archive', 'set_vt', 'metrics', 'metrics_all', 'publish', 'bind_topic', 'unbind_topic', 'list_bindings',
 	 'test_routing', 'subscribe', 'unsubscribe', 'topic_matches', 'set_default_queues', 'default_queues');
-SELECT is((SELECT count(*)::int FROM fn), 25, 'all functions are there');
+SELECT is((SELECT count(*)::int FROM fn), 32, 'all functions are there');
 SELECT is_empty($$SELECT name FROM fn WHERE prosecdef$$, 'none is SECURITY DEFINER');
 SELECT is_empty($$SELECT name FROM fn WHERE obj_description(oid, 'pg_proc') IS NULL$$, 'each has a comment');
 SELECT is_empty($$SELECT name FROM fn WHERE pronargs > 0 AND proargnames IS NULL$$, 'arguments have names');

@@ -29,7 +29,7 @@ SELECT set_config('finance.tenant', :'tenant', true) \g /dev/null
 -- a row in every table of the tenant
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_account_type('their type', 'debit'), finance.create_transfer_type('their type') \g /dev/null
-SELECT finance.create_queue('q'), finance.create_queue('their_queue') \g /dev/null
+SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
@@ -51,6 +51,7 @@ SELECT half_id AS half FROM finance.prepare_message('their_producers', 'a.b', '1
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
+SELECT finance.send('log', '{}') \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -138,6 +139,10 @@ INSERT INTO call VALUES
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
 	('create_queue', $$finance.create_queue('q2')$$),
+	('alter_queue', $$finance.alter_queue('q', max_deliveries => 3)$$),
+	('pause_queue', $$finance.pause_queue('q')$$),
+	('resume_queue', $$finance.resume_queue('q')$$),
+	('redrive', $$finance.redrive('q', 'their_queue')$$),
 	('drop_queue', $$finance.drop_queue('q')$$),
 	('purge_queue', $$finance.purge_queue('q')$$),
 	('list_queues', $$finance.list_queues()$$),
@@ -146,9 +151,14 @@ INSERT INTO call VALUES
 	('send', $$finance.send('q', '1')$$),
 	('send_batch', $$finance.send_batch('q', '{1}')$$),
 	('read', $$finance.read('q', 1)$$),
+	('read_with_poll', $$finance.read_with_poll('q', 1, max_poll_seconds => 0)$$),
 	('pop', $$finance.pop('q')$$),
+	('nack', $$finance.nack('q', 1)$$),
+	('nack', $$finance.nack('q', '{1}'::bigint[])$$),
 	('delete', $$finance.delete('q', 1)$$),
+	('delete', $$finance.delete('q', '{1}'::bigint[])$$),
 	('archive', $$finance.archive('q', 1)$$),
+	('archive', $$finance.archive('q', '{1}'::bigint[])$$),
 	('purge_archive', $$finance.purge_archive('q')$$),
 	('process_once', $$finance.process_once('c', 1)$$),
 	('process_once', $$finance.process_once('c', 'x')$$),
@@ -163,6 +173,15 @@ INSERT INTO call VALUES
 	('default_queues', $$finance.default_queues()$$),
 	('subscribe', $$finance.subscribe('fin_test_other', '#', 'q')$$),
 	('unsubscribe', $$finance.unsubscribe('fin_test_channel')$$),
+	('subscriptions', $$finance.subscriptions()$$),
+	('create_log_queue', $$finance.create_log_queue('log2')$$),
+	('create_consumer_group', $$finance.create_consumer_group('log', 'g2')$$),
+	('drop_consumer_group', $$finance.drop_consumer_group('log', 'g')$$),
+	('list_consumer_groups', $$finance.list_consumer_groups('log')$$),
+	('read_group', $$finance.read_group('log', 'g', auto_commit => true)$$),
+	('commit_group', $$finance.commit_group('log', 'g', '0000000000000000-0000000000000001')$$),
+	('seek_group', $$finance.seek_group('log', 'g', to_position => 'end')$$),
+	('trim_log_queues', $$finance.trim_log_queues()$$),
 	('create_producer_group', $$finance.create_producer_group('p', 'c')$$),
 	('alter_producer_group', $$finance.alter_producer_group('producers', max_checks => 2)$$),
 	('drop_producer_group', $$finance.drop_producer_group('producers')$$),
@@ -178,9 +197,10 @@ INSERT INTO call VALUES
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
--- of no tenant; check_integrity() is looked at below
+-- of no tenant; check_integrity() is looked at below, and the procedure
+-- wait_for_message() by the TAP test of waiting: it runs in no transaction
 SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND proname NOT LIKE '\_%' EXCEPT SELECT proname FROM call$$,
-	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity'],
+	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message'],
 	'all functions of a tenant are tried');
 
 -- each is undone
@@ -273,6 +293,14 @@ INSERT INTO foreign_call VALUES
 	('queue', $$finance.read(%L, 1)$$),
 	('queue', $$finance.pop(%L)$$),
 	('queue', $$finance.metrics(%L)$$),
+	('queue', $$finance.read_with_poll(%L, 1)$$),
+	('queue', $$finance.alter_queue(%L, max_deliveries => 3)$$),
+	('queue', $$finance.alter_queue('mine', dead_letter_queue => %L)$$),
+	('queue', $$finance.create_queue('my_own', dead_letter_queue => %L)$$),
+	('queue', $$finance.pause_queue(%L)$$),
+	('queue', $$finance.resume_queue(%L)$$),
+	('queue', $$finance.redrive(%L)$$),
+	('queue', $$finance.redrive('mine', %L)$$),
 	('queue', $$finance.purge_queue(%L)$$),
 	('queue', $$finance.purge_archive(%L)$$),
 	('queue', $$finance.drop_queue(%L)$$),
@@ -283,6 +311,9 @@ INSERT INTO foreign_call VALUES
 	('message', $$finance.delete('mine', %s)$$),
 	('message', $$finance.delete('mine', ARRAY[%s])$$),
 	('message', $$finance.archive('mine', %s)$$),
+	('message', $$finance.archive('mine', ARRAY[%s])$$),
+	('message', $$finance.nack('mine', %s)$$),
+	('message', $$finance.nack('mine', ARRAY[%s])$$),
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),

@@ -166,9 +166,15 @@ ROLLBACK;
 -- ------------------------------------------------------------------------
 -- I8 a message is in one place, and in a queue that exists
 -- ------------------------------------------------------------------------
-SELECT * FROM pg_temp.breach($$INSERT INTO finance.message SELECT msg_id, message_id, queue_id, enqueued_at, enqueued_at, tenant_id, 1, priority, topic, headers, payload
+SELECT * FROM pg_temp.breach($$INSERT INTO finance.message (msg_id, message_id, queue_id, enqueued_at, visible_at, tenant_id, read_ct, priority, segment, topic, headers, payload)
+	SELECT msg_id, message_id, queue_id, enqueued_at, enqueued_at, tenant_id, 1, priority, 0, topic, headers, payload
 	FROM finance.message_archive WHERE {here}$$);
-SELECT * FROM pg_temp.breach($$INSERT INTO finance.message SELECT msg_id + 1, message_id, queue_id, enqueued_at, visible_at, tenant_id, 0, priority, topic, headers, payload
+SELECT * FROM pg_temp.breach($$INSERT INTO finance.message (msg_id, message_id, queue_id, enqueued_at, visible_at, tenant_id, read_ct, priority, segment, topic, headers, payload)
+	SELECT msg_id + 1, message_id, queue_id, enqueued_at, visible_at, tenant_id, 0, priority, segment, topic, headers, payload
+	FROM finance.message WHERE {here} ORDER BY msg_id LIMIT 1$$);
+-- in two segments of its queue
+SELECT * FROM pg_temp.breach($$INSERT INTO finance.message (msg_id, message_id, queue_id, enqueued_at, visible_at, tenant_id, read_ct, priority, segment, topic, headers, payload)
+	SELECT msg_id, message_id, queue_id, enqueued_at, visible_at, tenant_id, 0, priority, (segment + 1) % 3, topic, headers, payload
 	FROM finance.message WHERE {here} ORDER BY msg_id LIMIT 1$$);
 SELECT * FROM pg_temp.breach($$DELETE FROM finance.binding WHERE {here}; DELETE FROM finance.queue WHERE {here}$$);
 -- but archived ones outlive theirs

@@ -271,7 +271,8 @@ BEGIN
 	RETURN regexp_replace(result, '(_\d+)+', '', 'g');	-- partitions
 END $$;
 
--- in the order in which posting writes; what comes before written either way
+-- in the order in which posting writes; what comes before written either way.
+-- Messages are refused a trigger.
 SELECT target, how, direct, pg_temp.try_failing(target, how, arguments, direct)
 FROM (VALUES (1, 'idempotency_key'), (2, 'transfer'), (3, 'risk_decision'), (4, 'audit_record'),
 		(5, 'message'), (6, '_account')) AS t (n, target)
@@ -280,6 +281,14 @@ FROM (VALUES (1, 'idempotency_key'), (2, 'transfer'), (3, 'risk_decision'), (4, 
 	CROSS JOIN LATERAL (VALUES (format('%L, %L, %s, idempotency_key => ''fails''', 'source', 'alice',
 		CASE target WHEN 'risk_decision' THEN 1000.01 ELSE 10 END))) AS a (arguments)
 ORDER BY n, how DESC, direct DESC;
+-- so a full queue is what fails there
+SELECT finance.alter_queue('all', max_length => 1);
+SELECT direct, set_config('finance.direct_writes', direct, false) = direct AS set,
+	(SELECT concat_ws(' | ', regexp_replace(result, '\mhas \d+', 'has <n>'), changed)
+		FROM pg_temp.try($$'source', 'alice', 10, idempotency_key => 'fails'$$)) AS try
+FROM (VALUES ('on'), ('off')) AS d (direct);
+RESET finance.direct_writes;
+SELECT finance.alter_queue('all', max_length => 0);
 -- nor has the session kept anything of it
 SELECT status, replayed FROM finance.transfer('source', 'alice', 10, idempotency_key => 'fails');
 SELECT * FROM finance.check_integrity();

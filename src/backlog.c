@@ -29,6 +29,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -37,6 +38,7 @@
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -51,6 +53,7 @@
 #define FIN_BACKLOG_RING		128
 #define FIN_BACKLOG_NOTES_MAX	65536	/* of one transaction, about */
 #define FIN_BACKLOG_NOTES_FIRST	16
+#define FIN_BACKLOG_PREPARED_MAX 16
 #define FIN_BACKLOG_TAKEN_MAX	4	/* leases that one reader takes */
 
 /* as a backstop, in units of finance.sweep_interval */
@@ -78,23 +81,34 @@ typedef struct Committed
 	uint32		segments;
 } Committed;
 
+/* what a prepared transaction did: to be looked at when that is over */
+typedef struct Prepared
+{
+	TransactionId xid;
+	FinRange	range;
+	TimestampTz due_at;			/* of delayed messages; 0: none */
+} Prepared;
+
 typedef struct Slot
 {
 	LWLock	   *lock;			/* protects all below */
 	int64		queue_id;		/* 0: free */
 	Oid			database;
 	uint64		life;			/* changes when the hints are forgotten */
-	uint64		used;			/* when, on a common counter */
+	TimestampTz used;			/* by a statement that started then */
 	TimestampTz forget_at;
 
 	int64		next[FIN_BACKLOG_RANKS];
 	uint32		fresh[FIN_BACKLOG_RANKS];
+	int64		from[FIN_BACKLOG_RANKS][FIN_SEGMENTS];
 	TimestampTz due_from;
 	TimestampTz expires_from;	/* no message expires before */
 	int			nagain;
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
+	int			nprepared;
+	Prepared	prepared[FIN_BACKLOG_PREPARED_MAX];
 	uint64		generation;		/* of the ring: entries made so far */
 	Committed	ring[FIN_BACKLOG_RING];
 
@@ -118,7 +132,6 @@ typedef struct Slot
 
 typedef struct Shared
 {
-	pg_atomic_uint64 use;		/* counts uses of slots */
 	pg_atomic_uint64 work;		/* see fin_backlog_work_counter() */
 	LWLock	   *giving;			/* held to give a slot to a queue */
 	Slot		slots[FIN_BACKLOG_SLOTS];
@@ -161,6 +174,7 @@ static Note *notes = NULL;		/* in TopTransactionContext */
 static int	nnotes = 0;
 static int	maxnotes = 0;
 static bool announced = false;	/* "committing" is raised */
+static TransactionId preparing; /* valid from PRE_PREPARE on */
 
 /* ------------------------------------------------------------------------
  * slots
@@ -195,11 +209,14 @@ forget_hints(Slot *slot)
 	{
 		slot->next[rank] = FIN_BACKLOG_FIRST(rank);
 		slot->fresh[rank] = FIN_SEGMENTS_ALL;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+			slot->from[rank][i] = FIN_BACKLOG_FIRST(rank);
 	}
 	slot->due_from = DT_NOBEGIN;
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
 	slot->nleases = 0;
+	slot->nprepared = 0;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -311,7 +328,7 @@ get_slot(int64 queue_id)
 		LWLockRelease(shared->giving);
 	}
 	if (slot != NULL)
-		slot->used = pg_atomic_add_fetch_u64(&shared->use, 1);
+		slot->used = GetCurrentStatementStartTimestamp();
 	return slot;
 }
 
@@ -334,6 +351,22 @@ gap_between(const FinRange *range, int64 first, int64 last)
 	if (last < range->first)
 		return range->first - last;
 	return 0;
+}
+
+/* ids of these segments are among the fresh ones */
+static void
+make_fresh(Slot *slot, int64 first, uint32 segments)
+{
+	int			rank = FIN_BACKLOG_RANK(first);
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		if ((segments & (1 << i)) == 0)
+			continue;
+		if ((slot->fresh[rank] & (1 << i)) == 0 || first < slot->from[rank][i])
+			slot->from[rank][i] = first;
+	}
+	slot->fresh[rank] |= segments;
 }
 
 /* ids to be looked at again; when there is no place, from them on */
@@ -371,7 +404,7 @@ add_again(Slot *slot, int64 first, int64 last, uint32 segments)
 	else
 	{
 		slot->next[rank] = Min(slot->next[rank], first);
-		slot->fresh[rank] |= segments;
+		make_fresh(slot, first, segments);
 	}
 }
 
@@ -484,6 +517,29 @@ push_committed(Slot *slot, const Note *note, TimestampTz due_at)
 	slot->generation++;
 }
 
+/* prepared transactions that are over make their ranges readable */
+static void
+look_at_prepared(Slot *slot)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < slot->nprepared; i++)
+	{
+		Prepared	prepared = slot->prepared[i];
+
+		if (TransactionIdIsInProgress(prepared.xid))
+		{
+			slot->prepared[kept++] = prepared;
+			continue;
+		}
+		add_again(slot, prepared.range.first, prepared.range.last,
+				  prepared.range.segments);
+		if (prepared.due_at != 0)
+			slot->due_from = Min(slot->due_from, prepared.due_at);
+	}
+	slot->nprepared = kept;
+}
+
 /* a message can be read from now on */
 static void
 make_ready(Slot *slot, const Note *note)
@@ -493,7 +549,7 @@ make_ready(Slot *slot, const Note *note)
 	if (note->first < slot->next[rank])
 		add_again(slot, note->first, note->last, note->segments);
 	if (note->last >= slot->next[rank])
-		slot->fresh[rank] |= note->segments;
+		make_fresh(slot, note->first, note->segments);
 	push_committed(slot, note, 0);
 }
 
@@ -512,6 +568,8 @@ view_everything(FinBacklogView *view)
 	{
 		view->next[rank] = FIN_BACKLOG_FIRST(rank);
 		view->fresh[rank] = FIN_SEGMENTS_ALL;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+			view->from[rank][i] = FIN_BACKLOG_FIRST(rank);
 	}
 }
 
@@ -560,6 +618,8 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 		return;
 	if (now >= slot->forget_at)
 		forget_hints(slot);
+	if (slot->nprepared > 0)
+		look_at_prepared(slot);
 	view->known = true;
 	view->slot = slot - shared->slots;
 	view->life = slot->life;
@@ -567,6 +627,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 	view->due_from = slot->due_from;
 	memcpy(view->next, slot->next, sizeof(view->next));
 	memcpy(view->fresh, slot->fresh, sizeof(view->fresh));
+	memcpy(view->from, slot->from, sizeof(view->from));
 
 	for (int i = 0; i < slot->nagain; i++)
 		view_range(view, slot->again[i].first, slot->again[i].last,
@@ -611,7 +672,8 @@ slot_of_view(int64 queue_id, const FinBacklogView *view)
 
 void
 fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
-					int64 next, uint32 exhausted)
+					int64 next, const int64 from[FIN_SEGMENTS],
+					uint32 exhausted)
 {
 	Slot	   *slot = slot_of_view(queue_id, view);
 
@@ -622,6 +684,12 @@ fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
 	{
 		slot->next[rank] = Max(slot->next[rank], next);
 		slot->fresh[rank] &= ~exhausted;
+		for (int i = 0; i < FIN_SEGMENTS; i++)
+		{
+			/* lower, it was set back meanwhile */
+			if (slot->from[rank][i] >= view->from[rank][i])
+				slot->from[rank][i] = Max(slot->from[rank][i], from[i]);
+		}
 		for (uint64 g = view->generation; g < slot->generation; g++)
 		{
 			const Committed *entry = &slot->ring[g % FIN_BACKLOG_RING];
@@ -631,7 +699,7 @@ fin_backlog_advance(int64 queue_id, const FinBacklogView *view, int rank,
 			if (entry->first < slot->next[rank])
 				add_again(slot, entry->first, entry->last, entry->segments);
 			if (entry->last >= slot->next[rank])
-				slot->fresh[rank] |= entry->segments;
+				make_fresh(slot, entry->first, entry->segments);
 		}
 	}
 	release(slot);
@@ -840,6 +908,11 @@ view_own(int64 queue_id, TimestampTz now, FinBacklogView *view)
 		{
 			view->next[rank] = Min(view->next[rank], note->first);
 			view->fresh[rank] |= note->segments;
+			for (int s = 0; s < FIN_SEGMENTS; s++)
+			{
+				if ((note->segments & (1 << s)) != 0)
+					view->from[rank][s] = Min(view->from[rank][s], note->first);
+			}
 		}
 	}
 }
@@ -1122,6 +1195,12 @@ apply_notes(void (*apply) (Slot *slot, const Note *note),
 		release(slot);
 }
 
+static bool
+changes_length(const Note *note)
+{
+	return note->kind == NOTE_SENT || note->kind == NOTE_GONE;
+}
+
 static void
 begin_commit(Slot *slot, const Note *note)
 {
@@ -1132,21 +1211,74 @@ begin_commit(Slot *slot, const Note *note)
 static void
 end_commit(Slot *slot, const Note *note)
 {
+	if (!announced || !changes_length(note))
+		return;
 	slot->committing--;
 	slot->touched++;
 }
 
-/* whatever becomes of it: the count cannot be known, nor what is read */
+static void
+commit_and_end(Slot *slot, const Note *note)
+{
+	commit_note(slot, note);
+	end_commit(slot, note);
+}
+
+static void
+abort_and_end(Slot *slot, const Note *note)
+{
+	abort_note(slot, note);
+	end_commit(slot, note);
+}
+
+/*
+ * Whatever becomes of it: the count cannot be known any more.  What cannot be
+ * remembered is found when the hints are forgotten.
+ */
 static void
 hand_over_note(Slot *slot, const Note *note)
 {
+	Prepared   *prepared;
+
+	slot->doubtful = true;
 	if (note->kind == NOTE_RESERVED)
 		slot->reserved -= note->count;
 	if (note->kind == NOTE_ALLOWED)
 		slot->claiming -= note->count;
 	if (note->kind == NOTE_TAKEN)
 		add_again(slot, note->first, note->last, note->segments);
-	slot->doubtful = true;
+	if (note->segments == 0 && note->kind != NOTE_DELAYED)
+		return;
+	if (slot->nprepared == FIN_BACKLOG_PREPARED_MAX)
+	{
+		slot->forget_at = Min(slot->forget_at, GetCurrentTimestamp() +
+							  fin_sweep_interval_s * USECS_PER_SEC);
+		return;
+	}
+	prepared = &slot->prepared[slot->nprepared++];
+	prepared->xid = preparing;
+	prepared->range.first = note->first;
+	prepared->range.last = note->last;
+	prepared->range.segments = note->segments;
+	prepared->due_at = note->kind == NOTE_CLAIMED ? note->was_due_at :
+		note->at;
+}
+
+/* whoever counts must not count what is just being committed */
+static void
+announce(void)
+{
+	announced = true;
+	for (int i = 0; i < nnotes; i++)
+	{
+		Slot	   *slot = changes_length(&notes[i]) ?
+			find_slot(notes[i].queue_id) : NULL;
+
+		if (slot == NULL)
+			continue;
+		begin_commit(slot, &notes[i]);
+		release(slot);
+	}
 }
 
 static void
@@ -1157,20 +1289,18 @@ transaction_ended(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			announced = true;
-			apply_notes(begin_commit, InvalidSubTransactionId);
+			announce();
 			break;
 		case XACT_EVENT_COMMIT:
-			apply_notes(commit_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(commit_and_end, InvalidSubTransactionId);
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
-			apply_notes(abort_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(abort_and_end, InvalidSubTransactionId);
 			forget_notes();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			preparing = GetTopTransactionIdIfAny();
 			break;
 		case XACT_EVENT_PREPARE:
 			apply_notes(hand_over_note, InvalidSubTransactionId);
@@ -1214,12 +1344,20 @@ subtransaction_ended(SubXactEvent event, SubTransactionId subxact,
  * ------------------------------------------------------------------------
  */
 
+/* read without the lock: any segment will do */
 int
 fin_backlog_segment(int64 queue_id)
 {
-	Slot	   *slot = get_slot(queue_id);
+	Slot	   *set = shared != NULL ? set_of(queue_id) : NULL;
+	Slot	   *slot;
 	int			segment = 0;
 
+	for (int i = 0; set != NULL && i < FIN_BACKLOG_WAYS; i++)
+	{
+		if (is_of(&set[i], queue_id))
+			return set[i].segment;
+	}
+	slot = get_slot(queue_id);
 	if (slot != NULL)
 	{
 		segment = slot->segment;
@@ -1526,7 +1664,6 @@ fin_backlog_shmem_startup(void)
 		LWLockPadded *locks = GetNamedLWLockTranche(FIN_BACKLOG_TRANCHE);
 
 		memset(shared, 0, sizeof(Shared));
-		pg_atomic_init_u64(&shared->use, 0);
 		pg_atomic_init_u64(&shared->work, 0);
 		for (int i = 0; i < FIN_BACKLOG_SLOTS; i++)
 			shared->slots[i].lock = &locks[i].lock;

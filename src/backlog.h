@@ -61,7 +61,8 @@ typedef struct FinBacklogView
 	uint64		life;
 	uint64		generation;
 	int64		next[FIN_BACKLOG_RANKS];
-	uint32		fresh[FIN_BACKLOG_RANKS];	/* segments with ids from next on */
+	uint32		fresh[FIN_BACKLOG_RANKS];	/* segments with ids from next on, */
+	int64		from[FIN_BACKLOG_RANKS][FIN_SEGMENTS];	/* each from there on */
 	TimestampTz due_from;		/* no delayed message is due before */
 	int			nranges;		/* ascending; taken, to be given back */
 	FinRange	ranges[FIN_BACKLOG_RANGES_MAX];
@@ -79,12 +80,14 @@ extern void fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 							 FinBacklogView *view);
 
 /*
- * The reader has seen all ids of the rank below 'next'; exhausted: and none in
- * these segments from there on.  What was committed since the view was taken
- * stays to be read.
+ * The reader has seen all ids of the rank below 'next', and in each of the
+ * segments all below from[].  exhausted: none is in these segments from there
+ * on.  What was committed since the view was taken stays to be read.
  */
 extern void fin_backlog_advance(int64 queue_id, const FinBacklogView *view,
-								int rank, int64 next, uint32 exhausted);
+								int rank, int64 next,
+								const int64 from[FIN_SEGMENTS],
+								uint32 exhausted);
 
 /* delayed messages due before 'due_from' are gone */
 extern void fin_backlog_advance_due(int64 queue_id, const FinBacklogView *view,

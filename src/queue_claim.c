@@ -34,6 +34,7 @@
 #include "wake.h"
 
 #define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
 #define FIN_WAITING_MAX		10000	/* counted by fin_queue_waiting() */
 
 typedef struct Due
@@ -123,6 +124,28 @@ fin_queue_scan(FinQueueTables *tables, int segment, FinSegmentIndex which)
 	return tables->scans[segment][which];
 }
 
+/*
+ * The first row at or after the id.  Ids that are looked for together mostly
+ * lie together: walking on is cheaper than descending the index for each.
+ */
+static TupleTableSlot *
+find_from(FinQueueTables *tables, int segment, int64 msg_id)
+{
+	FinSegmentScan *scan = tables->finds[segment];
+	TupleTableSlot *row = tables->found[segment];
+
+	for (int i = 0; row != NULL && i < FIN_WALK_MAX; i++)
+	{
+		if (fin_segment_int64(row, FIN_MSG_ID) >= msg_id)
+			return row;
+		row = fin_segment_next(scan);
+		if (row == NULL)
+			return NULL;
+	}
+	fin_segment_rescan(scan, msg_id, Max(msg_id, tables->last_id));
+	return fin_segment_next(scan);
+}
+
 TupleTableSlot *
 fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 				   int *segment)
@@ -140,9 +163,13 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 		if (tables->finds[i] == NULL)
 			tables->finds[i] = fin_segment_scan(table, FIN_BY_ID,
 												tables->snapshot);
-		fin_segment_rescan(tables->finds[i], msg_id, msg_id);
-		row = fin_segment_next(tables->finds[i]);
-		if (row != NULL)
+		if ((tables->exhausted & (1 << i)) != 0)
+			continue;
+		row = find_from(tables, i, msg_id);
+		tables->found[i] = tables->last_id != 0 ? row : NULL;
+		if (row == NULL && tables->last_id != 0)
+			tables->exhausted |= 1 << i;
+		if (row != NULL && fin_segment_int64(row, FIN_MSG_ID) == msg_id)
 		{
 			*segment = i;
 			return row;
@@ -479,71 +506,111 @@ tell_due(Claim *claim, TimestampTz rest)
  * ------------------------------------------------------------------------
  */
 
-/*
- * Walks a range in the order of ids, across its segments.  Returns the id
- * reached: all below are dealt with.  Above range->last when it is done.
- */
-static int64
-walk(Claim *claim, const FinRange *range)
+/* the walk of a range across its segments, in the order of ids */
+typedef struct Walk
 {
-	TupleTableSlot *heads[FIN_SEGMENTS] = {NULL};
-	int64		reached = range->first;
+	FinRange	range;
+	int64		from[FIN_SEGMENTS]; /* no id of the segment is below */
+	uint32		begun;			/* segments that are looked into, */
+	TupleTableSlot *heads[FIN_SEGMENTS];	/* and the next row of each */
+} Walk;
 
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		FinSegmentScan *scan = (range->segments & (1 << i)) == 0 ? NULL :
-			fin_queue_scan(&claim->tables, i, FIN_BY_ID);
+static void
+begin_segment(Claim *claim, Walk *walk, int segment)
+{
+	FinSegmentScan *scan = fin_queue_scan(&claim->tables, segment, FIN_BY_ID);
 
-		if (scan == NULL)
-			continue;
-		fin_segment_rescan(scan, range->first, range->last);
-		heads[i] = fin_segment_next(scan);
-	}
+	walk->begun |= 1 << segment;
+	if (scan == NULL)
+		return;
+	fin_segment_rescan(scan, Max(walk->range.first, walk->from[segment]),
+					   walk->range.last);
+	walk->heads[segment] = fin_segment_next(scan);
+}
+
+/*
+ * The segment whose row comes next, or -1.  A segment is not looked into
+ * before it may have that row: most have nothing to read.
+ */
+static int
+next_segment(Claim *claim, Walk *walk, int64 *msg_id)
+{
 	for (;;)
 	{
 		int			first = -1;
-		int64		msg_id = PG_INT64_MAX;
+		int			later = -1;
 
+		*msg_id = PG_INT64_MAX;
 		for (int i = 0; i < FIN_SEGMENTS; i++)
 		{
-			if (heads[i] != NULL &&
-				fin_segment_int64(heads[i], FIN_MSG_ID) < msg_id)
+			if ((walk->range.segments & ~walk->begun & (1 << i)) != 0 &&
+				(later < 0 || walk->from[i] < walk->from[later]))
+				later = i;
+			if (walk->heads[i] != NULL &&
+				fin_segment_int64(walk->heads[i], FIN_MSG_ID) < *msg_id)
 			{
 				first = i;
-				msg_id = fin_segment_int64(heads[i], FIN_MSG_ID);
+				*msg_id = fin_segment_int64(walk->heads[i], FIN_MSG_ID);
 			}
 		}
-		if (first < 0)
-			break;
+		if (later < 0 || walk->from[later] > *msg_id)
+			return first;
+		begin_segment(claim, walk, later);
+	}
+}
+
+/*
+ * Returns the id reached: all below are dealt with.  Above range.last when it
+ * is done, but for fresh ones, where it is the one after the last that was
+ * seen.
+ */
+static int64
+walk_range(Claim *claim, Walk *walk)
+{
+	int64		reached = walk->range.first;
+	int64		last = walk->range.last;
+	int64		msg_id;
+	int			segment;
+
+	while ((segment = next_segment(claim, walk, &msg_id)) >= 0)
+	{
 		take_due_before(claim, msg_id);
 		if (claim->made >= claim->wanted)
 			return msg_id;
-		consider(claim, first, heads[first]);
+		consider(claim, segment, walk->heads[segment]);
 		reached = msg_id + 1;
-		heads[first] = fin_segment_next(claim->tables.scans[first][FIN_BY_ID]);
+		walk->heads[segment] =
+			fin_segment_next(claim->tables.scans[segment][FIN_BY_ID]);
 	}
-	/* the last id of a range that is done; of the fresh ones, the last seen */
-	return range->last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(range->last)) ?
-		reached : range->last + 1;
+	return last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(last)) ? reached : last + 1;
 }
 
 static void
 walk_fresh(Claim *claim, int rank)
 {
-	FinRange	range;
+	Walk		walk;
 	int64		reached;
 	bool		done;
 
-	range.first = claim->view.next[rank];
-	range.last = FIN_BACKLOG_LAST(rank);
-	range.segments = claim->view.fresh[rank];
-	if (range.segments == 0)
+	memset(&walk, 0, sizeof(walk));
+	walk.range.first = claim->view.next[rank];
+	walk.range.last = FIN_BACKLOG_LAST(rank);
+	walk.range.segments = claim->view.fresh[rank];
+	if (walk.range.segments == 0)
 		return;
-	reached = walk(claim, &range);
+	memcpy(walk.from, claim->view.from[rank], sizeof(walk.from));
+	reached = walk_range(claim, &walk);
+	if (!claim->tells)
+		return;
 	done = claim->made < claim->wanted && !claim->tables.dropped;
-	if (claim->tells)
-		fin_backlog_advance(claim->tables.queue_id, &claim->view, rank,
-							reached, done ? range.segments : 0);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		if ((walk.begun & (1 << i)) != 0)
+			walk.from[i] = walk.heads[i] == NULL ? reached :
+				fin_segment_int64(walk.heads[i], FIN_MSG_ID);
+	}
+	fin_backlog_advance(claim->tables.queue_id, &claim->view, rank, reached,
+						walk.from, done ? walk.range.segments : 0);
 }
 
 /* everything of one rank; *i: the first range not walked yet */
@@ -555,13 +622,15 @@ walk_rank(Claim *claim, int rank, int *i)
 	while (*i < view->nranges && claim->made < claim->wanted &&
 		   FIN_BACKLOG_RANK(view->ranges[*i].first) == rank)
 	{
-		FinRange	range = view->ranges[*i];
+		Walk		walk;
 
-		range.first = walk(claim, &range);
+		memset(&walk, 0, sizeof(walk));
+		walk.range = view->ranges[*i];
+		walk.range.first = walk_range(claim, &walk);
 		(*i)++;
 		if (claim->made >= claim->wanted && claim->tells &&
-			range.first <= range.last)
-			fin_backlog_give_back(claim->tables.queue_id, &range);
+			walk.range.first <= walk.range.last)
+			fin_backlog_give_back(claim->tables.queue_id, &walk.range);
 	}
 	if (claim->made < claim->wanted)
 		walk_fresh(claim, rank);

@@ -221,6 +221,19 @@ typedef struct Redrive
 	int64		moved;
 } Redrive;
 
+static FinQueueConfig *
+find_target(const Redrive *redrive, const char *name)
+{
+	FinQueueConfig *target = fin_queue_find(redrive->config->tenant_id, name);
+
+	if (target->queue_id == redrive->config->queue_id)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("messages of queue \"%s\" cannot be redriven to itself",
+					   target->name));
+	return target;
+}
+
 /* false: it stays, since nobody knows where it belongs */
 static bool
 send_back(Redrive *redrive, TupleTableSlot *row)
@@ -233,13 +246,7 @@ send_back(Redrive *redrive, TupleTableSlot *row)
 	origin = origin_of(message.headers);
 	if (redrive->to == NULL && origin == NULL)
 		return false;
-	target = fin_queue_find(redrive->config->tenant_id,
-							redrive->to != NULL ? redrive->to : origin);
-	if (target->queue_id == redrive->config->queue_id)
-		ereport(ERROR,
-				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("messages of queue \"%s\" cannot be redriven to itself",
-					   target->name));
+	target = find_target(redrive, redrive->to != NULL ? redrive->to : origin);
 	if (message.headers != NULL)
 		message.headers = without_x_death(message.headers);
 	return fin_queue_put(target->queue_id, &message) != 0;
@@ -304,6 +311,9 @@ finance_redrive(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	redrive.config = fin_queue_find_standard(tenant_id, name);
+	/* told also when there is nothing to send */
+	if (redrive.to != NULL)
+		(void) find_target(&redrive, redrive.to);
 	fin_queue_tables_begin(&redrive.tables, redrive.config->queue_id,
 						   RowExclusiveLock);
 	for (int i = 0; i < FIN_SEGMENTS; i++)

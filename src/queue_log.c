@@ -279,8 +279,9 @@ append_row(const FinLog *log, const LogAppend *append, const FinMessage *message
 	nulls[FIN_LOG_TOPIC - 1] = message->topic == NULL;
 	values[FIN_LOG_TOPIC - 1] = message->topic == NULL ? (Datum) 0 :
 		CStringGetTextDatum(message->topic);
-	nulls[FIN_LOG_ORDERING_KEY - 1] = true;
-	values[FIN_LOG_ORDERING_KEY - 1] = (Datum) 0;
+	nulls[FIN_LOG_ORDERING_KEY - 1] = message->ordering_key == NULL;
+	values[FIN_LOG_ORDERING_KEY - 1] = message->ordering_key == NULL ?
+		(Datum) 0 : CStringGetTextDatum(message->ordering_key);
 	nulls[FIN_LOG_HEADERS - 1] = message->headers == NULL;
 	values[FIN_LOG_HEADERS - 1] = JsonbPGetDatum(message->headers);
 	values[FIN_LOG_PAYLOAD - 1] = JsonbPGetDatum(message->payload);

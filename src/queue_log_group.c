@@ -109,11 +109,27 @@ static FinQuery prepared_of_xid =
 #define POSITION_HALF	16		/* hexadecimal digits of a bigint */
 #define POSITION_LENGTH	(2 * POSITION_HALF + 1)
 
+static void
+put_hexadecimal(char *digits, int64 number)
+{
+	for (int i = POSITION_HALF - 1; i >= 0; i--)
+	{
+		digits[i] = "0123456789abcdef"[number & 15];
+		number >>= 4;
+	}
+}
+
+/* made for each row that is read: printf() would cost as much as the rest */
 char *
 fin_queue_log_position_text(const FinLogPosition *position)
 {
-	return psprintf("%016" INT64_MODIFIER "x-%016" INT64_MODIFIER "x",
-					(uint64) position->mark, (uint64) position->msg_id);
+	char	   *text = palloc(POSITION_LENGTH + 1);
+
+	put_hexadecimal(text, position->mark);
+	text[POSITION_HALF] = '-';
+	put_hexadecimal(text + POSITION_HALF + 1, position->msg_id);
+	text[POSITION_LENGTH] = '\0';
+	return text;
 }
 
 FinLogPosition

@@ -80,6 +80,7 @@ typedef struct Reading
 static void
 hand_out(Reading *reading, TupleTableSlot *row)
 {
+	char	   *position = fin_queue_log_position_text(&reading->position);
 	Datum		values[RECORD_COLUMNS];
 	bool		nulls[RECORD_COLUMNS];
 
@@ -89,11 +90,11 @@ hand_out(Reading *reading, TupleTableSlot *row)
 		nulls[i] = row->tts_isnull[record_source[i] - 1];
 	}
 	nulls[RECORD_POSITION] = false;
-	values[RECORD_POSITION] =
-		CStringGetTextDatum(fin_queue_log_position_text(&reading->position));
+	values[RECORD_POSITION] = CStringGetTextDatum(position);
 	tuplestore_putvalues(reading->result->setResult, reading->result->setDesc,
 						 values, nulls);
 	pfree(DatumGetPointer(values[RECORD_POSITION]));
+	pfree(position);
 }
 
 /* what lies between the position and the horizon; snapshot taken after that */

@@ -221,7 +221,10 @@ typedef struct FinQueueTables
 	bool		dropped;		/* met one that is no longer there */
 	FinSegment *segments[FIN_SEGMENTS];
 	FinSegmentScan *scans[FIN_SEGMENTS][FIN_SEGMENT_INDEXES];
-	FinSegmentScan *finds[FIN_SEGMENTS];	/* for one row by its id */
+	FinSegmentScan *finds[FIN_SEGMENTS];	/* for rows by their id, */
+	TupleTableSlot *found[FIN_SEGMENTS];	/* the last of each */
+	uint32		exhausted;		/* segments with none any more */
+	int64		last_id;		/* none above is looked for; 0: not known */
 	Snapshot	snapshot;
 } FinQueueTables;
 
@@ -238,7 +241,10 @@ extern FinSegment *fin_queue_table(FinQueueTables *tables, int segment);
 extern FinSegmentScan *fin_queue_scan(FinQueueTables *tables, int segment,
 									  FinSegmentIndex which);
 
-/* the row of that id in one of the segments of the mask, or NULL */
+/*
+ * The row of that id in one of the segments of the mask, or NULL.  With last_id
+ * set, rows must be looked for in ascending order.
+ */
 extern TupleTableSlot *fin_queue_find_row(FinQueueTables *tables,
 										  int64 msg_id, uint32 segments,
 										  int *segment);

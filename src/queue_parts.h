@@ -8,7 +8,9 @@
  * about what becomes of them then, queue_dead.c about dead letters,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
- * rest goes; queue_send.c, queue_read.c and queue_admin.c the SQL functions.
+ * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,
+ * queue_poll.c, queue_metrics.c and queue_admin.c the SQL functions.  Log
+ * queues are in queue_log*.c, see queue_log.h.
  */
 #ifndef FIN_QUEUE_PARTS_H
 #define FIN_QUEUE_PARTS_H

@@ -58,6 +58,7 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
+	bool		in_due;			/* one of them is being looked at */
 
 	/* for counting instead of claiming */
 	FinQueueWaiting *waiting;
@@ -404,6 +405,9 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 
 	if (expires_at != 0 && expires_at <= claim->now)
 		return;					/* the worker's */
+	/* delayed ones that are due are met twice, and counted once */
+	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)
+		return;
 	if (visible_at <= claim->now)
 		take(claim, segment, row, due_at);
 	else if (due_at == 0 && claim->tells)
@@ -485,8 +489,11 @@ take_due_before(Claim *claim, int64 msg_id)
 		TupleTableSlot *row = fin_queue_find_row(&claim->tables, due->msg_id,
 												 1 << due->segment, &segment);
 
-		if (row != NULL)
-			consider(claim, segment, row);
+		if (row == NULL)
+			continue;
+		claim->in_due = true;
+		consider(claim, segment, row);
+		claim->in_due = false;
 	}
 }
 

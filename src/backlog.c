@@ -85,8 +85,9 @@ typedef struct Committed
 typedef struct Prepared
 {
 	TransactionId xid;
-	FinRange	range;
+	FinRange	range;			/* without segments: nothing */
 	TimestampTz due_at;			/* of delayed messages; 0: none */
+	int64		released_from;	/* as of NOTE_RELEASED; 0: none */
 } Prepared;
 
 typedef struct Slot
@@ -107,7 +108,7 @@ typedef struct Slot
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
-	int			nprepared;
+	int			nprepared;		/* these are no hints: never forgotten */
 	Prepared	prepared[FIN_BACKLOG_PREPARED_MAX];
 	uint64		generation;		/* of the ring: entries made so far */
 	Committed	ring[FIN_BACKLOG_RING];
@@ -216,7 +217,6 @@ forget_hints(Slot *slot)
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
 	slot->nleases = 0;
-	slot->nprepared = 0;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -248,6 +248,7 @@ occupy(Slot *slot, int64 queue_id)
 	slot->claiming = 0;
 	slot->tokens = 0;
 	slot->tokens_at = 0;
+	slot->nprepared = 0;
 	forget_hints(slot);
 }
 
@@ -506,18 +507,41 @@ end_claims(Slot *slot, TimestampTz until, int64 count)
 }
 
 static void
-push_committed(Slot *slot, const Note *note, TimestampTz due_at)
+push_ids(Slot *slot, int64 first, int64 last, uint32 segments,
+		 TimestampTz due_at)
 {
 	Committed  *entry = &slot->ring[slot->generation % FIN_BACKLOG_RING];
 
-	entry->first = note->first;
-	entry->last = note->last;
-	entry->segments = note->segments;
+	entry->first = first;
+	entry->last = last;
+	entry->segments = segments;
 	entry->due_at = due_at;
 	slot->generation++;
 }
 
-/* prepared transactions that are over make their ranges readable */
+static void
+push_committed(Slot *slot, const Note *note, TimestampTz due_at)
+{
+	push_ids(slot, note->first, note->last, note->segments, due_at);
+}
+
+/* what readers passed that was drawn since then, whatever its rank */
+static void
+look_again_from(Slot *slot, int64 first)
+{
+	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
+	{
+		int64		from = FIN_BACKLOG_FIRST(rank) | FIN_SEQUENCE(first);
+
+		if (from < slot->next[rank])
+			add_again(slot, from, slot->next[rank] - 1, FIN_SEGMENTS_ALL);
+	}
+}
+
+/*
+ * Prepared transactions that are over make their ranges readable: also to who
+ * took a view before, which is what the ring is for.
+ */
 static void
 look_at_prepared(Slot *slot)
 {
@@ -526,16 +550,26 @@ look_at_prepared(Slot *slot)
 	for (int i = 0; i < slot->nprepared; i++)
 	{
 		Prepared	prepared = slot->prepared[i];
+		const FinRange *range = &prepared.range;
 
 		if (TransactionIdIsInProgress(prepared.xid))
 		{
 			slot->prepared[kept++] = prepared;
 			continue;
 		}
-		add_again(slot, prepared.range.first, prepared.range.last,
-				  prepared.range.segments);
+		if (range->segments != 0)
+		{
+			add_again(slot, range->first, range->last, range->segments);
+			push_ids(slot, range->first, range->last, range->segments, 0);
+		}
 		if (prepared.due_at != 0)
+		{
 			slot->due_from = Min(slot->due_from, prepared.due_at);
+			push_ids(slot, range->first, range->last, range->segments,
+					 prepared.due_at);
+		}
+		if (prepared.released_from != 0)
+			look_again_from(slot, prepared.released_from);
 	}
 	slot->nprepared = kept;
 }
@@ -1053,19 +1087,6 @@ set_expiry(Slot *slot, TimestampTz expires_at)
 	ask_for_work();
 }
 
-/* what readers passed that was drawn since then, whatever its rank */
-static void
-look_again_from(Slot *slot, int64 first)
-{
-	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
-	{
-		int64		from = FIN_BACKLOG_FIRST(rank) | FIN_SEQUENCE(first);
-
-		if (from < slot->next[rank])
-			add_again(slot, from, slot->next[rank] - 1, FIN_SEGMENTS_ALL);
-	}
-}
-
 static void
 commit_note(Slot *slot, const Note *note)
 {
@@ -1157,10 +1178,10 @@ abort_note(Slot *slot, const Note *note)
 			forget_hints(slot);
 			slot->doubtful = true;
 			break;
-		case NOTE_READY:
 		case NOTE_EXPIRY_TAKEN:
 			set_expiry(slot, note->at);
 			break;
+		case NOTE_READY:
 		case NOTE_DELAYED:
 		case NOTE_RELEASED:
 		case NOTE_EXPIRY:
@@ -1247,7 +1268,10 @@ hand_over_note(Slot *slot, const Note *note)
 		slot->claiming -= note->count;
 	if (note->kind == NOTE_TAKEN)
 		add_again(slot, note->first, note->last, note->segments);
-	if (note->segments == 0 && note->kind != NOTE_DELAYED)
+	if (note->kind == NOTE_EXPIRY)
+		set_expiry(slot, note->at);
+	if (note->segments == 0 && note->kind != NOTE_DELAYED &&
+		note->kind != NOTE_RELEASED)
 		return;
 	if (slot->nprepared == FIN_BACKLOG_PREPARED_MAX)
 	{
@@ -1262,6 +1286,7 @@ hand_over_note(Slot *slot, const Note *note)
 	prepared->range.segments = note->segments;
 	prepared->due_at = note->kind == NOTE_CLAIMED ? note->was_due_at :
 		note->at;
+	prepared->released_from = note->kind == NOTE_RELEASED ? note->first : 0;
 }
 
 /* whoever counts must not count what is just being committed */

@@ -114,9 +114,12 @@ typedef struct Slot
 	Committed	ring[FIN_BACKLOG_RING];
 
 	int			segment;		/* written to */
-	uint32		used_segments;
+	uint32		used_segments;	/* may hold rows */
+	uint32		clean_segments; /* emptied since they were written to */
 	int64		inserted[FIN_SEGMENTS];
 	int64		deleted[FIN_SEGMENTS];
+
+	bool		asked;			/* the worker, for a clean one */
 
 	bool		counted;		/* length is known */
 	bool		doubtful;		/* changed by a prepared transaction: never
@@ -237,8 +240,10 @@ occupy(Slot *slot, int64 queue_id)
 	slot->database = MyDatabaseId;
 	slot->generation = 0;
 	slot->segment = 0;
+	slot->clean_segments = 0;
 	memset(slot->inserted, 0, sizeof(slot->inserted));
 	memset(slot->deleted, 0, sizeof(slot->deleted));
+	slot->asked = false;
 	slot->counted = false;
 	slot->doubtful = false;
 	slot->length = 0;
@@ -1014,9 +1019,9 @@ fin_backlog_note_forget(int64 queue_id)
 }
 
 void
-fin_backlog_note_emptied(int64 queue_id, int segment)
+fin_backlog_note_emptied(int64 queue_id, int segment, int64 left)
 {
-	note_ids(NOTE_EMPTIED, queue_id, 1 << segment, 0, 0, 0, 0, 0);
+	note_ids(NOTE_EMPTIED, queue_id, 1 << segment, 0, 0, left, 0, 0);
 }
 
 /* ------------------------------------------------------------------------
@@ -1030,23 +1035,33 @@ segment_of(const Note *note)
 	return pg_rightmost_one_pos32(note->segments);
 }
 
-/* a full segment gives way to an empty one, or the worker is to make one so */
+/* a full segment gives way to a clean one, or the worker is to make one so */
 static void
 consider_segment(Slot *slot)
 {
 	if (slot->inserted[slot->segment] < FIN_SEGMENT_ROWS)
 		return;
-	for (int i = 0; i < FIN_SEGMENTS; i++)
+	if (slot->clean_segments != 0)
 	{
-		if ((slot->used_segments & (1 << i)) == 0)
-		{
-			slot->segment = i;
-			break;
-		}
-	}
-	if (slot->used_segments == FIN_SEGMENTS_ALL ||
-		slot->inserted[slot->segment] == 0)
+		slot->segment = pg_rightmost_one_pos32(slot->clean_segments);
+		slot->clean_segments &= ~(1 << slot->segment);
+		slot->used_segments |= 1 << slot->segment;
 		ask_for_work();
+	}
+	else if (!slot->asked)
+	{
+		slot->asked = true;
+		ask_for_work();
+	}
+}
+
+/* with the last 'deleted' rows, are no more than 'left' left in the segment? */
+static bool
+falls_to(const Slot *slot, int segment, int64 deleted, int64 left)
+{
+	int64		now = slot->inserted[segment] - slot->deleted[segment];
+
+	return now <= left && now + deleted > left;
 }
 
 static void
@@ -1057,10 +1072,14 @@ count_rows(Slot *slot, const Note *note, int64 inserted, int64 deleted)
 	slot->inserted[segment] += inserted;
 	slot->deleted[segment] += deleted;
 	slot->used_segments |= note->segments;
+	if (inserted > 0)
+		slot->clean_segments &= ~note->segments;
 	if (segment == slot->segment)
 		consider_segment(slot);
-	else if (deleted > 0 && slot->deleted[segment] >= slot->inserted[segment] &&
-			 slot->deleted[segment] - deleted < slot->inserted[segment])
+	else if (deleted > 0 && falls_to(slot, segment, deleted,
+									 FIN_SEGMENT_LEFT_MAX))
+		ask_for_work();
+	else if (deleted > 0 && falls_to(slot, segment, deleted, 0))
 		ask_for_work();
 }
 
@@ -1130,9 +1149,12 @@ commit_note(Slot *slot, const Note *note)
 			set_expiry(slot, note->at);
 			break;
 		case NOTE_EMPTIED:
-			slot->used_segments &= ~note->segments;
-			slot->inserted[segment_of(note)] = 0;
+			if (note->count == 0)
+				slot->used_segments &= ~note->segments;
+			slot->clean_segments |= note->segments;
+			slot->inserted[segment_of(note)] = note->count;
 			slot->deleted[segment_of(note)] = 0;
+			slot->asked = false;
 			consider_segment(slot);
 			break;
 		case NOTE_FORGET:
@@ -1419,7 +1441,7 @@ segments_to_empty(const Slot *slot)
 
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		if (i != slot->segment && (slot->used_segments & (1 << i)) != 0 &&
+		if (i != slot->segment && (slot->clean_segments & (1 << i)) == 0 &&
 			slot->deleted[i] * 2 >= slot->inserted[i])
 			segments |= 1 << i;
 	}

@@ -40,6 +40,9 @@
 /* rows after which a segment is full and the next is taken, if it is empty */
 #define FIN_SEGMENT_ROWS		8192
 
+/* rows left in a full segment that do not keep it from being emptied */
+#define FIN_SEGMENT_LEFT_MAX	1000
+
 #define FIN_BACKLOG_AGAIN_MAX	32
 #define FIN_BACKLOG_LEASES_MAX	64
 #define FIN_BACKLOG_RANGES_MAX \
@@ -150,7 +153,7 @@ extern uint32 fin_backlog_used_segments(int64 queue_id);
 typedef struct FinBacklogWork
 {
 	int64		queue_id;
-	uint32		segments;		/* used, not written to any more, mostly dead */
+	uint32		segments;		/* written full, and mostly dead */
 	bool		expiry;			/* messages expire, or may have */
 } FinBacklogWork;
 
@@ -171,8 +174,11 @@ extern void fin_backlog_expires(int64 queue_id, TimestampTz expires_at);
 /* the queue is gone */
 extern void fin_backlog_drop(int64 queue_id);
 
-/* the worker has emptied the segment; its lock is held until the commit */
-extern void fin_backlog_note_emptied(int64 queue_id, int segment);
+/*
+ * The worker has emptied the segment but for 'left' rows; its lock is held
+ * until the commit.
+ */
+extern void fin_backlog_note_emptied(int64 queue_id, int segment, int64 left);
 
 /* ---- counts ---- */
 

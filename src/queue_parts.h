@@ -99,8 +99,15 @@ extern int	fin_segment_number(const FinSegment *segment);
 extern FinSegment *fin_segment_open_alone(int64 queue_id, int segment,
 										  bool *dropped);
 
-/* truncates a segment opened alone, and closes it */
-extern void fin_segment_truncate(FinSegment *segment);
+/*
+ * Truncates a segment opened alone, but for these rows of it, and closes it.
+ * As the rows lie in a new file, which an abort takes away, they can be written
+ * as if they had been there always: snapshots that saw them go on seeing them,
+ * and logical decoding does not tell them a second time.
+ */
+extern void fin_segment_empty(FinSegment *segment, int64 queue_id,
+							  Datum *const *values, bool *const *nulls,
+							  int n);
 extern bool fin_segment_has_pages(const FinSegment *segment);
 
 /* inserts n rows; the segment column is filled in */

@@ -356,16 +356,6 @@ fin_segment_has_pages(const FinSegment *segment)
 	return RelationGetNumberOfBlocks(segment->table) > 0;
 }
 
-void
-fin_segment_truncate(FinSegment *segment)
-{
-	char	   *command = psprintf("TRUNCATE finance.%s",
-								   RelationGetRelationName(segment->table));
-
-	fin_segment_close(segment);
-	fin_query_utility(command);
-}
-
 static Relation
 index_of(FinSegment *segment, int i)
 {
@@ -420,7 +410,7 @@ insert_entries(FinSegment *segment, TupleTableSlot *row)
 /* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
 static void
 insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
-			int n)
+			int n, int options)
 {
 	CommandId	command = GetCurrentCommandId(true);
 	TupleTableSlot **rows = palloc(n * sizeof(TupleTableSlot *));
@@ -435,9 +425,9 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 		ExecStoreVirtualTuple(rows[i]);
 	}
 	if (n == 1)
-		table_tuple_insert(segment->table, rows[0], command, 0, NULL);
+		table_tuple_insert(segment->table, rows[0], command, options, NULL);
 	else
-		table_multi_insert(segment->table, rows, n, command, 0, NULL);
+		table_multi_insert(segment->table, rows, n, command, options, NULL);
 	for (int i = 0; i < n; i++)
 	{
 		insert_entries(segment, rows[i]);
@@ -446,16 +436,44 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 	pfree(rows);
 }
 
-void
-fin_segment_insert(FinSegment *segment, Datum *const *values,
-				   bool *const *nulls, int n)
+static void
+insert_rows(FinSegment *segment, Datum *const *values, bool *const *nulls,
+			int n, int options)
 {
 	for (int done = 0; done < n; done += FIN_SEGMENT_ROWS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		insert_some(segment, values + done, nulls + done,
-					Min(n - done, FIN_SEGMENT_ROWS_AT_ONCE));
+					Min(n - done, FIN_SEGMENT_ROWS_AT_ONCE), options);
 	}
+}
+
+void
+fin_segment_insert(FinSegment *segment, Datum *const *values,
+				   bool *const *nulls, int n)
+{
+	insert_rows(segment, values, nulls, n, 0);
+}
+
+void
+fin_segment_empty(FinSegment *segment, int64 queue_id, Datum *const *values,
+				  bool *const *nulls, int n)
+{
+	int			number = segment->number;
+	char	   *command = psprintf("TRUNCATE finance.%s",
+								   RelationGetRelationName(segment->table));
+
+	fin_segment_close(segment);
+	fin_query_utility(command);
+	if (n == 0)
+		return;
+	segment = fin_segment_open(queue_id, number, AccessExclusiveLock);
+	if (segment == NULL)
+		elog(ERROR, "queue " INT64_FORMAT " is gone although it is locked",
+			 queue_id);
+	insert_rows(segment, values, nulls, n,
+				TABLE_INSERT_FROZEN | TABLE_INSERT_NO_LOGICAL);
+	fin_segment_close(segment);
 }
 
 bool

@@ -209,7 +209,7 @@ reserve_room(const Load *load)
 	const FinQueueConfig *config = load->config;
 	int64		length = 0;
 
-	if (config->max_length == 0)
+	if (config->max_length == 0 || load->messages[0].beyond_limit)
 		return;
 	fin_wake_require(ERROR);
 	fin_queue_count(config->queue_id);

@@ -3,15 +3,16 @@
  *		The worker's chore about queues: truncating used-up segments, and
  *		taking out messages whose time to live is over.
  *
- * A segment is emptied when it is no longer written to and mostly dead: the
- * few messages left in it are moved to the segment that is.  It needs the
+ * A segment is emptied when it is no longer written to and mostly dead: it is
+ * truncated, and the few messages left in it are written again.  That needs the
  * table for itself.  If anybody has it locked, it is tried again later: the
  * chore never waits, and makes nobody wait but for the moment of truncating.
  * So a transaction that stays open and used a segment keeps that one, and the
  * queue goes on in the others; when all are kept, the one in use grows.
  *
- * A message that waits for its visibility timeout goes on waiting among the
- * delayed ones, its claim unharmed.
+ * An old snapshot sees the messages that are left, as any, and no longer those
+ * that were taken out after it: nobody but a dump reads by an old snapshot, and
+ * a dump need not restore what was done with.
  *
  * Owns, in the worker: the time of the next round, static.  Locks: ACCESS
  * EXCLUSIVE on a segment that nobody else uses; rows of expired messages,
@@ -30,7 +31,6 @@
 
 #define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
-#define FIN_TIDY_MOVED_MAX		1000	/* left in a segment, to be moved */
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -51,7 +51,7 @@ static TimestampTz next_expiry;
  * ------------------------------------------------------------------------
  */
 
-/* the rows left, copied; -1 when they are more than are moved */
+/* the rows left, copied; -1 when they are too many */
 static int
 copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 		  bool **nulls)
@@ -63,7 +63,7 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 	fin_segment_rescan(scan, 0, PG_INT64_MAX);
 	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
 	{
-		if (n == FIN_TIDY_MOVED_MAX)
+		if (n == FIN_SEGMENT_LEFT_MAX)
 		{
 			n = -1;
 			break;
@@ -75,71 +75,33 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 	return n;
 }
 
-/* how the moved rows are found again */
-static void
-tell_moved(int64 queue_id, int target, Datum *values, bool *nulls,
-		   TimestampTz now)
-{
-	int64		msg_id = DatumGetInt64(values[FIN_MSG_ID]);
-	TimestampTz visible_at = DatumGetTimestampTz(values[FIN_MSG_VISIBLE_AT]);
-
-	if (visible_at > now)
-		fin_backlog_note_delayed(queue_id, msg_id, visible_at);
-	else
-		fin_backlog_note_ready(queue_id, target, msg_id);
-}
-
-static bool
-move_rows(int64 queue_id, int n, Datum **values, bool **nulls,
-		  TimestampTz now)
-{
-	int			number = fin_backlog_segment(queue_id);
-	FinSegment *target = fin_segment_open(queue_id, number, RowExclusiveLock);
-
-	if (target == NULL)
-		return false;
-	for (int i = 0; i < n; i++)
-	{
-		TimestampTz visible_at = DatumGetTimestampTz(values[i][FIN_MSG_VISIBLE_AT]);
-
-		nulls[i][FIN_MSG_DUE_AT] = visible_at <= now;
-		values[i][FIN_MSG_DUE_AT] = TimestampTzGetDatum(visible_at);
-	}
-	fin_segment_insert(target, values, nulls, n);
-	for (int i = 0; i < n; i++)
-		tell_moved(queue_id, number, values[i], nulls[i], now);
-	fin_segment_close(target);
-	return true;
-}
-
 /* the segment is open, and nobody else has it */
 static void
-empty_opened(int64 queue_id, FinSegment *segment, TimestampTz now)
+empty_opened(int64 queue_id, FinSegment *segment)
 {
-	Datum	  **values = palloc(sizeof(Datum *) * FIN_TIDY_MOVED_MAX);
-	bool	  **nulls = palloc(sizeof(bool *) * FIN_TIDY_MOVED_MAX);
+	Datum	  **values = palloc(sizeof(Datum *) * FIN_SEGMENT_LEFT_MAX);
+	bool	  **nulls = palloc(sizeof(bool *) * FIN_SEGMENT_LEFT_MAX);
 	int			number = fin_segment_number(segment);
 	int			n;
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = copy_rows(segment, GetActiveSnapshot(), values, nulls);
 	PopActiveSnapshot();
-	if (n < 0 || fin_backlog_segment(queue_id) == number ||
-		(n > 0 && !move_rows(queue_id, n, values, nulls, now)))
+	if (n < 0 || fin_backlog_segment(queue_id) == number)
 	{
 		fin_segment_close(segment);
 		return;
 	}
 	if (fin_segment_has_pages(segment))
-		fin_segment_truncate(segment);
+		fin_segment_empty(segment, queue_id, values, nulls, n);
 	else
 		fin_segment_close(segment);
-	fin_backlog_note_emptied(queue_id, number);
+	fin_backlog_note_emptied(queue_id, number, n);
 }
 
 /* false when the queue is dropped */
 static bool
-empty_segments(const FinBacklogWork *work, TimestampTz now)
+empty_segments(const FinBacklogWork *work)
 {
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
@@ -154,7 +116,7 @@ empty_segments(const FinBacklogWork *work, TimestampTz now)
 		if (segment == NULL)
 			kept_out = true;
 		else
-			empty_opened(work->queue_id, segment, now);
+			empty_opened(work->queue_id, segment);
 	}
 	return true;
 }
@@ -278,7 +240,7 @@ fin_queue_tidy_run(TimestampTz now)
 	for (int i = 0; i < n; i++)
 	{
 		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
-			!empty_segments(&work[i], now))
+			!empty_segments(&work[i]))
 			fin_backlog_drop(work[i].queue_id);
 	}
 	fin_query_end(&scope);

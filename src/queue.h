@@ -22,7 +22,8 @@ typedef struct FinMessage
 								 * queue's */
 	const char *ordering_key;	/* or NULL */
 	const char *dedup_id;		/* or NULL */
-	bool		beyond_limit;	/* goes into a full queue too */
+	bool		is_dead_letter; /* then max_length does not refuse it: the
+								 * queue it comes from could not go on */
 } FinMessage;
 
 /*

@@ -488,6 +488,15 @@ fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 							wait ? LockWaitBlock : LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
+bool
+fin_segment_is_only_locked(TupleTableSlot *row)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+
+	return (tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0 ||
+		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
+}
+
 void
 fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 				   const int *columns, int n, const Datum *values,

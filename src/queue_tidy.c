@@ -135,10 +135,11 @@ expire_row(const FinQueueConfig *config, FinQueueTables *tables, int segment,
 		fin_queue_bury(config, tables, segment, row, "expired", now);
 		return;
 	}
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
-						   true) == FIN_DELETED)
-		fin_queue_note_gone(tables, segment, row, now);
+						   true) != FIN_DELETED)
+		return;
+	fin_queue_note_gone(tables, segment, row, now);
+	fin_queue_release_key(tables, row, now);
 }
 
 /* one segment; returns when there is something to be looked at again */

@@ -716,7 +716,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 	view_everything(view);
 	if (slot == NULL)
 		return;
-	if (now >= slot->forget_at)
+	if (GetCurrentTimestamp() >= slot->forget_at)
 		forget_hints(slot);
 	if (slot->nprepared > 0)
 		look_at_prepared(slot);
@@ -1647,15 +1647,14 @@ collect_from(Slot *slot, TimestampTz now, FinBacklogWork *work,
 }
 
 int
-fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
-						 TimestampTz *next)
+fin_backlog_collect_work(TimestampTz now, int *place, FinBacklogWork *work,
+						 int max, TimestampTz *next)
 {
 	int			n = 0;
 
-	*next = FIN_NEVER;
-	for (int i = 0; shared != NULL && i < FIN_BACKLOG_SLOTS && n < max; i++)
+	while (shared != NULL && *place < FIN_BACKLOG_SLOTS && n < max)
 	{
-		Slot	   *slot = &shared->slots[i];
+		Slot	   *slot = &shared->slots[(*place)++];
 		bool		found = false;
 
 		if (slot->queue_id == 0 || slot->database != MyDatabaseId)
@@ -1671,7 +1670,18 @@ fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
 					 DT_NOBEGIN, 0);
 		n++;
 	}
+	if (n < max)
+		*place = 0;
 	return n;
+}
+
+void
+fin_backlog_attend(int64 queue_id)
+{
+	Slot	   *slot = get_slot(queue_id);
+
+	if (slot != NULL)
+		release(slot);
 }
 
 void
@@ -1833,6 +1843,9 @@ fill_bucket(Slot *slot, TimestampTz now, int rate_limit)
 {
 	double		seconds = (now - slot->tokens_at) / 1e6;
 
+	/* of readers at a time, who looked at the clock first may come last */
+	if (seconds < 0 && seconds > -1)
+		return;
 	if (slot->tokens_at == 0 || seconds < 0)
 		slot->tokens = rate_limit;
 	else

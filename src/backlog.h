@@ -181,10 +181,15 @@ typedef struct FinBacklogWork
 /*
  * For the worker: such queues of this database, at most 'max'; returns how
  * many.  Their times of expiry are taken off; an abort brings them back.
- * *next: when the next messages expire.
+ * *place: 0 to begin with, and afterwards, when all were looked at.
+ * *next: lowered to when the next messages expire.
  */
-extern int	fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work,
-									 int max, TimestampTz *next);
+extern int	fin_backlog_collect_work(TimestampTz now, int *place,
+									 FinBacklogWork *work, int max,
+									 TimestampTz *next);
+
+/* have hints about the queue, so that its messages are thought of */
+extern void fin_backlog_attend(int64 queue_id);
 
 /* changes when there may be something new to collect */
 extern uint64 fin_backlog_work_counter(void);

@@ -61,6 +61,8 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
+	uint32		due_segments;	/* that may have more of them, */
+	TimestampTz due_rest[FIN_SEGMENTS]; /* due from then on */
 	bool		in_due;			/* one of them is being looked at */
 	int			nlocked;		/* met, that others only have locked */
 	bool		has_key;		/* key_lock is held */
@@ -411,51 +413,60 @@ compare_due(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* those due in one segment; returns when the first not gathered is due */
-static TimestampTz
+/*
+ * Some of those due in one segment, following those that were gathered before.
+ * Notes when the first of the others is due, or a time before that.
+ */
+static void
 gather_due_of(Claim *claim, int segment, int max)
 {
 	FinSegmentScan *scan = fin_queue_scan(&claim->tables, segment, FIN_BY_DUE);
-	TupleTableSlot *row;
+	TupleTableSlot *row = NULL;
 
-	if (scan == NULL)
-		return FIN_NEVER;
-	fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
-	while ((row = fin_segment_next(scan)) != NULL)
+	if (scan != NULL && claim->due_rest[segment] == DT_NOBEGIN)
+		fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
+	while (scan != NULL && claim->ndue < max &&
+		   (row = fin_segment_next(scan)) != NULL)
 	{
-		TimestampTz due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
 		Due		   *due;
 
-		if (due_at > claim->now || claim->ndue == max)
-			return due_at;
+		claim->due_rest[segment] = fin_segment_int64(row, FIN_MSG_DUE_AT);
+		if (claim->due_rest[segment] > claim->now)
+			break;
 		due = &claim->due[claim->ndue++];
 		due->msg_id = fin_segment_int64(row, FIN_MSG_ID);
-		due->due_at = due_at;
+		due->due_at = claim->due_rest[segment];
 		due->segment = segment;
 	}
-	return FIN_NEVER;
+	if (scan == NULL || (row == NULL && claim->ndue < max))
+		claim->due_rest[segment] = FIN_NEVER;
+	if (claim->due_rest[segment] > claim->now)
+		claim->due_segments &= ~(1 << segment);
 }
 
-static TimestampTz
+static void
 gather_due(Claim *claim)
 {
-	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
-	TimestampTz rest = FIN_NEVER;
-	int			max = FIN_DUE_MAX;
-
-	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
+	claim->ndue = 0;
+	claim->nextdue = 0;
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		TimestampTz next;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		next = gather_due_of(claim, i, claim->ndue + max);
-		rest = Min(rest, next);
+		if ((claim->due_segments & (1 << i)) != 0)
+			gather_due_of(claim, i, claim->ndue + FIN_DUE_MAX);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);
-	return rest;
+}
+
+static void
+begin_due(Claim *claim)
+{
+	claim->due = palloc(sizeof(Due) * FIN_DUE_MAX * FIN_SEGMENTS);
+	claim->due_segments = fin_backlog_used_segments(claim->tables.queue_id);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		claim->due_rest[i] = (claim->due_segments & (1 << i)) != 0 ?
+			DT_NOBEGIN : FIN_NEVER;
+	gather_due(claim);
 }
 
 /* those that come before 'msg_id' in the order of reading */
@@ -478,9 +489,24 @@ take_due_before(Claim *claim, int64 msg_id)
 	}
 }
 
+/* when so many are due that not all were gathered at first */
 static void
-tell_due(Claim *claim, TimestampTz rest)
+take_rest_of_due(Claim *claim)
 {
+	while (claim->due_segments != 0 && claim->made < claim->wanted)
+	{
+		gather_due(claim);
+		take_due_before(claim, PG_INT64_MAX);
+	}
+}
+
+static void
+tell_due(Claim *claim)
+{
+	TimestampTz rest = FIN_NEVER;
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		rest = Min(rest, claim->due_rest[i]);
 	for (int i = claim->nextdue; i < claim->ndue; i++)
 		rest = Min(rest, claim->due[i].due_at);
 	if (claim->tells)
@@ -636,12 +662,11 @@ walk_rank(Claim *claim, int rank, int *i)
 static void
 walk_all(Claim *claim)
 {
-	TimestampTz rest = FIN_NEVER;
 	bool		asks_due = claim->view.due_from <= claim->now;
 	int			i = 0;
 
 	if (asks_due)
-		rest = gather_due(claim);
+		begin_due(claim);
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
 		if (claim->made >= claim->wanted || claim->tables.dropped)
@@ -651,7 +676,10 @@ walk_all(Claim *claim)
 	for (; claim->tells && i < claim->view.nranges; i++)
 		give_back(claim, &claim->view.ranges[i]);
 	if (asks_due)
-		tell_due(claim, rest);
+	{
+		take_rest_of_due(claim);
+		tell_due(claim);
+	}
 }
 
 /* ------------------------------------------------------------------------

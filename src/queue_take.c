@@ -45,6 +45,7 @@ typedef struct Take
 	FinQueueConfig *config;
 	FinQueueTables tables;
 	int			first;			/* the segment to be searched first */
+	uint64		emptied;		/* fin_backlog_emptied() before the snapshot */
 	TimestampTz now;
 	int			read_ct;		/* it must have been read so often; 0: any */
 	int			seconds;		/* of set_vt and nack; -1: back off */
@@ -117,7 +118,7 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 	static const int columns[] = {FIN_MSG_VISIBLE_AT, FIN_MSG_DUE_AT};
 	int64		queue_id = take->config->queue_id;
 	int64		msg_id = fin_segment_int64(row, FIN_MSG_ID);
-	TimestampTz was_until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+	TimestampTz was_until = fin_queue_claimed_until(row, take->now);
 	TimestampTz was_due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
 	TimestampTz visible_at = until == 0 ? take->now : until;
 	bool		due = until != 0 && delay;
@@ -127,8 +128,7 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 
 	fin_segment_update(take->tables.segments[segment], row, columns,
 					   due || was_due_at != 0 ? 2 : 1, values, nulls);
-	fin_backlog_note_ended(queue_id, segment, msg_id,
-						   was_until > take->now ? was_until : 0, was_due_at,
+	fin_backlog_note_ended(queue_id, segment, msg_id, was_until, was_due_at,
 						   false);
 	if (until == 0)
 	{
@@ -196,7 +196,8 @@ set_vt_row(Take *take, int segment, TupleTableSlot *row)
 		return false;
 	/* one that was not read since its delay began goes on being delayed */
 	hide_row(take, segment, row, until,
-			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0);
+			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0 &&
+			 fin_queue_claimed_until(row, take->now) == 0);
 	fin_queue_emit(take->fcinfo, row, read_ct,
 				   until == 0 ? take->now : until);
 	return true;
@@ -229,6 +230,7 @@ begin_take(Take *take)
 {
 	/* most messages are where they are written to; and others are not locked */
 	take->first = fin_backlog_segment(take->config->queue_id);
+	take->emptied = fin_backlog_emptied();
 	fin_queue_tables_begin(&take->tables, take->config->queue_id,
 						   RowExclusiveLock);
 }
@@ -246,6 +248,26 @@ look_anew(Take *take)
 	begin_take(take);
 }
 
+/*
+ * The message is not there.  But with the tables locked only now, the worker
+ * may have moved it since our snapshot; it moves none any more.
+ */
+static bool
+was_moved(Take *take, int64 msg_id)
+{
+	FinQueueTables latest;
+	int			segment;
+	bool		found;
+
+	if (!IsolationUsesXactSnapshot())
+		return fin_backlog_emptied() != take->emptied;
+	fin_queue_tables_begin_latest(&latest, &take->tables);
+	found = fin_queue_find_row(&latest, msg_id, FIN_SEGMENTS_ALL,
+							   &segment) != NULL;
+	fin_queue_tables_end(&latest);
+	return found;
+}
+
 /* false: there is none of this id */
 static bool
 take_one(Take *take, int64 msg_id)
@@ -260,12 +282,15 @@ take_one(Take *take, int64 msg_id)
 		if (row == NULL)
 			row = fin_queue_find_row(&take->tables, msg_id,
 									 FIN_SEGMENTS_ALL & ~first, &segment);
-		if (row == NULL)
+		if (row != NULL)
+		{
+			take->first = segment;
+			refuse_stale(take, row);
+			if (act_on_row(take, segment, row))
+				return true;
+		}
+		else if (!was_moved(take, msg_id))
 			return false;
-		take->first = segment;
-		refuse_stale(take, row);
-		if (act_on_row(take, segment, row))
-			return true;
 		look_anew(take);
 	}
 }
@@ -636,8 +661,8 @@ finance_purge_queue(PG_FUNCTION_ARGS)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 		n += purge_segment(&take, i);
 	end_take(&take);
-	fin_backlog_note_released(take.config->queue_id,
-							  fin_queue_msg_id_floor());
+	/* what waited for a key that was purged may have been sent long ago */
+	fin_backlog_note_released(take.config->queue_id, 0);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(n);
 }

@@ -23,6 +23,8 @@
  * meanwhile, the report is not believed.  If it comes after the report, it
  * finds the reader's mark above its id, and has the id looked at again.
  *
+ * On a standby there are no hints: what is replayed there makes no notes.
+ *
  * Locks: one LWLock per slot, never two slots at once, and taken by callbacks
  * after the commit: nothing is allocated and nothing can fail under it.  One
  * more, taken before a slot's, for giving slots to queues.
@@ -32,6 +34,7 @@
 #include "access/transam.h"
 #include "access/twophase.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -106,6 +109,7 @@ typedef struct Slot
 	TimestampTz expires_from;	/* no message expires before */
 	int			nagain;
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
+	bool		leases_known;	/* and not only those that were met */
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
 	int			nprepared;		/* these are no hints: never forgotten */
@@ -170,6 +174,7 @@ typedef struct Note
 	TimestampTz at;				/* due, or end of the claim; 0: none */
 	TimestampTz was_due_at;
 	uint32		segments;
+	bool		announced;		/* "committing" is raised for it */
 } Note;
 
 static Shared *shared = NULL;
@@ -177,7 +182,6 @@ static Shared *shared = NULL;
 static Note *notes = NULL;		/* in TopTransactionContext */
 static int	nnotes = 0;
 static int	maxnotes = 0;
-static bool announced = false;	/* "committing" is raised */
 static TransactionId preparing; /* valid from PRE_PREPARE on */
 
 /* ------------------------------------------------------------------------
@@ -220,6 +224,7 @@ forget_hints(Slot *slot)
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
 	slot->nleases = 0;
+	slot->leases_known = false;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -269,7 +274,7 @@ find_slot(int64 queue_id)
 {
 	Slot	   *set;
 
-	if (shared == NULL)
+	if (shared == NULL || RecoveryInProgress())
 		return NULL;
 	set = set_of(queue_id);
 	for (int i = 0; i < FIN_BACKLOG_WAYS; i++)
@@ -323,7 +328,7 @@ get_slot(int64 queue_id)
 {
 	Slot	   *slot = find_slot(queue_id);
 
-	if (shared == NULL)
+	if (shared == NULL || RecoveryInProgress())
 		return NULL;
 	if (slot == NULL)
 	{
@@ -601,6 +606,7 @@ static void
 view_everything(FinBacklogView *view)
 {
 	view->known = false;
+	view->leases_known = false;
 	view->due_from = DT_NOBEGIN;
 	view->nranges = 0;
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
@@ -643,6 +649,9 @@ compare_ranges(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void note_ids(NoteKind kind, int64 queue_id, uint32 segments,
+					 int64 first, int64 last, int64 count, TimestampTz at,
+					 TimestampTz was_due_at);
 static void note_taken(int64 queue_id, const FinBacklogView *view);
 static void view_own(int64 queue_id, TimestampTz now, FinBacklogView *view);
 
@@ -650,16 +659,19 @@ void
 fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 				 FinBacklogView *view)
 {
-	Slot	   *slot = get_slot(queue_id);
+	Slot	   *slot;
+	int64		held = 0;
 
 	view_everything(view);
+	slot = get_slot(queue_id);
 	if (slot == NULL)
 		return;
-	if (now >= slot->forget_at)
+	if (GetCurrentTimestamp() >= slot->forget_at)
 		forget_hints(slot);
 	if (slot->nprepared > 0)
 		look_at_prepared(slot);
 	view->known = true;
+	view->leases_known = slot->leases_known;
 	view->slot = slot - shared->slots;
 	view->life = slot->life;
 	view->generation = slot->generation;
@@ -680,11 +692,18 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 		if (which >= slot->nleases || slot->leases[which].ends_from > now)
 			break;
 		view_lease(view, &slot->leases[which]);
-		if (take)
-			remove_lease(slot, 0);
+		if (!take)
+			continue;
+		/* some of its claims may still hold, and are to be met again */
+		if (slot->leases_known && slot->leases[0].ends_to > now)
+			held += slot->leases[0].count;
+		remove_lease(slot, 0);
 	}
+	slot->claiming += held;
 	release(slot);
 
+	if (held > 0)
+		note_ids(NOTE_ALLOWED, queue_id, 0, 0, 0, held, 0, 0);
 	view_own(queue_id, now, view);
 	if (view->nranges > 1)
 		qsort(view->ranges, view->nranges, sizeof(FinRange), compare_ranges);
@@ -826,7 +845,6 @@ forget_notes(void)
 	notes = NULL;				/* freed with TopTransactionContext */
 	nnotes = 0;
 	maxnotes = 0;
-	announced = false;
 }
 
 /* the same kind of thing done to neighbours is one note */
@@ -1107,7 +1125,7 @@ set_expiry(Slot *slot, TimestampTz expires_at)
 }
 
 static void
-commit_note(Slot *slot, const Note *note)
+commit_note(Slot *slot, Note *note)
 {
 	Lease		lease;
 
@@ -1168,7 +1186,7 @@ commit_note(Slot *slot, const Note *note)
 }
 
 static void
-abort_note(Slot *slot, const Note *note)
+abort_note(Slot *slot, Note *note)
 {
 	switch (note->kind)
 	{
@@ -1176,9 +1194,13 @@ abort_note(Slot *slot, const Note *note)
 			/* dead rows */
 			count_rows(slot, note, note->count, note->count);
 			break;
-		case NOTE_CLAIMED:
 		case NOTE_GONE:
 		case NOTE_ENDED:
+			/* its claim stands, and is in a lease */
+			if (note->was_due_at == 0 && note->at > GetCurrentTimestamp())
+				break;
+			/* FALLTHROUGH */
+		case NOTE_CLAIMED:
 			if (note->was_due_at != 0)
 			{
 				slot->due_from = Min(slot->due_from, note->was_due_at);
@@ -1214,7 +1236,7 @@ abort_note(Slot *slot, const Note *note)
 
 /* calls 'apply' for the notes of a subtransaction, or all; slots are locked */
 static void
-apply_notes(void (*apply) (Slot *slot, const Note *note),
+apply_notes(void (*apply) (Slot *slot, Note *note),
 			SubTransactionId subxact)
 {
 	Slot	   *slot = NULL;
@@ -1245,30 +1267,31 @@ changes_length(const Note *note)
 }
 
 static void
-begin_commit(Slot *slot, const Note *note)
+begin_commit(Slot *slot, Note *note)
 {
 	slot->committing++;
 	slot->touched++;
+	note->announced = true;
 }
 
+/* the queue may have got its slot only after the beginning */
 static void
-end_commit(Slot *slot, const Note *note)
+end_commit(Slot *slot, Note *note)
 {
-	if (!announced || !changes_length(note))
-		return;
-	slot->committing--;
+	if (note->announced && slot->committing > 0)
+		slot->committing--;
 	slot->touched++;
 }
 
 static void
-commit_and_end(Slot *slot, const Note *note)
+commit_and_end(Slot *slot, Note *note)
 {
 	commit_note(slot, note);
 	end_commit(slot, note);
 }
 
 static void
-abort_and_end(Slot *slot, const Note *note)
+abort_and_end(Slot *slot, Note *note)
 {
 	abort_note(slot, note);
 	end_commit(slot, note);
@@ -1279,7 +1302,7 @@ abort_and_end(Slot *slot, const Note *note)
  * remembered is found when the hints are forgotten.
  */
 static void
-hand_over_note(Slot *slot, const Note *note)
+hand_over_note(Slot *slot, Note *note)
 {
 	Prepared   *prepared;
 
@@ -1315,7 +1338,6 @@ hand_over_note(Slot *slot, const Note *note)
 static void
 announce(void)
 {
-	announced = true;
 	for (int i = 0; i < nnotes; i++)
 	{
 		Slot	   *slot = changes_length(&notes[i]) ?
@@ -1463,15 +1485,14 @@ collect_from(Slot *slot, TimestampTz now, FinBacklogWork *work,
 }
 
 int
-fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
-						 TimestampTz *next)
+fin_backlog_collect_work(TimestampTz now, int *place, FinBacklogWork *work,
+						 int max, TimestampTz *next)
 {
 	int			n = 0;
 
-	*next = FIN_NEVER;
-	for (int i = 0; shared != NULL && i < FIN_BACKLOG_SLOTS && n < max; i++)
+	while (shared != NULL && *place < FIN_BACKLOG_SLOTS && n < max)
 	{
-		Slot	   *slot = &shared->slots[i];
+		Slot	   *slot = &shared->slots[(*place)++];
 		bool		found = false;
 
 		if (slot->queue_id == 0 || slot->database != MyDatabaseId)
@@ -1487,7 +1508,18 @@ fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
 					 DT_NOBEGIN, 0);
 		n++;
 	}
+	if (n < max)
+		*place = 0;
 	return n;
+}
+
+void
+fin_backlog_attend(int64 queue_id)
+{
+	Slot	   *slot = get_slot(queue_id);
+
+	if (slot != NULL)
+		release(slot);
 }
 
 void
@@ -1620,12 +1652,18 @@ fin_backlog_reserve(int64 queue_id, int64 count, int64 max, int64 *length)
 	return room;
 }
 
-/* a bucket that holds what is handed out in one second */
+/*
+ * A bucket that holds what is handed out in one second.  Of readers at the same
+ * time the one who looked at the clock first may come last; but a clock that
+ * was put back must not keep it empty until it has caught up.
+ */
 static void
 fill_bucket(Slot *slot, TimestampTz now, int rate_limit)
 {
 	double		seconds = (now - slot->tokens_at) / 1e6;
 
+	if (seconds < 0 && seconds > -1)
+		return;
 	if (slot->tokens_at == 0 || seconds < 0)
 		slot->tokens = rate_limit;
 	else
@@ -1633,9 +1671,65 @@ fill_bucket(Slot *slot, TimestampTz now, int rate_limit)
 	slot->tokens_at = now;
 }
 
+bool
+fin_backlog_knows_leases(int64 queue_id)
+{
+	Slot	   *slot = get_slot(queue_id);
+	bool		known = false;
+
+	if (slot == NULL)
+		return false;
+	if (GetCurrentTimestamp() < slot->forget_at)
+		known = slot->leases_known;
+	else
+		forget_hints(slot);
+	release(slot);
+	return known;
+}
+
+bool
+fin_backlog_end_leases(int64 queue_id, uint64 begun,
+					   const FinBacklogClaimed *claimed, int n)
+{
+	Slot	   *slot = find_slot(queue_id);
+	bool		kept;
+
+	if (slot == NULL)
+		return false;
+	kept = begun == slot->touched;
+	if (kept)
+	{
+		slot->nleases = 0;
+		for (int i = 0; i < n; i++)
+		{
+			Lease		lease;
+
+			make_lease(&lease, claimed[i].msg_id, claimed[i].msg_id, 1,
+					   1 << claimed[i].segment, claimed[i].until);
+			add_lease(slot, &lease);
+		}
+		slot->leases_known = true;
+	}
+	release(slot);
+	return kept;
+}
+
+static int64
+count_leased(const Slot *slot, TimestampTz now)
+{
+	int64		leased = 0;
+
+	for (int i = 0; i < slot->nleases; i++)
+	{
+		if (slot->leases[i].ends_to > now)
+			leased += slot->leases[i].count;
+	}
+	return leased;
+}
+
 int
 fin_backlog_allow_claims(int64 queue_id, TimestampTz now, int wanted,
-						 int max_in_flight, int rate_limit)
+						 int64 leased, int max_in_flight, int rate_limit)
 {
 	Slot	   *slot = get_slot(queue_id);
 	int64		allowed = wanted;
@@ -1644,13 +1738,7 @@ fin_backlog_allow_claims(int64 queue_id, TimestampTz now, int wanted,
 		return wanted;
 	if (max_in_flight > 0)
 	{
-		int64		leased = slot->claiming;
-
-		for (int i = 0; i < slot->nleases; i++)
-		{
-			if (slot->leases[i].ends_to > now)
-				leased += slot->leases[i].count;
-		}
+		leased = Max(leased, count_leased(slot, now)) + slot->claiming;
 		allowed = Min(allowed, Max(max_in_flight - leased, 0));
 	}
 	if (rate_limit > 0)
@@ -1670,11 +1758,20 @@ void
 fin_backlog_claims_spared(int64 queue_id, int spared)
 {
 	Slot	   *slot = find_slot(queue_id);
+	int			i = nnotes - 1;
 
 	if (slot == NULL)
 		return;
 	slot->tokens += spared;
+	slot->claiming -= spared;
 	release(slot);
+
+	/* made by fin_backlog_allow_claims(), of which this is the rest */
+	while (i >= 0 &&
+		   (notes[i].kind != NOTE_ALLOWED || notes[i].queue_id != queue_id))
+		i--;
+	if (i >= 0)
+		notes[i].count -= spared;
 }
 
 /* ------------------------------------------------------------------------

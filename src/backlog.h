@@ -60,6 +60,7 @@ typedef struct FinRange
 typedef struct FinBacklogView
 {
 	bool		known;			/* false: no hints, read everything */
+	bool		leases_known;	/* those met among the fresh ids, too */
 	int			slot;
 	uint64		life;
 	uint64		generation;
@@ -160,10 +161,15 @@ typedef struct FinBacklogWork
 /*
  * For the worker: such queues of this database, at most 'max'; returns how
  * many.  Their times of expiry are taken off; an abort brings them back.
- * *next: when the next messages expire.
+ * *place: 0 to begin with, and afterwards, when all were looked at.
+ * *next: lowered to when the next messages expire.
  */
-extern int	fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work,
-									 int max, TimestampTz *next);
+extern int	fin_backlog_collect_work(TimestampTz now, int *place,
+									 FinBacklogWork *work, int max,
+									 TimestampTz *next);
+
+/* have hints about the queue, so that its messages are thought of */
+extern void fin_backlog_attend(int64 queue_id);
 
 /* changes when there may be something new to collect */
 extern uint64 fin_backlog_work_counter(void);
@@ -208,14 +214,31 @@ extern bool fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length);
 extern bool fin_backlog_reserve(int64 queue_id, int64 count, int64 max,
 								int64 *length);
 
+/* a message that is claimed */
+typedef struct FinBacklogClaimed
+{
+	int64		msg_id;
+	TimestampTz until;
+	int			segment;
+} FinBacklogClaimed;
+
+/*
+ * Under a limit of claims at a time they must all be known.  Are they?  If not,
+ * count as above, and end with those that are claimed, but by this transaction.
+ */
+extern bool fin_backlog_knows_leases(int64 queue_id);
+extern bool fin_backlog_end_leases(int64 queue_id, uint64 begun,
+								   const FinBacklogClaimed *claimed, int n);
+
 /*
  * How many of 'wanted' messages may be claimed now, under a limit of claims
- * at a time and a rate per second (0: none).  What was not claimed after all
- * goes back to the rate.
+ * at a time and a rate per second (0: none).  leased: so many claims were
+ * counted, if more are known that counts.  What was not claimed after all is
+ * given back.
  */
 extern int	fin_backlog_allow_claims(int64 queue_id, TimestampTz now,
-									 int wanted, int max_in_flight,
-									 int rate_limit);
+									 int wanted, int64 leased,
+									 int max_in_flight, int rate_limit);
 extern void fin_backlog_claims_spared(int64 queue_id, int spared);
 
 extern void fin_backlog_init(void);

@@ -22,7 +22,6 @@ typedef struct FinMessage
 								 * queue's */
 	const char *ordering_key;	/* or NULL */
 	const char *dedup_id;		/* or NULL */
-	bool		beyond_limit;	/* goes into a full queue too */
 } FinMessage;
 
 /*

@@ -28,12 +28,13 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "ident.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
 #include "wake.h"
 
-#define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_DUE_MAX			1000	/* delayed messages gathered at a time */
 #define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
 #define FIN_WAITING_MAX		10000	/* counted by fin_queue_waiting() */
 
@@ -51,6 +52,7 @@ typedef struct Claim
 	FinQueueTables tables;
 	FinBacklogView view;
 	bool		tells;			/* what it finds out, to the backlog */
+	bool		fresh;			/* it walks among fresh ids */
 	TimestampTz now;
 	TimestampTz until;			/* 0: delete */
 	int			wanted;
@@ -58,6 +60,8 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
+	uint32		due_segments;	/* that may have more of them */
+	TimestampTz due_rest[FIN_SEGMENTS]; /* of those not gathered the first */
 	bool		in_due;			/* one of them is being looked at */
 
 	/* for counting instead of claiming */
@@ -179,15 +183,22 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 	return NULL;
 }
 
+TimestampTz
+fin_queue_claimed_until(TupleTableSlot *row, TimestampTz now)
+{
+	TimestampTz until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+
+	return until > now && until != fin_segment_int64(row, FIN_MSG_DUE_AT) ?
+		until : 0;
+}
+
 void
 fin_queue_note_gone(const FinQueueTables *tables, int segment,
 					TupleTableSlot *row, TimestampTz now)
 {
-	TimestampTz until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
-
 	fin_backlog_note_ended(tables->queue_id, segment,
 						   fin_segment_int64(row, FIN_MSG_ID),
-						   until > now ? until : 0,
+						   fin_queue_claimed_until(row, now),
 						   fin_segment_int64(row, FIN_MSG_DUE_AT), true);
 }
 
@@ -196,7 +207,10 @@ fin_queue_note_gone(const FinQueueTables *tables, int segment,
  * ------------------------------------------------------------------------
  */
 
-/* the first of this key at or after message_id 'first', whose life is not over */
+/*
+ * The first of this key at or after message_id 'first' whose life is not over,
+ * or which is being worked on all the same.
+ */
 static TupleTableSlot *
 first_of_key(FinQueueTables *tables, int segment, Datum key, int64 first,
 			 TimestampTz now)
@@ -211,10 +225,31 @@ first_of_key(FinQueueTables *tables, int segment, Datum key, int64 first,
 	{
 		TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
 
-		if (expires_at == 0 || expires_at > now)
+		if (expires_at == 0 || expires_at > now ||
+			fin_segment_int64(row, FIN_MSG_VISIBLE_AT) > now)
 			break;
 	}
 	return row;
+}
+
+static bool
+has_earlier(FinQueueTables *tables, Datum key, int64 message_id,
+			TimestampTz now)
+{
+	uint32		used = fin_backlog_used_segments(tables->queue_id);
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		TupleTableSlot *first;
+
+		if ((used & (1 << i)) == 0)
+			continue;
+		first = first_of_key(tables, i, key, PG_INT64_MIN, now);
+		if (first != NULL &&
+			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) < message_id)
+			return true;
+	}
+	return false;
 }
 
 /* is it the turn of this message? */
@@ -224,23 +259,10 @@ is_key_free(Claim *claim, TupleTableSlot *row)
 	bool		isnull;
 	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
 	int64		message_id = fin_segment_int64(row, FIN_MSG_MESSAGE_ID);
-	uint32		used;
 
 	if (isnull)
 		return true;
-	used = fin_backlog_used_segments(claim->tables.queue_id);
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		TupleTableSlot *first;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		first = first_of_key(&claim->tables, i, key, PG_INT64_MIN, claim->now);
-		if (first != NULL &&
-			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) < message_id)
-			return false;
-	}
-	return true;
+	return !has_earlier(&claim->tables, key, message_id, claim->now);
 }
 
 /*
@@ -270,7 +292,7 @@ fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
 		TupleTableSlot *first = first_of_key(&dirty, i, key, message_id + 1,
-											 GetCurrentTimestamp());
+											 fin_ident_now());
 
 		if (first == NULL ||
 			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) >= next_id)
@@ -411,9 +433,14 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 	if (visible_at <= claim->now)
 		take(claim, segment, row, due_at);
 	else if (due_at == 0 && claim->tells)
-		fin_backlog_met_lease(claim->tables.queue_id,
-							  fin_segment_int64(row, FIN_MSG_ID), segment,
-							  visible_at);
+	{
+		/* those of this transaction are told when it commits */
+		if (!(claim->fresh && claim->view.leases_known) &&
+			!fin_segment_is_own(row))
+			fin_backlog_met_lease(claim->tables.queue_id,
+								  fin_segment_int64(row, FIN_MSG_ID), segment,
+								  visible_at);
+	}
 	else if (due_at == 0 && claim->waiting != NULL)
 		claim->waiting->next_at = claim->waiting->next_at == 0 ? visible_at :
 			Min(claim->waiting->next_at, visible_at);
@@ -433,51 +460,64 @@ compare_due(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* those due in one segment; returns when the first not gathered is due */
-static TimestampTz
-gather_due_of(Claim *claim, int segment, int max)
+static void
+begin_due(Claim *claim)
 {
-	FinSegmentScan *scan = fin_queue_scan(&claim->tables, segment, FIN_BY_DUE);
-	TupleTableSlot *row;
+	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
 
-	if (scan == NULL)
-		return FIN_NEVER;
-	fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
-	while ((row = fin_segment_next(scan)) != NULL)
+	claim->due = palloc(sizeof(Due) * FIN_DUE_MAX * FIN_SEGMENTS);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		TimestampTz due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
+		FinSegmentScan *scan = (used & (1 << i)) == 0 ? NULL :
+			fin_queue_scan(&claim->tables, i, FIN_BY_DUE);
+
+		claim->due_rest[i] = FIN_NEVER;
+		if (scan == NULL)
+			continue;
+		fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
+		claim->due_segments |= 1 << i;
+	}
+}
+
+/* the next ones due in one segment */
+static void
+gather_due_of(Claim *claim, int segment)
+{
+	FinSegmentScan *scan = claim->tables.scans[segment][FIN_BY_DUE];
+
+	for (int i = 0; i < FIN_DUE_MAX; i++)
+	{
+		TupleTableSlot *row = fin_segment_next(scan);
+		TimestampTz due_at = row == NULL ? FIN_NEVER :
+			fin_segment_int64(row, FIN_MSG_DUE_AT);
 		Due		   *due;
 
-		if (due_at > claim->now || claim->ndue == max)
-			return due_at;
+		/* there may be more at the same time */
+		claim->due_rest[segment] = due_at;
+		if (due_at > claim->now)
+		{
+			claim->due_segments &= ~(1 << segment);
+			break;
+		}
 		due = &claim->due[claim->ndue++];
 		due->msg_id = fin_segment_int64(row, FIN_MSG_ID);
 		due->due_at = due_at;
 		due->segment = segment;
 	}
-	return FIN_NEVER;
 }
 
-static TimestampTz
+static void
 gather_due(Claim *claim)
 {
-	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
-	TimestampTz rest = FIN_NEVER;
-	int			max = FIN_DUE_MAX;
-
-	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
+	claim->ndue = 0;
+	claim->nextdue = 0;
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		TimestampTz next;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		next = gather_due_of(claim, i, claim->ndue + max);
-		rest = Min(rest, next);
+		if ((claim->due_segments & (1 << i)) != 0)
+			gather_due_of(claim, i);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);
-	return rest;
 }
 
 /* those that come before 'msg_id' in the order of reading */
@@ -501,8 +541,12 @@ take_due_before(Claim *claim, int64 msg_id)
 }
 
 static void
-tell_due(Claim *claim, TimestampTz rest)
+tell_due(Claim *claim)
 {
+	TimestampTz rest = FIN_NEVER;
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		rest = Min(rest, claim->due_rest[i]);
 	for (int i = claim->nextdue; i < claim->ndue; i++)
 		rest = Min(rest, claim->due[i].due_at);
 	if (claim->tells)
@@ -609,7 +653,9 @@ walk_fresh(Claim *claim, int rank)
 	if (walk.range.segments == 0)
 		return;
 	memcpy(walk.from, claim->view.from[rank], sizeof(walk.from));
+	claim->fresh = true;
 	reached = walk_range(claim, &walk);
+	claim->fresh = false;
 	if (!claim->tells)
 		return;
 	done = claim->made < claim->wanted && !claim->tables.dropped;
@@ -650,12 +696,14 @@ walk_rank(Claim *claim, int rank, int *i)
 static void
 walk_all(Claim *claim)
 {
-	TimestampTz rest = FIN_NEVER;
 	bool		asks_due = claim->view.due_from <= claim->now;
 	int			i = 0;
 
 	if (asks_due)
-		rest = gather_due(claim);
+	{
+		begin_due(claim);
+		gather_due(claim);
+	}
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
 		if (claim->made >= claim->wanted || claim->tables.dropped)
@@ -664,14 +712,80 @@ walk_all(Claim *claim)
 	}
 	for (; claim->tells && i < claim->view.nranges; i++)
 		fin_backlog_give_back(claim->tables.queue_id, &claim->view.ranges[i]);
+	/* the first ones were not to be had: locked, or waiting for their keys */
+	while (claim->due_segments != 0 && claim->made < claim->wanted)
+	{
+		gather_due(claim);
+		take_due_before(claim, PG_INT64_MAX);
+	}
 	if (asks_due)
-		tell_due(claim, rest);
+		tell_due(claim);
 }
 
 /* ------------------------------------------------------------------------
  * claiming and counting
  * ------------------------------------------------------------------------
  */
+
+/* those claimed by others, as our snapshot shows them */
+static int
+gather_claimed(Claim *claim, FinBacklogClaimed **claimed)
+{
+	int			max = 64;
+	int			n = 0;
+
+	*claimed = palloc(max * sizeof(FinBacklogClaimed));
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		FinSegmentScan *scan = fin_queue_scan(&claim->tables, i, FIN_BY_ID);
+		TupleTableSlot *row;
+
+		if (scan == NULL)
+			break;
+		fin_segment_rescan(scan, 0, PG_INT64_MAX);
+		while ((row = fin_segment_next(scan)) != NULL)
+		{
+			TimestampTz until = fin_queue_claimed_until(row, claim->now);
+
+			if (until == 0 || fin_segment_is_own(row))
+				continue;
+			if (n == max)
+			{
+				max *= 2;
+				*claimed = repalloc_huge(*claimed,
+										 max * sizeof(FinBacklogClaimed));
+			}
+			(*claimed)[n].msg_id = fin_segment_int64(row, FIN_MSG_ID);
+			(*claimed)[n].until = until;
+			(*claimed)[n].segment = i;
+			n++;
+		}
+	}
+	return n;
+}
+
+/*
+ * How many claims there are, after the backlog was forgotten: all of the queue
+ * is read.  A commit in between, and the number is good but for this once.
+ */
+static int
+count_claimed(Claim *claim)
+{
+	int64		queue_id = claim->config->queue_id;
+	FinBacklogClaimed *claimed;
+	uint64		begun;
+	int			n;
+
+	if (!fin_backlog_available() || fin_backlog_knows_leases(queue_id))
+		return 0;
+	begun = fin_backlog_begin_count(queue_id);
+	fin_queue_tables_begin(&claim->tables, queue_id, RowExclusiveLock);
+	n = gather_claimed(claim, &claimed);
+	fin_queue_tables_end(&claim->tables);
+	(void) fin_backlog_end_leases(queue_id, begun, claimed, n);
+	pfree(claimed);
+	return n;
+}
 
 /* returns false when the queue was dropped meanwhile */
 static bool
@@ -685,6 +799,8 @@ claim_from(Claim *claim)
 	if (limited)
 		claim->wanted = fin_backlog_allow_claims(config->queue_id, claim->now,
 												 claim->wanted,
+												 config->max_in_flight > 0 ?
+												 count_claimed(claim) : 0,
 												 config->max_in_flight,
 												 config->rate_limit);
 	allowed = claim->wanted;

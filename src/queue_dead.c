@@ -157,9 +157,8 @@ fin_queue_bury(const FinQueueConfig *config, FinQueueTables *tables,
 
 	copy_message(config, row, &message);
 	message.headers = merge_headers(message.headers, x_death);
-	/* or a full dead-letter queue would stop the one that it serves */
-	message.beyond_limit = true;
-	if (queue_id == 0 || fin_queue_put(queue_id, &message) == 0)
+	/* who reads, or the worker, is not to be held up by a full one */
+	if (queue_id == 0 || fin_queue_put_if_room(queue_id, &message) == 0)
 	{
 		FinArchive *archive = fin_archive_begin();
 

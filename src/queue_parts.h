@@ -26,6 +26,9 @@
 #include "backlog.h"
 #include "queue.h"
 
+struct FinMessage;
+struct FinQueueWaiting;
+
 #define FIN_QUEUE_NAME_MAX		47
 #define FIN_QUEUE_CHANNEL_MAX	63
 #define FIN_QUEUE_BATCH_MAX		10000
@@ -158,6 +161,9 @@ extern FinSegmentDelete fin_segment_delete(FinSegment *segment,
 extern void fin_segment_copy(TupleTableSlot *row, Datum **values,
 							 bool **nulls);
 
+/* was the row in the slot written by this transaction? */
+extern bool fin_segment_is_own(TupleTableSlot *row);
+
 /* of a row in a slot; text, jsonb: as they lie in the slot */
 extern Datum fin_segment_value(TupleTableSlot *row, int column, bool *isnull);
 extern int64 fin_segment_int64(TupleTableSlot *row, int column);	/* 0: null */
@@ -276,8 +282,8 @@ extern void fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row);
 
 /*
  * Deletes a message that this transaction has locked and sends it on as a dead
- * letter: to its queue's dead-letter queue, or the tenant's, or else into the
- * archive.
+ * letter: to its queue's dead-letter queue, or the tenant's, or else, also when
+ * that is full, into the archive.
  */
 extern void fin_queue_bury(const FinQueueConfig *config,
 						   FinQueueTables *tables, int segment,
@@ -289,6 +295,14 @@ extern void fin_queue_bury(const FinQueueConfig *config,
  */
 extern void fin_queue_archive_row(FinArchive *archive, TupleTableSlot *row,
 								  Jsonb *x_death);
+
+/* until when the message in the row is claimed; 0 if it is not, or delayed */
+extern TimestampTz fin_queue_claimed_until(TupleTableSlot *row,
+										   TimestampTz now);
+
+/* as fin_queue_put(), and 0 also when the queue is full */
+extern int64 fin_queue_put_if_room(int64 queue_id,
+								   const struct FinMessage *message);
 
 /* notes that a message was deleted */
 extern void fin_queue_note_gone(const FinQueueTables *tables, int segment,
@@ -402,9 +416,6 @@ extern void fin_queue_check_name(const char *what, const char *name);
  * queue_log*.c: queues whose messages stay; inside fin_query_begin/end
  * ------------------------------------------------------------------------
  */
-
-struct FinMessage;
-struct FinQueueWaiting;
 
 extern bool fin_queue_log_is(int64 queue_id);
 

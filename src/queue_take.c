@@ -118,7 +118,7 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 	static const int columns[] = {FIN_MSG_VISIBLE_AT, FIN_MSG_DUE_AT};
 	int64		queue_id = take->config->queue_id;
 	int64		msg_id = fin_segment_int64(row, FIN_MSG_ID);
-	TimestampTz was_until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+	TimestampTz was_until = fin_queue_claimed_until(row, take->now);
 	TimestampTz was_due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
 	TimestampTz visible_at = until == 0 ? take->now : until;
 	bool		due = until != 0 && delay;
@@ -128,8 +128,7 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 
 	fin_segment_update(take->tables.segments[segment], row, columns,
 					   due || was_due_at != 0 ? 2 : 1, values, nulls);
-	fin_backlog_note_ended(queue_id, segment, msg_id,
-						   was_until > take->now ? was_until : 0, was_due_at,
+	fin_backlog_note_ended(queue_id, segment, msg_id, was_until, was_due_at,
 						   false);
 	if (until == 0)
 	{
@@ -197,7 +196,8 @@ set_vt_row(Take *take, int segment, TupleTableSlot *row)
 		return false;
 	/* one that was not read since its delay began goes on being delayed */
 	hide_row(take, segment, row, until,
-			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0);
+			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0 &&
+			 fin_queue_claimed_until(row, take->now) == 0);
 	fin_queue_emit(take->fcinfo, row, read_ct,
 				   until == 0 ? take->now : until);
 	return true;
@@ -639,8 +639,8 @@ finance_purge_queue(PG_FUNCTION_ARGS)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 		n += purge_segment(&take, i);
 	end_take(&take);
-	fin_backlog_note_released(take.config->queue_id,
-							  fin_queue_msg_id_floor());
+	/* what waited for a key that was purged may have been sent long ago */
+	fin_backlog_note_released(take.config->queue_id, 0);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(n);
 }

@@ -14,13 +14,18 @@
  * that were taken out after it: nobody but a dump reads by an old snapshot, and
  * a dump need not restore what was done with.
  *
- * Owns, in the worker: the time of the next round, static.  Locks: ACCESS
+ * A round goes over all queues of which the backlog knows, in several
+ * transactions if need be.  What it knows is empty when the worker starts: then
+ * all queues are brought to its mind, for nobody else may use them.
+ *
+ * Owns, in the worker: the place in a round, and the time of the next, static.  Locks: ACCESS
  * EXCLUSIVE on a segment that nobody else uses; rows of expired messages,
  * skipping those that are locked.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -31,6 +36,7 @@
 
 #define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
+#define FIN_TIDY_ATTENDED_MAX	256		/* the backlog has no place for more */
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -39,12 +45,25 @@ static bool asked = true;
 static int64 retry_us = FIN_TIDY_RETRY_US;
 static TimestampTz retry_at = FIN_NEVER;
 static TimestampTz expiry_at = FIN_NEVER;
+static bool attended = false;	/* the backlog was told of all queues */
 
 /* of the round at work */
+static int	place = 0;			/* in the backlog; 0: none is at work */
+static bool failed = false;		/* a part of it did not commit */
+static bool committing = false;
 static bool kept_out;			/* somebody has a segment locked */
-static bool more;				/* there is more to do at once */
 static uint64 counter;
 static TimestampTz next_expiry;
+
+static FinQuery list_queues =
+{
+	.sql = "SELECT queue_id FROM finance.queue WHERE kind = 'standard'"
+	" ORDER BY queue_id DESC LIMIT $1",
+	.nargs = 1,
+	.argtypes = {INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+};
 
 /* ------------------------------------------------------------------------
  * emptying a segment
@@ -215,6 +234,26 @@ void
 fin_queue_tidy_sweep(void)
 {
 	asked = true;
+	attended = false;
+}
+
+static void
+attend_queues(void)
+{
+	Datum		values[1] = {Int32GetDatum(FIN_TIDY_ATTENDED_MAX)};
+	uint64		n = fin_query_run(&list_queues, values, NULL, 0);
+
+	for (uint64 i = 0; i < n; i++)
+		fin_backlog_attend(fin_query_int64(i, 1));
+	attended = true;
+}
+
+static void
+begin_round(void)
+{
+	kept_out = false;
+	counter = fin_backlog_work_counter();
+	next_expiry = FIN_NEVER;
 }
 
 TimestampTz
@@ -232,11 +271,15 @@ fin_queue_tidy_run(TimestampTz now)
 	FinQueryScope scope;
 	int			n;
 
-	kept_out = false;
-	counter = fin_backlog_work_counter();
-	n = fin_backlog_collect_work(now, work, FIN_TIDY_QUEUES_MAX, &next_expiry);
-	more = n == FIN_TIDY_QUEUES_MAX;
+	failed |= committing;
+	committing = true;
+	if (place == 0)
+		begin_round();
 	fin_query_begin(&scope);
+	if (!attended)
+		attend_queues();
+	n = fin_backlog_collect_work(now, &place, work, FIN_TIDY_QUEUES_MAX,
+								 &next_expiry);
 	for (int i = 0; i < n; i++)
 	{
 		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
@@ -249,7 +292,12 @@ fin_queue_tidy_run(TimestampTz now)
 void
 fin_queue_tidy_committed(TimestampTz now)
 {
-	asked = more;
+	committing = false;
+	asked = true;
+	if (place != 0)
+		return;
+	asked = failed;
+	failed = false;
 	seen_counter = counter;
 	expiry_at = next_expiry;
 	retry_us = kept_out ? Min(retry_us * 2, FIN_TIDY_RETRY_MAX_US) :

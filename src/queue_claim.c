@@ -34,7 +34,7 @@
 #include "wait.h"
 #include "wake.h"
 
-#define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_DUE_AHEAD		200		/* due messages among which priority counts */
 #define FIN_LOCKED_MAX		100		/* messages that are tried again at once, */
 #define FIN_LOCKED_AGAIN_US USECS_PER_SEC	/* others then */
 #define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
@@ -437,7 +437,7 @@ gather_due(Claim *claim)
 {
 	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
 	TimestampTz rest = FIN_NEVER;
-	int			max = FIN_DUE_MAX;
+	int			max = Min(claim->wanted, FIN_WAITING_MAX) + FIN_DUE_AHEAD;
 
 	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
 	for (int i = 0; i < FIN_SEGMENTS; i++)

@@ -91,14 +91,11 @@ extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 extern void fin_segment_close(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
-/*
- * The same with ACCESS EXCLUSIVE, if nobody else has it locked in any way.
- * NULL, and *dropped tells, when that is not so.
- */
-extern FinSegment *fin_segment_open_alone(int64 queue_id, int segment,
-										  bool *dropped);
+/* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
+extern FinSegment *fin_segment_open_free(int64 queue_id, int segment,
+										 LOCKMODE mode, bool *dropped);
 
-/* truncates a segment opened alone, and closes it */
+/* truncates a segment opened with ACCESS EXCLUSIVE, and closes it */
 extern void fin_segment_truncate(FinSegment *segment);
 extern bool fin_segment_has_pages(const FinSegment *segment);
 

@@ -5,7 +5,9 @@
  *
  * A message is found by its id, in whichever segment it lies.  Here a change
  * by another transaction is waited for, and under READ COMMITTED the message
- * is then looked at anew; above, it is 40001.
+ * is then looked at anew; above, it is 40001.  One that is not found may have
+ * been moved to another segment since the snapshot: it is looked for once more,
+ * with a snapshot that is newer than the locks on all of them.
  *
  * Owns nothing beyond a call.  Locks: the rows, in ascending order of msg_id,
  * until the end of the transaction.
@@ -19,6 +21,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -45,6 +48,7 @@ typedef struct Take
 	FinQueueConfig *config;
 	FinQueueTables tables;
 	int			first;			/* the segment to be searched first */
+	bool		is_settled;		/* no message is moved since the snapshot */
 	int64		last_id;		/* of many ids, else 0 */
 	TimestampTz now;
 	int			read_ct;		/* it must have been read so often; 0: any */
@@ -249,17 +253,72 @@ begin_take(Take *take)
 	take->tables.last_id = take->last_id;
 }
 
-/* somebody else was faster: see what is there now */
 static void
-look_anew(Take *take)
+refuse_old_snapshot(void)
 {
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				errmsg("could not serialize access due to concurrent update"));
+}
+
+/* somebody else was faster: see what is there now */
+static void
+look_anew(Take *take)
+{
+	refuse_old_snapshot();
 	CHECK_FOR_INTERRUPTS();
 	fin_queue_tables_end(&take->tables);
 	begin_take(take);
+}
+
+static TupleTableSlot *
+find(Take *take, int64 msg_id, int *segment)
+{
+	uint32		first = 1 << take->first;
+	TupleTableSlot *row = fin_queue_find_row(&take->tables, msg_id, first,
+											 segment);
+
+	if (row == NULL)
+		row = fin_queue_find_row(&take->tables, msg_id,
+								 FIN_SEGMENTS_ALL & ~first, segment);
+	return row;
+}
+
+/* is it there, though this transaction's snapshot does not show it? */
+static bool
+is_there_now(const Take *take, int64 msg_id)
+{
+	FinQueueTables tables = {
+		.queue_id = take->tables.queue_id,
+		.mode = take->tables.mode
+	};
+	int			segment;
+	bool		found;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	tables.snapshot = GetActiveSnapshot();
+	found = fin_queue_find_row(&tables, msg_id, FIN_SEGMENTS_ALL,
+							   &segment) != NULL;
+	fin_queue_tables_end(&tables);
+	return found;
+}
+
+/* it was not found: is that all there is to say? */
+static bool
+is_gone(Take *take, int64 msg_id)
+{
+	if (IsolationUsesXactSnapshot())
+	{
+		if (is_there_now(take, msg_id))
+			refuse_old_snapshot();
+		return true;
+	}
+	if (take->is_settled)
+		return true;
+	look_anew(take);
+	take->is_settled = true;
+	return false;
 }
 
 /* false: there is none of this id */
@@ -268,16 +327,15 @@ take_one(Take *take, int64 msg_id)
 {
 	for (;;)
 	{
-		uint32		first = 1 << take->first;
 		int			segment;
-		TupleTableSlot *row = fin_queue_find_row(&take->tables, msg_id, first,
-												 &segment);
+		TupleTableSlot *row = find(take, msg_id, &segment);
 
 		if (row == NULL)
-			row = fin_queue_find_row(&take->tables, msg_id,
-									 FIN_SEGMENTS_ALL & ~first, &segment);
-		if (row == NULL)
-			return false;
+		{
+			if (is_gone(take, msg_id))
+				return false;
+			continue;
+		}
 		take->first = segment;
 		refuse_stale(take, row);
 		if (act_on_row(take, segment, row))

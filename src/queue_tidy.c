@@ -20,9 +20,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "mishap.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
@@ -30,7 +33,8 @@
 
 #define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
-#define FIN_TIDY_MOVED_MAX		1000	/* left in a segment, to be moved */
+#define FIN_TIDY_MOVED_MAX		1000	/* left in a segment, to be moved, */
+#define FIN_TIDY_MOVED_BYTES	(16 * 1024 * 1024)	/* and of this size */
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -39,6 +43,8 @@ static bool asked = true;
 static int64 retry_us = FIN_TIDY_RETRY_US;
 static TimestampTz retry_at = FIN_NEVER;
 static TimestampTz expiry_at = FIN_NEVER;
+
+static FinMishaps mishaps;
 
 /* of the round at work */
 static bool kept_out;			/* somebody has a segment locked */
@@ -58,12 +64,15 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 {
 	FinSegmentScan *scan = fin_segment_scan(segment, FIN_BY_ID, snapshot);
 	TupleTableSlot *row;
+	Size		before = MemoryContextMemAllocated(CurrentMemoryContext, false);
 	int			n = 0;
 
 	fin_segment_rescan(scan, 0, PG_INT64_MAX);
 	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
 	{
-		if (n == FIN_TIDY_MOVED_MAX)
+		if (n == FIN_TIDY_MOVED_MAX ||
+			MemoryContextMemAllocated(CurrentMemoryContext, false) - before >
+			FIN_TIDY_MOVED_BYTES)
 		{
 			n = -1;
 			break;
@@ -94,10 +103,15 @@ move_rows(int64 queue_id, int n, Datum **values, bool **nulls,
 		  TimestampTz now)
 {
 	int			number = fin_backlog_segment(queue_id);
-	FinSegment *target = fin_segment_open(queue_id, number, RowExclusiveLock);
+	bool		dropped;
+	FinSegment *target = fin_segment_open_free(queue_id, number,
+											   RowExclusiveLock, &dropped);
 
 	if (target == NULL)
+	{
+		kept_out = !dropped;
 		return false;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		TimestampTz visible_at = DatumGetTimestampTz(values[i][FIN_MSG_VISIBLE_AT]);
@@ -124,6 +138,8 @@ empty_opened(int64 queue_id, FinSegment *segment, TimestampTz now)
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = copy_rows(segment, GetActiveSnapshot(), values, nulls);
 	PopActiveSnapshot();
+	if (n < 0)
+		fin_backlog_met_rows(queue_id, number, FIN_TIDY_MOVED_MAX);
 	if (n < 0 || fin_backlog_segment(queue_id) == number ||
 		(n > 0 && !move_rows(queue_id, n, values, nulls, now)))
 	{
@@ -148,7 +164,8 @@ empty_segments(const FinBacklogWork *work, TimestampTz now)
 
 		if ((work->segments & (1 << i)) == 0)
 			continue;
-		segment = fin_segment_open_alone(work->queue_id, i, &dropped);
+		segment = fin_segment_open_free(work->queue_id, i, AccessExclusiveLock,
+										&dropped);
 		if (dropped)
 			return false;
 		if (segment == NULL)
@@ -246,6 +263,50 @@ expire_queue(int64 queue_id, TimestampTz now)
  * ------------------------------------------------------------------------
  */
 
+static void
+tidy_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	FinQueryScope scope;
+
+	fin_query_begin(&scope);
+	if ((work->expiry && !expire_queue(work->queue_id, now)) ||
+		!empty_segments(work, now))
+		fin_backlog_drop(work->queue_id);
+	fin_query_end(&scope);
+}
+
+/* what is wrong with one queue keeps no other from being tidied up */
+static void
+try_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		tidy_queue(work, now);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = fin_mishap_take(context, owner);
+
+		fin_mishap_log(&mishaps,
+					   psprintf("queue " INT64_FORMAT " could not be tidied up",
+								work->queue_id), error,
+					   "It is tried again later.");
+		if (work->expiry)
+			fin_backlog_expires(work->queue_id, now + FIN_TIDY_RETRY_MAX_US);
+		next_expiry = Min(next_expiry, now + FIN_TIDY_RETRY_MAX_US);
+		kept_out = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 void
 fin_queue_tidy_sweep(void)
 {
@@ -264,21 +325,14 @@ void
 fin_queue_tidy_run(TimestampTz now)
 {
 	FinBacklogWork work[FIN_TIDY_QUEUES_MAX];
-	FinQueryScope scope;
 	int			n;
 
 	kept_out = false;
 	counter = fin_backlog_work_counter();
 	n = fin_backlog_collect_work(now, work, FIN_TIDY_QUEUES_MAX, &next_expiry);
 	more = n == FIN_TIDY_QUEUES_MAX;
-	fin_query_begin(&scope);
 	for (int i = 0; i < n; i++)
-	{
-		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
-			!empty_segments(&work[i], now))
-			fin_backlog_drop(work[i].queue_id);
-	}
-	fin_query_end(&scope);
+		try_queue(&work[i], now);
 }
 
 void
@@ -290,4 +344,10 @@ fin_queue_tidy_committed(TimestampTz now)
 	retry_us = kept_out ? Min(retry_us * 2, FIN_TIDY_RETRY_MAX_US) :
 		FIN_TIDY_RETRY_US;
 	retry_at = kept_out ? now + retry_us : FIN_NEVER;
+}
+
+const char *
+fin_queue_tidy_complaint(void)
+{
+	return fin_mishap_last(&mishaps);
 }

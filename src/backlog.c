@@ -1695,6 +1695,19 @@ fin_backlog_expires(int64 queue_id, TimestampTz expires_at)
 	release(slot);
 }
 
+/* only when half of them are gone is it worth looking at again */
+void
+fin_backlog_met_rows(int64 queue_id, int segment, int64 rows)
+{
+	Slot	   *slot = find_slot(queue_id);
+
+	if (slot == NULL)
+		return;
+	slot->inserted[segment] = Max(slot->inserted[segment],
+								  slot->deleted[segment] * 2 + rows);
+	release(slot);
+}
+
 void
 fin_backlog_drop(int64 queue_id)
 {

@@ -197,6 +197,9 @@ extern uint64 fin_backlog_work_counter(void);
 /* the first message left expires then, or should be looked at then; at once */
 extern void fin_backlog_expires(int64 queue_id, TimestampTz expires_at);
 
+/* a segment has more than this many messages left */
+extern void fin_backlog_met_rows(int64 queue_id, int segment, int64 rows);
+
 /* the queue is gone */
 extern void fin_backlog_drop(int64 queue_id);
 

@@ -93,15 +93,12 @@ extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 extern void fin_segment_close(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
-/*
- * The same with ACCESS EXCLUSIVE, if nobody else has it locked in any way.
- * NULL, and *dropped tells, when that is not so.
- */
-extern FinSegment *fin_segment_open_alone(int64 queue_id, int segment,
-										  bool *dropped);
+/* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
+extern FinSegment *fin_segment_open_free(int64 queue_id, int segment,
+										 LOCKMODE mode, bool *dropped);
 
 /*
- * Truncates a segment opened alone, but for these rows of it, and closes it.
+ * Truncates a segment opened with ACCESS EXCLUSIVE, but for these rows of it, and closes it.
  * As the rows lie in a new file, which an abort takes away, they can be written
  * as if they had been there always: snapshots that saw them go on seeing them,
  * and logical decoding does not tell them a second time.

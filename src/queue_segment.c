@@ -276,6 +276,18 @@ refuse_triggers(Relation table)
 			errhint("Drop them; bind a queue of its own to what is to be observed."));
 }
 
+static void
+refuse_other_columns(Relation table)
+{
+	if (RelationGetDescr(table)->natts == FIN_MSG_COLUMNS)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("finance.%s has columns that are not of finance",
+				   RelationGetRelationName(table)),
+			errhint("Put what belongs to a message into its headers."));
+}
+
 /* a segment that is locked in some mode */
 static FinSegment *
 open_locked(Known *known, int number)
@@ -285,6 +297,7 @@ open_locked(Known *known, int number)
 	segment->number = number;
 	segment->table = table_open(known->relid, NoLock);
 	refuse_triggers(segment->table);
+	refuse_other_columns(segment->table);
 	look_at_indexes(known, segment->table);
 	segment->known = *known;
 	return segment;
@@ -325,9 +338,9 @@ fin_segment_open(int64 queue_id, int number, LOCKMODE mode)
 }
 
 FinSegment *
-fin_segment_open_alone(int64 queue_id, int number, bool *dropped)
+fin_segment_open_free(int64 queue_id, int number, LOCKMODE mode, bool *dropped)
 {
-	return open_segment(queue_id, number, AccessExclusiveLock, false, dropped);
+	return open_segment(queue_id, number, mode, false, dropped);
 }
 
 int

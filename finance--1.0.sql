@@ -1012,7 +1012,7 @@ COMMENT ON FUNCTION finance.set_context IS
 'says who acts and from where until the end of the transaction; null leaves as it was; returns the trace id in force';
 
 -- ========================================================================
--- QUEUE SECTION (queue.c)
+-- QUEUE SECTION (queue.c, queue_*.c)
 -- ========================================================================
 
 -- ------------------------------------------------------------------------
@@ -1063,10 +1063,13 @@ CREATE TABLE finance.queue (
 ALTER SEQUENCE finance._queue_id_seq OWNED BY finance.queue.queue_id;
 COMMENT ON TABLE finance.queue IS
 'queues; the messages of each lie in the tables finance.message_<queue_id>_<segment>';
+COMMENT ON COLUMN finance.queue.kind IS 'standard: each message goes to one reader; log: see finance.log_queue';
+COMMENT ON COLUMN finance.queue.unlogged IS 'its tables are not written to the WAL, and empty after a crash';
 COMMENT ON COLUMN finance.queue.paused IS 'read() and pop() return nothing; sending goes on';
 COMMENT ON COLUMN finance.queue.max_deliveries IS 'a message read so often is a dead letter; null: without limit';
 COMMENT ON COLUMN finance.queue.dead_letter_queue_id IS 'where dead letters go; null: the tenant''s default, or else the archive';
 COMMENT ON COLUMN finance.queue.backoff_ms IS 'delay of nack() after the first delivery; doubles with each, with jitter';
+COMMENT ON COLUMN finance.queue.backoff_max_ms IS 'but never longer than this';
 COMMENT ON COLUMN finance.queue.message_ttl_s IS 'life of messages sent without a ttl of their own; null: for ever';
 COMMENT ON COLUMN finance.queue.expired IS 'what becomes of messages whose time to live is over: dead_letter or discard';
 COMMENT ON COLUMN finance.queue.max_length IS 'most messages in the queue; a send beyond fails with LG306';
@@ -1130,7 +1133,7 @@ COMMENT ON COLUMN finance.message.read_ct IS
 COMMENT ON COLUMN finance.message.due_at IS
 'the end of its delay, as long as it is delayed; else null';
 COMMENT ON COLUMN finance.message.expires_at IS
-'the end of its time to live; null: none';
+'the end of its time to live, from when on it is not read; null: none';
 COMMENT ON COLUMN finance.message.ordering_key IS
 'messages of one key are delivered one after another';
 COMMENT ON COLUMN finance.message.segment IS
@@ -1237,7 +1240,7 @@ CREATE FUNCTION finance.metrics(queue_name text)
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1
 	AS 'MODULE_PATHNAME', 'finance_metrics';
 COMMENT ON FUNCTION finance.metrics(text) IS
-'how full a queue is and how old its messages are, in seconds';
+'how full a queue is and how old its messages are, in seconds; told from counters';
 
 CREATE FUNCTION finance.metrics_all()
 	RETURNS TABLE (queue_name text, queue_length bigint, newest_msg_age_sec integer,
@@ -1255,7 +1258,7 @@ CREATE FUNCTION finance.send(queue_name text, msg jsonb, headers jsonb DEFAULT N
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_send';
 COMMENT ON FUNCTION finance.send(text, jsonb, jsonb, integer, integer, integer, text, text, timestamptz) IS
-'put a message into a queue, visible after delay seconds; returns its msg_id';
+'put a message into a queue, visible after delay seconds or from deliver_at on; returns its msg_id, or that of the earlier message with the same dedup_id';
 
 CREATE FUNCTION finance.send_batch(queue_name text, msgs jsonb[], headers jsonb[] DEFAULT NULL,
 		delay integer DEFAULT 0, priority integer DEFAULT 0, ttl integer DEFAULT NULL,
@@ -1341,7 +1344,7 @@ CREATE FUNCTION finance.publish(topic text, payload jsonb, headers jsonb DEFAULT
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_publish';
 COMMENT ON FUNCTION finance.publish(text, jsonb, jsonb, integer, integer, integer, text, text, timestamptz) IS
-'put a copy of a message into each queue bound to the topic; returns how many';
+'put a copy of a message into each queue bound to the topic, or else into the alternate queue; returns how many';
 
 CREATE FUNCTION finance.subscribe(channel text, pattern text, queue_name text DEFAULT NULL)
 	RETURNS void
@@ -1480,7 +1483,7 @@ COMMENT ON FUNCTION finance.default_queues() IS
 'what set_default_queues() has set for the session''s tenant, in one row';
 
 -- ========================================================================
--- WORKER SECTION (dispatch.c, worker.c)
+-- WORKER SECTION (dispatch.c, status.c, worker.c)
 -- ========================================================================
 
 CREATE FUNCTION finance.worker_status(
@@ -2312,7 +2315,7 @@ CREATE TABLE finance.message_archive (
 	payload		jsonb NOT NULL
 ) PARTITION BY RANGE (archive_id);
 COMMENT ON TABLE finance.message_archive IS
-'messages that archive() acknowledged, in partitions by month; also those of queues that were dropped since';
+'messages that archive() acknowledged, and dead letters that have no queue, in partitions by month; also those of queues that were dropped since';
 COMMENT ON COLUMN finance.message_archive.archive_id IS
 'id drawn when it was archived: in that order';
 COMMENT ON COLUMN finance.message_archive.expires_at IS

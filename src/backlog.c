@@ -85,8 +85,9 @@ typedef struct Committed
 typedef struct Prepared
 {
 	TransactionId xid;
-	FinRange	range;
+	FinRange	range;			/* without segments: nothing */
 	TimestampTz due_at;			/* of delayed messages; 0: none */
+	int64		released_from;	/* as of NOTE_RELEASED; 0: none */
 } Prepared;
 
 typedef struct Slot
@@ -95,7 +96,7 @@ typedef struct Slot
 	int64		queue_id;		/* 0: free */
 	Oid			database;
 	uint64		life;			/* changes when the hints are forgotten */
-	uint64		used;			/* when, on a common counter */
+	TimestampTz used;			/* by a statement that started then */
 	TimestampTz forget_at;
 
 	int64		next[FIN_BACKLOG_RANKS];
@@ -107,7 +108,7 @@ typedef struct Slot
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
-	int			nprepared;
+	int			nprepared;		/* these are no hints: never forgotten */
 	Prepared	prepared[FIN_BACKLOG_PREPARED_MAX];
 	uint64		generation;		/* of the ring: entries made so far */
 	Committed	ring[FIN_BACKLOG_RING];
@@ -132,7 +133,6 @@ typedef struct Slot
 
 typedef struct Shared
 {
-	pg_atomic_uint64 use;		/* counts uses of slots */
 	pg_atomic_uint64 work;		/* see fin_backlog_work_counter() */
 	LWLock	   *giving;			/* held to give a slot to a queue */
 	Slot		slots[FIN_BACKLOG_SLOTS];
@@ -217,7 +217,6 @@ forget_hints(Slot *slot)
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
 	slot->nleases = 0;
-	slot->nprepared = 0;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -249,6 +248,7 @@ occupy(Slot *slot, int64 queue_id)
 	slot->claiming = 0;
 	slot->tokens = 0;
 	slot->tokens_at = 0;
+	slot->nprepared = 0;
 	forget_hints(slot);
 }
 
@@ -329,7 +329,7 @@ get_slot(int64 queue_id)
 		LWLockRelease(shared->giving);
 	}
 	if (slot != NULL)
-		slot->used = pg_atomic_add_fetch_u64(&shared->use, 1);
+		slot->used = GetCurrentStatementStartTimestamp();
 	return slot;
 }
 
@@ -507,18 +507,41 @@ end_claims(Slot *slot, TimestampTz until, int64 count)
 }
 
 static void
-push_committed(Slot *slot, const Note *note, TimestampTz due_at)
+push_ids(Slot *slot, int64 first, int64 last, uint32 segments,
+		 TimestampTz due_at)
 {
 	Committed  *entry = &slot->ring[slot->generation % FIN_BACKLOG_RING];
 
-	entry->first = note->first;
-	entry->last = note->last;
-	entry->segments = note->segments;
+	entry->first = first;
+	entry->last = last;
+	entry->segments = segments;
 	entry->due_at = due_at;
 	slot->generation++;
 }
 
-/* prepared transactions that are over make their ranges readable */
+static void
+push_committed(Slot *slot, const Note *note, TimestampTz due_at)
+{
+	push_ids(slot, note->first, note->last, note->segments, due_at);
+}
+
+/* what readers passed that was drawn since then, whatever its rank */
+static void
+look_again_from(Slot *slot, int64 first)
+{
+	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
+	{
+		int64		from = FIN_BACKLOG_FIRST(rank) | FIN_SEQUENCE(first);
+
+		if (from < slot->next[rank])
+			add_again(slot, from, slot->next[rank] - 1, FIN_SEGMENTS_ALL);
+	}
+}
+
+/*
+ * Prepared transactions that are over make their ranges readable: also to who
+ * took a view before, which is what the ring is for.
+ */
 static void
 look_at_prepared(Slot *slot)
 {
@@ -527,16 +550,26 @@ look_at_prepared(Slot *slot)
 	for (int i = 0; i < slot->nprepared; i++)
 	{
 		Prepared	prepared = slot->prepared[i];
+		const FinRange *range = &prepared.range;
 
 		if (TransactionIdIsInProgress(prepared.xid))
 		{
 			slot->prepared[kept++] = prepared;
 			continue;
 		}
-		add_again(slot, prepared.range.first, prepared.range.last,
-				  prepared.range.segments);
+		if (range->segments != 0)
+		{
+			add_again(slot, range->first, range->last, range->segments);
+			push_ids(slot, range->first, range->last, range->segments, 0);
+		}
 		if (prepared.due_at != 0)
+		{
 			slot->due_from = Min(slot->due_from, prepared.due_at);
+			push_ids(slot, range->first, range->last, range->segments,
+					 prepared.due_at);
+		}
+		if (prepared.released_from != 0)
+			look_again_from(slot, prepared.released_from);
 	}
 	slot->nprepared = kept;
 }
@@ -1054,19 +1087,6 @@ set_expiry(Slot *slot, TimestampTz expires_at)
 	ask_for_work();
 }
 
-/* what readers passed that was drawn since then, whatever its rank */
-static void
-look_again_from(Slot *slot, int64 first)
-{
-	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
-	{
-		int64		from = FIN_BACKLOG_FIRST(rank) | FIN_SEQUENCE(first);
-
-		if (from < slot->next[rank])
-			add_again(slot, from, slot->next[rank] - 1, FIN_SEGMENTS_ALL);
-	}
-}
-
 static void
 commit_note(Slot *slot, const Note *note)
 {
@@ -1158,10 +1178,10 @@ abort_note(Slot *slot, const Note *note)
 			forget_hints(slot);
 			slot->doubtful = true;
 			break;
-		case NOTE_READY:
 		case NOTE_EXPIRY_TAKEN:
 			set_expiry(slot, note->at);
 			break;
+		case NOTE_READY:
 		case NOTE_DELAYED:
 		case NOTE_RELEASED:
 		case NOTE_EXPIRY:
@@ -1196,6 +1216,12 @@ apply_notes(void (*apply) (Slot *slot, const Note *note),
 		release(slot);
 }
 
+static bool
+changes_length(const Note *note)
+{
+	return note->kind == NOTE_SENT || note->kind == NOTE_GONE;
+}
+
 static void
 begin_commit(Slot *slot, const Note *note)
 {
@@ -1206,8 +1232,24 @@ begin_commit(Slot *slot, const Note *note)
 static void
 end_commit(Slot *slot, const Note *note)
 {
+	if (!announced || !changes_length(note))
+		return;
 	slot->committing--;
 	slot->touched++;
+}
+
+static void
+commit_and_end(Slot *slot, const Note *note)
+{
+	commit_note(slot, note);
+	end_commit(slot, note);
+}
+
+static void
+abort_and_end(Slot *slot, const Note *note)
+{
+	abort_note(slot, note);
+	end_commit(slot, note);
 }
 
 /*
@@ -1226,7 +1268,10 @@ hand_over_note(Slot *slot, const Note *note)
 		slot->claiming -= note->count;
 	if (note->kind == NOTE_TAKEN)
 		add_again(slot, note->first, note->last, note->segments);
-	if (note->segments == 0 && note->kind != NOTE_DELAYED)
+	if (note->kind == NOTE_EXPIRY)
+		set_expiry(slot, note->at);
+	if (note->segments == 0 && note->kind != NOTE_DELAYED &&
+		note->kind != NOTE_RELEASED)
 		return;
 	if (slot->nprepared == FIN_BACKLOG_PREPARED_MAX)
 	{
@@ -1241,6 +1286,24 @@ hand_over_note(Slot *slot, const Note *note)
 	prepared->range.segments = note->segments;
 	prepared->due_at = note->kind == NOTE_CLAIMED ? note->was_due_at :
 		note->at;
+	prepared->released_from = note->kind == NOTE_RELEASED ? note->first : 0;
+}
+
+/* whoever counts must not count what is just being committed */
+static void
+announce(void)
+{
+	announced = true;
+	for (int i = 0; i < nnotes; i++)
+	{
+		Slot	   *slot = changes_length(&notes[i]) ?
+			find_slot(notes[i].queue_id) : NULL;
+
+		if (slot == NULL)
+			continue;
+		begin_commit(slot, &notes[i]);
+		release(slot);
+	}
 }
 
 static void
@@ -1251,19 +1314,14 @@ transaction_ended(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			announced = true;
-			apply_notes(begin_commit, InvalidSubTransactionId);
+			announce();
 			break;
 		case XACT_EVENT_COMMIT:
-			apply_notes(commit_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(commit_and_end, InvalidSubTransactionId);
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
-			apply_notes(abort_note, InvalidSubTransactionId);
-			if (announced)
-				apply_notes(end_commit, InvalidSubTransactionId);
+			apply_notes(abort_and_end, InvalidSubTransactionId);
 			forget_notes();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -1311,12 +1369,20 @@ subtransaction_ended(SubXactEvent event, SubTransactionId subxact,
  * ------------------------------------------------------------------------
  */
 
+/* read without the lock: any segment will do */
 int
 fin_backlog_segment(int64 queue_id)
 {
-	Slot	   *slot = get_slot(queue_id);
+	Slot	   *set = shared != NULL ? set_of(queue_id) : NULL;
+	Slot	   *slot;
 	int			segment = 0;
 
+	for (int i = 0; set != NULL && i < FIN_BACKLOG_WAYS; i++)
+	{
+		if (is_of(&set[i], queue_id))
+			return set[i].segment;
+	}
+	slot = get_slot(queue_id);
 	if (slot != NULL)
 	{
 		segment = slot->segment;
@@ -1623,7 +1689,6 @@ fin_backlog_shmem_startup(void)
 		LWLockPadded *locks = GetNamedLWLockTranche(FIN_BACKLOG_TRANCHE);
 
 		memset(shared, 0, sizeof(Shared));
-		pg_atomic_init_u64(&shared->use, 0);
 		pg_atomic_init_u64(&shared->work, 0);
 		for (int i = 0; i < FIN_BACKLOG_SLOTS; i++)
 			shared->slots[i].lock = &locks[i].lock;

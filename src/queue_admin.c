@@ -459,8 +459,9 @@ PG_FUNCTION_INFO_V1(finance_drop_queue);
  * archived stays: purge_archive() first, if it is to go.  False when there is
  * none of this name.
  * Errors: 22004 null, 2BP01 when other objects depend on its tables.
- * Locks: ACCESS EXCLUSIVE on its table and finance.message; waits for open
- * transactions that used the queue.  Commit soon.
+ * Locks: ACCESS EXCLUSIVE on its tables and finance.message (of a log,
+ * finance.message_log); waits for open transactions that used the queue.
+ * Commit soon.
  */
 Datum
 finance_drop_queue(PG_FUNCTION_ARGS)

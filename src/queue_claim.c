@@ -34,6 +34,7 @@
 #include "wake.h"
 
 #define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
 #define FIN_WAITING_MAX		10000	/* counted by fin_queue_waiting() */
 
 typedef struct Due
@@ -57,6 +58,7 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
+	bool		in_due;			/* one of them is being looked at */
 
 	/* for counting instead of claiming */
 	FinQueueWaiting *waiting;
@@ -123,6 +125,28 @@ fin_queue_scan(FinQueueTables *tables, int segment, FinSegmentIndex which)
 	return tables->scans[segment][which];
 }
 
+/*
+ * The first row at or after the id.  Ids that are looked for together mostly
+ * lie together: walking on is cheaper than descending the index for each.
+ */
+static TupleTableSlot *
+find_from(FinQueueTables *tables, int segment, int64 msg_id)
+{
+	FinSegmentScan *scan = tables->finds[segment];
+	TupleTableSlot *row = tables->found[segment];
+
+	for (int i = 0; row != NULL && i < FIN_WALK_MAX; i++)
+	{
+		if (fin_segment_int64(row, FIN_MSG_ID) >= msg_id)
+			return row;
+		row = fin_segment_next(scan);
+		if (row == NULL)
+			return NULL;
+	}
+	fin_segment_rescan(scan, msg_id, Max(msg_id, tables->last_id));
+	return fin_segment_next(scan);
+}
+
 TupleTableSlot *
 fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 				   int *segment)
@@ -140,9 +164,13 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 		if (tables->finds[i] == NULL)
 			tables->finds[i] = fin_segment_scan(table, FIN_BY_ID,
 												tables->snapshot);
-		fin_segment_rescan(tables->finds[i], msg_id, msg_id);
-		row = fin_segment_next(tables->finds[i]);
-		if (row != NULL)
+		if ((tables->exhausted & (1 << i)) != 0)
+			continue;
+		row = find_from(tables, i, msg_id);
+		tables->found[i] = tables->last_id != 0 ? row : NULL;
+		if (row == NULL && tables->last_id != 0)
+			tables->exhausted |= 1 << i;
+		if (row != NULL && fin_segment_int64(row, FIN_MSG_ID) == msg_id)
 		{
 			*segment = i;
 			return row;
@@ -377,6 +405,9 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 
 	if (expires_at != 0 && expires_at <= claim->now)
 		return;					/* the worker's */
+	/* delayed ones that are due are met twice, and counted once */
+	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)
+		return;
 	if (visible_at <= claim->now)
 		take(claim, segment, row, due_at);
 	else if (due_at == 0 && claim->tells)
@@ -437,9 +468,12 @@ gather_due(Claim *claim)
 	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		if ((used & (1 << i)) != 0)
-			rest = Min(rest, gather_due_of(claim, i,
-										   claim->ndue + max));
+		TimestampTz next;
+
+		if ((used & (1 << i)) == 0)
+			continue;
+		next = gather_due_of(claim, i, claim->ndue + max);
+		rest = Min(rest, next);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);
@@ -458,8 +492,11 @@ take_due_before(Claim *claim, int64 msg_id)
 		TupleTableSlot *row = fin_queue_find_row(&claim->tables, due->msg_id,
 												 1 << due->segment, &segment);
 
-		if (row != NULL)
-			consider(claim, segment, row);
+		if (row == NULL)
+			continue;
+		claim->in_due = true;
+		consider(claim, segment, row);
+		claim->in_due = false;
 	}
 }
 

@@ -8,7 +8,9 @@
  * about what becomes of them then, queue_dead.c about dead letters,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
- * rest goes; queue_send.c, queue_read.c and queue_admin.c the SQL functions.
+ * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,
+ * queue_poll.c, queue_metrics.c and queue_admin.c the SQL functions.  Log
+ * queues are in queue_log*.c, see queue_log.h.
  */
 #ifndef FIN_QUEUE_PARTS_H
 #define FIN_QUEUE_PARTS_H
@@ -219,7 +221,10 @@ typedef struct FinQueueTables
 	bool		dropped;		/* met one that is no longer there */
 	FinSegment *segments[FIN_SEGMENTS];
 	FinSegmentScan *scans[FIN_SEGMENTS][FIN_SEGMENT_INDEXES];
-	FinSegmentScan *finds[FIN_SEGMENTS];	/* for one row by its id */
+	FinSegmentScan *finds[FIN_SEGMENTS];	/* for rows by their id, */
+	TupleTableSlot *found[FIN_SEGMENTS];	/* the last of each */
+	uint32		exhausted;		/* segments with none any more */
+	int64		last_id;		/* none above is looked for; 0: not known */
 	Snapshot	snapshot;
 } FinQueueTables;
 
@@ -236,7 +241,10 @@ extern FinSegment *fin_queue_table(FinQueueTables *tables, int segment);
 extern FinSegmentScan *fin_queue_scan(FinQueueTables *tables, int segment,
 									  FinSegmentIndex which);
 
-/* the row of that id in one of the segments of the mask, or NULL */
+/*
+ * The row of that id in one of the segments of the mask, or NULL.  With last_id
+ * set, rows must be looked for in ascending order.
+ */
 extern TupleTableSlot *fin_queue_find_row(FinQueueTables *tables,
 										  int64 msg_id, uint32 segments,
 										  int *segment);

@@ -79,6 +79,7 @@ struct FinSegment
 	Relation	table;
 	Known		known;
 	Relation	open[FIN_SEGMENT_INDEXES_MAX];	/* NULL until needed */
+	TupleTableSlot *changed;	/* for updating, NULL until needed */
 };
 
 struct FinSegmentScan
@@ -343,6 +344,8 @@ fin_segment_close(FinSegment *segment)
 		if (segment->open[i] != NULL)
 			index_close(segment->open[i], NoLock);
 	}
+	if (segment->changed != NULL)
+		ExecDropSingleTupleTableSlot(segment->changed);
 	table_close(segment->table, NoLock);
 	pfree(segment);
 }
@@ -472,9 +475,12 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 				   const int *columns, int n, const Datum *values,
 				   const bool *nulls)
 {
-	TupleTableSlot *changed = table_slot_create(segment->table, NULL);
+	TupleTableSlot *changed;
 	bool		only_summarizing;
 
+	if (segment->changed == NULL)
+		segment->changed = table_slot_create(segment->table, NULL);
+	changed = segment->changed;
 	slot_getallattrs(row);
 	memcpy(changed->tts_values, row->tts_values,
 		   sizeof(Datum) * FIN_MSG_COLUMNS);
@@ -489,7 +495,7 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 	if (fin_compat_update_tuple(segment->table, &row->tts_tid, changed,
 								&only_summarizing))
 		insert_entries(segment, changed);
-	ExecDropSingleTupleTableSlot(changed);
+	ExecClearTuple(changed);
 }
 
 FinSegmentDelete

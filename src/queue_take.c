@@ -45,6 +45,7 @@ typedef struct Take
 	FinQueueConfig *config;
 	FinQueueTables tables;
 	int			first;			/* the segment to be searched first */
+	int64		last_id;		/* of many ids, else 0 */
 	TimestampTz now;
 	int			read_ct;		/* it must have been read so often; 0: any */
 	int			seconds;		/* of set_vt and nack; -1: back off */
@@ -231,6 +232,7 @@ begin_take(Take *take)
 	take->first = fin_backlog_segment(take->config->queue_id);
 	fin_queue_tables_begin(&take->tables, take->config->queue_id,
 						   RowExclusiveLock);
+	take->tables.last_id = take->last_id;
 }
 
 /* somebody else was faster: see what is there now */
@@ -371,6 +373,7 @@ run_many(Take *take)
 	fin_context();
 	InitMaterializedSRF(take->fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	fin_query_begin(&scope);
+	take->last_id = n > 1 ? ids[n - 1] : 0;
 	open_queue(take);
 	for (int i = 0; i < n; i++)
 	{

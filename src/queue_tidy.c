@@ -232,7 +232,11 @@ expire_queue(int64 queue_id, TimestampTz now)
 		return true;
 	fin_queue_tables_begin(&tables, queue_id, RowExclusiveLock);
 	for (int i = 0; i < FIN_SEGMENTS; i++)
-		next = Min(next, expire_in(config, &tables, i, now));
+	{
+		TimestampTz of_segment = expire_in(config, &tables, i, now);
+
+		next = Min(next, of_segment);
+	}
 	dropped = tables.dropped;
 	fin_queue_tables_end(&tables);
 	fin_backlog_expires(queue_id, next);

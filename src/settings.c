@@ -64,7 +64,7 @@ define_server_settings(void)
 							&fin_node, 0, 0, FIN_NODE_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.max_payload",
-							"Largest message payload accepted.",
+							"Largest message payload, headers or metadata accepted, as jsonb.",
 							NULL,
 							&fin_max_payload, 262144, 1024, 64 * 1024 * 1024,
 							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
@@ -74,8 +74,8 @@ define_server_settings(void)
 							&fin_notify_window_ms, 5, 0, 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.sweep_interval",
-							"Time between two looks of the worker at all subscribed queues and all open holds.",
-							"A backstop for messages and holds of prepared transactions and logical replication, which ring no bell.",
+							"Time between two looks of the worker at all subscribed queues, open holds and half messages.",
+							"A backstop for those of prepared transactions and logical replication, which ring no bell.",
 							&fin_sweep_interval_s, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.launcher_naptime",
@@ -106,7 +106,7 @@ define_server_settings(void)
 							 &fin_direct_writes, true,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("finance.test_clock",
-							   "Time that risk rules and holds take for now; for tests.",
+							   "Time that risk rules, holds and messages take for now; for tests.",
 							   "Empty means the wall clock.",
 							   &fin_test_clock, "",
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,

@@ -240,7 +240,7 @@ foreach my $round (1 .. 2 * $soak)
 
 	wait_for_load(200 * $round);
 	my $pid = $node->safe_psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE application_name = 'load' AND state = 'active' ORDER BY random() LIMIT 1"
+		"SELECT pid FROM pg_stat_activity WHERE application_name = 'load' ORDER BY state = 'active' DESC, random() LIMIT 1"
 	);
 	kill 'KILL', $pid;
 	my @keys = acknowledged(@started);

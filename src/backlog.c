@@ -109,7 +109,8 @@ typedef struct Slot
 	TimestampTz expires_from;	/* no message expires before */
 	int			nagain;
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
-	bool		leases_known;	/* and not only those that were met */
+	bool		leases_known;	/* all, and not only those that were met */
+	uint64		claims_told;	/* changes with what is told of claims */
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
 	int			nprepared;		/* these are no hints: never forgotten */
@@ -500,6 +501,7 @@ add_lease(Slot *slot, const Lease *lease)
 static void
 end_claims(Slot *slot, TimestampTz until, int64 count)
 {
+	slot->claims_told++;
 	for (int i = 0; i < slot->nleases; i++)
 	{
 		Lease	   *lease = &slot->leases[i];
@@ -1138,6 +1140,7 @@ commit_note(Slot *slot, Note *note)
 			make_lease(&lease, note->first, note->last, note->count,
 					   note->segments, note->at);
 			add_lease(slot, &lease);
+			slot->claims_told++;
 			break;
 		case NOTE_GONE:
 			slot->length -= note->count;
@@ -1278,6 +1281,8 @@ begin_commit(Slot *slot, Note *note)
 static void
 end_commit(Slot *slot, Note *note)
 {
+	if (!changes_length(note))
+		return;
 	if (note->announced && slot->committing > 0)
 		slot->committing--;
 	slot->touched++;
@@ -1672,32 +1677,31 @@ fill_bucket(Slot *slot, TimestampTz now, int rate_limit)
 }
 
 bool
-fin_backlog_knows_leases(int64 queue_id)
+fin_backlog_knows_leases(int64 queue_id, uint64 *begun)
 {
 	Slot	   *slot = get_slot(queue_id);
-	bool		known = false;
+	bool		known;
 
+	*begun = 0;
 	if (slot == NULL)
-		return false;
-	if (GetCurrentTimestamp() < slot->forget_at)
-		known = slot->leases_known;
-	else
+		return true;
+	if (GetCurrentTimestamp() >= slot->forget_at)
 		forget_hints(slot);
+	known = slot->leases_known;
+	*begun = slot->claims_told;
 	release(slot);
 	return known;
 }
 
-bool
+void
 fin_backlog_end_leases(int64 queue_id, uint64 begun,
 					   const FinBacklogClaimed *claimed, int n)
 {
 	Slot	   *slot = find_slot(queue_id);
-	bool		kept;
 
 	if (slot == NULL)
-		return false;
-	kept = begun == slot->touched;
-	if (kept)
+		return;
+	if (begun == slot->claims_told)
 	{
 		slot->nleases = 0;
 		for (int i = 0; i < n; i++)
@@ -1711,7 +1715,6 @@ fin_backlog_end_leases(int64 queue_id, uint64 begun,
 		slot->leases_known = true;
 	}
 	release(slot);
-	return kept;
 }
 
 static int64

@@ -223,11 +223,12 @@ typedef struct FinBacklogClaimed
 } FinBacklogClaimed;
 
 /*
- * Under a limit of claims at a time they must all be known.  Are they?  If not,
- * count as above, and end with those that are claimed, but by this transaction.
+ * Under a limit of claims at a time all must be known.  Are they?  If not, take
+ * a snapshot and tell those that it shows, but for this transaction's own; they
+ * are not believed if others were told meanwhile.
  */
-extern bool fin_backlog_knows_leases(int64 queue_id);
-extern bool fin_backlog_end_leases(int64 queue_id, uint64 begun,
+extern bool fin_backlog_knows_leases(int64 queue_id, uint64 *begun);
+extern void fin_backlog_end_leases(int64 queue_id, uint64 begun,
 								   const FinBacklogClaimed *claimed, int n);
 
 /*

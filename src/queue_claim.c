@@ -766,7 +766,7 @@ gather_claimed(Claim *claim, FinBacklogClaimed **claimed)
 
 /*
  * How many claims there are, after the backlog was forgotten: all of the queue
- * is read.  A commit in between, and the number is good but for this once.
+ * is read.  0 when it knows.
  */
 static int
 count_claimed(Claim *claim)
@@ -776,13 +776,13 @@ count_claimed(Claim *claim)
 	uint64		begun;
 	int			n;
 
-	if (!fin_backlog_available() || fin_backlog_knows_leases(queue_id))
+	if (claim->config->max_in_flight == 0 ||
+		fin_backlog_knows_leases(queue_id, &begun))
 		return 0;
-	begun = fin_backlog_begin_count(queue_id);
 	fin_queue_tables_begin(&claim->tables, queue_id, RowExclusiveLock);
 	n = gather_claimed(claim, &claimed);
 	fin_queue_tables_end(&claim->tables);
-	(void) fin_backlog_end_leases(queue_id, begun, claimed, n);
+	fin_backlog_end_leases(queue_id, begun, claimed, n);
 	pfree(claimed);
 	return n;
 }
@@ -799,8 +799,7 @@ claim_from(Claim *claim)
 	if (limited)
 		claim->wanted = fin_backlog_allow_claims(config->queue_id, claim->now,
 												 claim->wanted,
-												 config->max_in_flight > 0 ?
-												 count_claimed(claim) : 0,
+												 count_claimed(claim),
 												 config->max_in_flight,
 												 config->rate_limit);
 	allowed = claim->wanted;

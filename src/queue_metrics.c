@@ -36,11 +36,10 @@ static FinQuery count_messages =
 	.read_latest = true,
 };
 
-/* claimed ones that were moved have due_at after visible_at */
 static FinQuery count_delayed =
 {
 	.sql = "SELECT pg_catalog.count(*) FROM finance.message AS m"
-	" WHERE m.queue_id = $1 AND m.due_at > $2 AND m.due_at = m.visible_at",
+	" WHERE m.queue_id = $1 AND m.due_at > $2",
 	.nargs = 2,
 	.argtypes = {INT8OID, TIMESTAMPTZOID},
 	.expect = SPI_OK_SELECT,

@@ -18,9 +18,9 @@
  * transactions if need be.  What it knows is empty when the worker starts: then
  * all queues are brought to its mind, for nobody else may use them.
  *
- * Owns, in the worker: the place in a round, and the time of the next, static.  Locks: ACCESS
- * EXCLUSIVE on a segment that nobody else uses; rows of expired messages,
- * skipping those that are locked.
+ * Owns, in the worker: the place in a round and the time of the next, static.
+ * Locks: ACCESS EXCLUSIVE on a segment that nobody else uses; rows of expired
+ * messages, skipping those that are locked.
  */
 #include "postgres.h"
 
@@ -271,7 +271,7 @@ fin_queue_tidy_run(TimestampTz now)
 	FinQueryScope scope;
 	int			n;
 
-	failed |= committing;
+	failed = failed || committing;
 	committing = true;
 	if (place == 0)
 		begin_round();

@@ -60,7 +60,7 @@ typedef struct FinRange
 typedef struct FinBacklogView
 {
 	bool		known;			/* false: no hints, read everything */
-	bool		leases_known;	/* those met among the fresh ids, too */
+	bool		more;			/* more ranges to look at than are in here */
 	int			slot;
 	uint64		life;
 	uint64		generation;
@@ -100,9 +100,26 @@ extern void fin_backlog_advance_due(int64 queue_id, const FinBacklogView *view,
 /* a range that was taken and is not done with; at once, not on commit */
 extern void fin_backlog_give_back(int64 queue_id, const FinRange *range);
 
-/* a reader met a message claimed by somebody until 'until'; at once */
+/*
+ * A reader met a message that is to be looked at again at 'until'; is_claim:
+ * since somebody claimed it until then.  At once.
+ */
 extern void fin_backlog_met_lease(int64 queue_id, int64 msg_id, int segment,
-								  TimestampTz until);
+								  TimestampTz until, bool is_claim);
+
+/*
+ * Have all claims been met since hints about the queue are kept?  If not, who
+ * limits them goes through the queue and then says so.
+ */
+extern bool fin_backlog_knows_leases(int64 queue_id);
+extern void fin_backlog_met_all_leases(int64 queue_id);
+
+/*
+ * A reader passes a message since an open transaction has its ordering key.
+ * When that transaction commits, it is told to have a look; so see after this
+ * whether it is still open.
+ */
+extern void fin_backlog_passed(int64 queue_id, int64 msg_id, int segment);
 
 /* forget all hints of a queue */
 extern void fin_backlog_forget(int64 queue_id);
@@ -134,10 +151,13 @@ extern void fin_backlog_note_delayed(int64 queue_id, int64 msg_id,
 									 TimestampTz due_at);
 
 /*
- * With the commit an ordering key is free: look again at what was drawn from
- * the id 'first' on, of any priority, and was passed as not yet its turn.
+ * With the commit an ordering key is free: what readers pass from now on until
+ * then is to be looked at again.
  */
-extern void fin_backlog_note_released(int64 queue_id, int64 first);
+extern void fin_backlog_note_released(int64 queue_id);
+
+/* with the commit, everything is to be looked at again */
+extern void fin_backlog_note_look_again(int64 queue_id);
 
 /* the transaction did what cannot be told: forget all hints of the queue */
 extern void fin_backlog_note_forget(int64 queue_id);
@@ -177,6 +197,9 @@ extern uint64 fin_backlog_work_counter(void);
 /* the first message left expires then, or should be looked at then; at once */
 extern void fin_backlog_expires(int64 queue_id, TimestampTz expires_at);
 
+/* a segment has more than this many messages left */
+extern void fin_backlog_met_rows(int64 queue_id, int segment, int64 rows);
+
 /* the queue is gone */
 extern void fin_backlog_drop(int64 queue_id);
 
@@ -209,38 +232,25 @@ extern bool fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length);
 
 /*
  * Reserve room for 'count' more messages in a queue of at most 'max', given
- * back when this (sub)transaction ends; false when it is full.
+ * back when this (sub)transaction ends; false when it is full.  counted: how
+ * many there are, should it not be known.
  */
 extern bool fin_backlog_reserve(int64 queue_id, int64 count, int64 max,
-								int64 *length);
-
-/* a message that is claimed */
-typedef struct FinBacklogClaimed
-{
-	int64		msg_id;
-	TimestampTz until;
-	int			segment;
-} FinBacklogClaimed;
-
-/*
- * Under a limit of claims at a time all must be known.  Are they?  If not, take
- * a snapshot and tell those that it shows, but for this transaction's own; they
- * are not believed if others were told meanwhile.
- */
-extern bool fin_backlog_knows_leases(int64 queue_id, uint64 *begun);
-extern void fin_backlog_end_leases(int64 queue_id, uint64 begun,
-								   const FinBacklogClaimed *claimed, int n);
+								int64 counted, int64 *length);
 
 /*
  * How many of 'wanted' messages may be claimed now, under a limit of claims
- * at a time and a rate per second (0: none).  leased: so many claims were
- * counted, if more are known that counts.  What was not claimed after all is
- * given back.
+ * at a time and a rate per second (0: none).  What was not claimed after all
+ * goes back to the rate.
  */
 extern int	fin_backlog_allow_claims(int64 queue_id, TimestampTz now,
-									 int wanted, int64 leased,
-									 int max_in_flight, int rate_limit);
+									 int wanted, int max_in_flight,
+									 int rate_limit);
 extern void fin_backlog_claims_spared(int64 queue_id, int spared);
+
+/* when the rate allows the next claim: now, or later */
+extern TimestampTz fin_backlog_next_claim(int64 queue_id, TimestampTz now,
+										  int rate_limit);
 
 extern void fin_backlog_init(void);
 extern void fin_backlog_shmem_request(void);

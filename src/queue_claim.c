@@ -9,8 +9,7 @@
  * is done with, it tells the backlog for those who come next.
  *
  * Reading never waits: rows that another transaction has locked are skipped.
- * A message of an ordering key is skipped while an earlier one of that key is
- * in the queue; whoever removes that one has this one looked at again.
+ * Ordering keys are queue_key.c's.
  *
  * Under REPEATABLE READ and SERIALIZABLE the snapshot is the transaction's.
  * Then what others claimed since is skipped as well, and nothing is told to
@@ -24,17 +23,20 @@
 #include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "ident.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
+#include "wait.h"
 #include "wake.h"
 
-#define FIN_DUE_MAX			1000	/* delayed messages gathered at a time */
+#define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_LOCKED_MAX		100		/* messages that are tried again at once, */
+#define FIN_LOCKED_AGAIN_US USECS_PER_SEC	/* others then */
 #define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
 #define FIN_WAITING_MAX		10000	/* counted by fin_queue_waiting() */
 
@@ -52,7 +54,6 @@ typedef struct Claim
 	FinQueueTables tables;
 	FinBacklogView view;
 	bool		tells;			/* what it finds out, to the backlog */
-	bool		fresh;			/* it walks among fresh ids */
 	TimestampTz now;
 	TimestampTz until;			/* 0: delete */
 	int			wanted;
@@ -60,9 +61,14 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
-	uint32		due_segments;	/* that may have more of them */
-	TimestampTz due_rest[FIN_SEGMENTS]; /* of those not gathered the first */
+	uint32		due_segments;	/* that may have more of them, */
+	TimestampTz due_rest[FIN_SEGMENTS]; /* due from then on */
 	bool		in_due;			/* one of them is being looked at */
+	int			nlocked;		/* met, that others only have locked */
+	bool		has_key;		/* key_lock is held */
+	LOCKTAG		key_lock;
+	int			key_length;		/* 0: none */
+	char		key[FIN_QUEUE_KEY_MAX];	/* of the last message that has one */
 
 	/* for counting instead of claiming */
 	FinQueueWaiting *waiting;
@@ -98,6 +104,8 @@ fin_queue_tables_end(FinQueueTables *tables)
 		}
 		if (tables->finds[i] != NULL)
 			fin_segment_end_scan(tables->finds[i]);
+		if (tables->keys[i] != NULL)
+			fin_segment_end_scan(tables->keys[i]);
 		if (tables->segments[i] != NULL)
 			fin_segment_close(tables->segments[i]);
 	}
@@ -183,136 +191,16 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 	return NULL;
 }
 
-TimestampTz
-fin_queue_claimed_until(TupleTableSlot *row, TimestampTz now)
-{
-	TimestampTz until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
-
-	return until > now && until != fin_segment_int64(row, FIN_MSG_DUE_AT) ?
-		until : 0;
-}
-
 void
 fin_queue_note_gone(const FinQueueTables *tables, int segment,
 					TupleTableSlot *row, TimestampTz now)
 {
+	TimestampTz until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+
 	fin_backlog_note_ended(tables->queue_id, segment,
 						   fin_segment_int64(row, FIN_MSG_ID),
-						   fin_queue_claimed_until(row, now),
+						   until > now ? until : 0,
 						   fin_segment_int64(row, FIN_MSG_DUE_AT), true);
-}
-
-/* ------------------------------------------------------------------------
- * ordering keys
- * ------------------------------------------------------------------------
- */
-
-/*
- * The first of this key at or after message_id 'first' whose life is not over,
- * or which is being worked on all the same.
- */
-static TupleTableSlot *
-first_of_key(FinQueueTables *tables, int segment, Datum key, int64 first,
-			 TimestampTz now)
-{
-	FinSegmentScan *scan = fin_queue_scan(tables, segment, FIN_BY_KEY);
-	TupleTableSlot *row;
-
-	if (scan == NULL)
-		return NULL;
-	fin_segment_rescan_key(scan, key, first);
-	while ((row = fin_segment_next(scan)) != NULL)
-	{
-		TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
-
-		if (expires_at == 0 || expires_at > now ||
-			fin_segment_int64(row, FIN_MSG_VISIBLE_AT) > now)
-			break;
-	}
-	return row;
-}
-
-static bool
-has_earlier(FinQueueTables *tables, Datum key, int64 message_id,
-			TimestampTz now)
-{
-	uint32		used = fin_backlog_used_segments(tables->queue_id);
-
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		TupleTableSlot *first;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		first = first_of_key(tables, i, key, PG_INT64_MIN, now);
-		if (first != NULL &&
-			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) < message_id)
-			return true;
-	}
-	return false;
-}
-
-/* is it the turn of this message? */
-static bool
-is_key_free(Claim *claim, TupleTableSlot *row)
-{
-	bool		isnull;
-	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
-	int64		message_id = fin_segment_int64(row, FIN_MSG_MESSAGE_ID);
-
-	if (isnull)
-		return true;
-	return !has_earlier(&claim->tables, key, message_id, claim->now);
-}
-
-/*
- * The next one of the key may be in the queue already, also uncommitted: then
- * it is looked at again after our commit.  If none is, one may still come, and
- * be passed by readers before our commit because this one is still there: all
- * of that time is looked at again.
- */
-void
-fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row)
-{
-	FinQueueTables dirty = {0};
-	SnapshotData any;
-	bool		isnull;
-	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
-	int64		message_id = fin_segment_int64(row, FIN_MSG_MESSAGE_ID);
-	int64		next_id = PG_INT64_MAX;
-	int64		next_msg_id = 0;
-	int			next_segment = 0;
-
-	if (isnull)
-		return;
-	InitDirtySnapshot(any);
-	dirty.queue_id = tables->queue_id;
-	dirty.mode = tables->mode;
-	dirty.snapshot = &any;
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		TupleTableSlot *first = first_of_key(&dirty, i, key, message_id + 1,
-											 fin_ident_now());
-
-		if (first == NULL ||
-			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) >= next_id)
-			continue;
-		next_id = fin_segment_int64(first, FIN_MSG_MESSAGE_ID);
-		next_msg_id = fin_segment_int64(first, FIN_MSG_ID);
-		next_segment = i;
-	}
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		if (dirty.scans[i][FIN_BY_KEY] != NULL)
-			fin_segment_end_scan(dirty.scans[i][FIN_BY_KEY]);
-		if (dirty.segments[i] != NULL)
-			fin_segment_close(dirty.segments[i]);
-	}
-	if (next_msg_id != 0)
-		fin_backlog_note_ready(tables->queue_id, next_segment, next_msg_id);
-	else
-		fin_backlog_note_released(tables->queue_id,
-								  fin_queue_msg_id_floor());
 }
 
 /* ------------------------------------------------------------------------
@@ -360,20 +248,6 @@ claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 }
 
 static void
-pop(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
-{
-	FinQueueTables *tables = &claim->tables;
-
-	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
-						   false) != FIN_DELETED)
-		return;
-	fin_queue_note_gone(tables, segment, row, claim->now);
-	fin_queue_release_key(tables, row);
-	fin_queue_emit(claim->fcinfo, row, read_ct, claim->now);
-	claim->made++;
-}
-
-static void
 count_waiting(Claim *claim, TupleTableSlot *row, TimestampTz visible_at)
 {
 	FinQueueWaiting *waiting = claim->waiting;
@@ -386,35 +260,119 @@ count_waiting(Claim *claim, TupleTableSlot *row, TimestampTz visible_at)
 							  fin_segment_int64(row, FIN_MSG_ID));
 }
 
-/* a message that can be read, unless somebody else is faster */
+/*
+ * Somebody else was faster.  Who changes a message tells the backlog; who only
+ * has it locked, as SELECT FOR UPDATE does, may leave it as it is and say
+ * nothing: so it is to be looked at again, or a little later when these are
+ * many.
+ */
 static void
-take(Claim *claim, int segment, TupleTableSlot *row, TimestampTz was_due_at)
+skip(Claim *claim, int segment, TupleTableSlot *row)
+{
+	int64		msg_id = fin_segment_int64(row, FIN_MSG_ID);
+	FinRange	range = {.first = msg_id, .last = msg_id, .segments = 1 << segment};
+
+	if (!claim->tells || !fin_segment_is_only_locked(row))
+		return;
+	if (claim->nlocked++ < FIN_LOCKED_MAX)
+		fin_backlog_give_back(claim->tables.queue_id, &range);
+	else
+		fin_backlog_met_lease(claim->tables.queue_id, msg_id, segment,
+							  claim->now + FIN_LOCKED_AGAIN_US, false);
+}
+
+static void
+unlock_key(Claim *claim)
+{
+	if (claim->has_key)
+		LockRelease(&claim->key_lock, ExclusiveLock, false);
+	claim->has_key = false;
+}
+
+static void
+pop(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	FinQueueTables *tables = &claim->tables;
+
+	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
+						   false) != FIN_DELETED)
+	{
+		skip(claim, segment, row);
+		return;
+	}
+	unlock_key(claim);
+	fin_queue_note_gone(tables, segment, row, claim->now);
+	fin_queue_release_key(tables, row, claim->now);
+	fin_queue_emit(claim->fcinfo, row, read_ct, claim->now);
+	claim->made++;
+}
+
+/* a message whose turn it is, unless somebody else is faster */
+static void
+take_row(Claim *claim, int segment, TupleTableSlot *row)
 {
 	int			max = claim->config->max_deliveries;
-	int			read_ct;
 	bool		isnull;
+	int			read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT,
+														  &isnull));
 
-	if (!is_key_free(claim, row))
-		return;
-	if (claim->waiting != NULL)
-	{
-		count_waiting(claim, row, fin_segment_int64(row, FIN_MSG_VISIBLE_AT));
-		return;
-	}
-	read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT, &isnull));
 	if (claim->until == 0 && (max == 0 || read_ct < max))
-	{
 		pop(claim, segment, row, read_ct);
-		return;
-	}
-	if (!fin_segment_lock(claim->tables.segments[segment], row,
-						  claim->tables.snapshot, false))
-		return;
-	if (max > 0 && read_ct >= max)
+	else if (!fin_segment_lock(claim->tables.segments[segment], row,
+							   claim->tables.snapshot, false))
+		skip(claim, segment, row);
+	else if (max > 0 && read_ct >= max)
+	{
+		unlock_key(claim);
 		fin_queue_bury(claim->config, &claim->tables, segment, row,
 					   "max_deliveries", claim->now);
+	}
 	else
-		claim_locked(claim, segment, row, read_ct + 1, was_due_at);
+		claim_locked(claim, segment, row, read_ct + 1,
+					 fin_segment_int64(row, FIN_MSG_DUE_AT));
+}
+
+/* was the key of the last message that has one the same?  Then this is no news. */
+static bool
+is_same_key(Claim *claim, Datum key)
+{
+	text	   *text_key = DatumGetTextPP(key);
+	int			length = VARSIZE_ANY_EXHDR(text_key);
+	bool		same = claim->key_length == length &&
+		memcmp(claim->key, VARDATA_ANY(text_key), length) == 0;
+
+	claim->key_length = Min(length, FIN_QUEUE_KEY_MAX);
+	memcpy(claim->key, VARDATA_ANY(text_key), claim->key_length);
+	return same;
+}
+
+/* a message that can be read */
+static void
+take(Claim *claim, int segment, TupleTableSlot *row)
+{
+	bool		isnull;
+	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
+
+	if (claim->waiting != NULL)
+	{
+		if (isnull || fin_queue_is_turn(&claim->tables, row, claim->now))
+			count_waiting(claim, row,
+						  fin_segment_int64(row, FIN_MSG_VISIBLE_AT));
+		return;
+	}
+	if (isnull)
+	{
+		take_row(claim, segment, row);
+		return;
+	}
+	if (is_same_key(claim, key))
+		return;
+	fin_queue_lock_key(claim->tables.queue_id, key, &claim->key_lock);
+	claim->has_key = true;
+	row = fin_queue_whose_turn(&claim->tables, row, &segment, claim->now);
+	if (row != NULL)
+		take_row(claim, segment, row);
+	unlock_key(claim);
 }
 
 /* a message that is met on the way */
@@ -431,16 +389,11 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)
 		return;
 	if (visible_at <= claim->now)
-		take(claim, segment, row, due_at);
+		take(claim, segment, row);
 	else if (due_at == 0 && claim->tells)
-	{
-		/* those of this transaction are told when it commits */
-		if (!(claim->fresh && claim->view.leases_known) &&
-			!fin_segment_is_own(row))
-			fin_backlog_met_lease(claim->tables.queue_id,
-								  fin_segment_int64(row, FIN_MSG_ID), segment,
-								  visible_at);
-	}
+		fin_backlog_met_lease(claim->tables.queue_id,
+							  fin_segment_int64(row, FIN_MSG_ID), segment,
+							  visible_at, true);
 	else if (due_at == 0 && claim->waiting != NULL)
 		claim->waiting->next_at = claim->waiting->next_at == 0 ? visible_at :
 			Min(claim->waiting->next_at, visible_at);
@@ -460,50 +413,35 @@ compare_due(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/*
+ * Some of those due in one segment, following those that were gathered before.
+ * Notes when the first of the others is due, or a time before that.
+ */
 static void
-begin_due(Claim *claim)
+gather_due_of(Claim *claim, int segment, int max)
 {
-	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
+	FinSegmentScan *scan = fin_queue_scan(&claim->tables, segment, FIN_BY_DUE);
+	TupleTableSlot *row = NULL;
 
-	claim->due = palloc(sizeof(Due) * FIN_DUE_MAX * FIN_SEGMENTS);
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		FinSegmentScan *scan = (used & (1 << i)) == 0 ? NULL :
-			fin_queue_scan(&claim->tables, i, FIN_BY_DUE);
-
-		claim->due_rest[i] = FIN_NEVER;
-		if (scan == NULL)
-			continue;
+	if (scan != NULL && claim->due_rest[segment] == DT_NOBEGIN)
 		fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
-		claim->due_segments |= 1 << i;
-	}
-}
-
-/* the next ones due in one segment */
-static void
-gather_due_of(Claim *claim, int segment)
-{
-	FinSegmentScan *scan = claim->tables.scans[segment][FIN_BY_DUE];
-
-	for (int i = 0; i < FIN_DUE_MAX; i++)
+	while (scan != NULL && claim->ndue < max &&
+		   (row = fin_segment_next(scan)) != NULL)
 	{
-		TupleTableSlot *row = fin_segment_next(scan);
-		TimestampTz due_at = row == NULL ? FIN_NEVER :
-			fin_segment_int64(row, FIN_MSG_DUE_AT);
 		Due		   *due;
 
-		/* there may be more at the same time */
-		claim->due_rest[segment] = due_at;
-		if (due_at > claim->now)
-		{
-			claim->due_segments &= ~(1 << segment);
+		claim->due_rest[segment] = fin_segment_int64(row, FIN_MSG_DUE_AT);
+		if (claim->due_rest[segment] > claim->now)
 			break;
-		}
 		due = &claim->due[claim->ndue++];
 		due->msg_id = fin_segment_int64(row, FIN_MSG_ID);
-		due->due_at = due_at;
+		due->due_at = claim->due_rest[segment];
 		due->segment = segment;
 	}
+	if (scan == NULL || (row == NULL && claim->ndue < max))
+		claim->due_rest[segment] = FIN_NEVER;
+	if (claim->due_rest[segment] > claim->now)
+		claim->due_segments &= ~(1 << segment);
 }
 
 static void
@@ -514,10 +452,21 @@ gather_due(Claim *claim)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
 		if ((claim->due_segments & (1 << i)) != 0)
-			gather_due_of(claim, i);
+			gather_due_of(claim, i, claim->ndue + FIN_DUE_MAX);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);
+}
+
+static void
+begin_due(Claim *claim)
+{
+	claim->due = palloc(sizeof(Due) * FIN_DUE_MAX * FIN_SEGMENTS);
+	claim->due_segments = fin_backlog_used_segments(claim->tables.queue_id);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		claim->due_rest[i] = (claim->due_segments & (1 << i)) != 0 ?
+			DT_NOBEGIN : FIN_NEVER;
+	gather_due(claim);
 }
 
 /* those that come before 'msg_id' in the order of reading */
@@ -537,6 +486,17 @@ take_due_before(Claim *claim, int64 msg_id)
 		claim->in_due = true;
 		consider(claim, segment, row);
 		claim->in_due = false;
+	}
+}
+
+/* when so many are due that not all were gathered at first */
+static void
+take_rest_of_due(Claim *claim)
+{
+	while (claim->due_segments != 0 && claim->made < claim->wanted)
+	{
+		gather_due(claim);
+		take_due_before(claim, PG_INT64_MAX);
 	}
 }
 
@@ -653,9 +613,7 @@ walk_fresh(Claim *claim, int rank)
 	if (walk.range.segments == 0)
 		return;
 	memcpy(walk.from, claim->view.from[rank], sizeof(walk.from));
-	claim->fresh = true;
 	reached = walk_range(claim, &walk);
-	claim->fresh = false;
 	if (!claim->tells)
 		return;
 	done = claim->made < claim->wanted && !claim->tables.dropped;
@@ -667,6 +625,14 @@ walk_fresh(Claim *claim, int rank)
 	}
 	fin_backlog_advance(claim->tables.queue_id, &claim->view, rank, reached,
 						walk.from, done ? walk.range.segments : 0);
+}
+
+/* another reader may have looked in vain meanwhile, and be waiting now */
+static void
+give_back(Claim *claim, const FinRange *range)
+{
+	fin_backlog_give_back(claim->tables.queue_id, range);
+	fin_wait_ring(claim->tables.queue_id, 1);
 }
 
 /* everything of one rank; *i: the first range not walked yet */
@@ -686,7 +652,7 @@ walk_rank(Claim *claim, int rank, int *i)
 		(*i)++;
 		if (claim->made >= claim->wanted && claim->tells &&
 			walk.range.first <= walk.range.last)
-			fin_backlog_give_back(claim->tables.queue_id, &walk.range);
+			give_back(claim, &walk.range);
 	}
 	if (claim->made < claim->wanted)
 		walk_fresh(claim, rank);
@@ -700,10 +666,7 @@ walk_all(Claim *claim)
 	int			i = 0;
 
 	if (asks_due)
-	{
 		begin_due(claim);
-		gather_due(claim);
-	}
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
 		if (claim->made >= claim->wanted || claim->tables.dropped)
@@ -711,15 +674,12 @@ walk_all(Claim *claim)
 		walk_rank(claim, rank, &i);
 	}
 	for (; claim->tells && i < claim->view.nranges; i++)
-		fin_backlog_give_back(claim->tables.queue_id, &claim->view.ranges[i]);
-	/* the first ones were not to be had: locked, or waiting for their keys */
-	while (claim->due_segments != 0 && claim->made < claim->wanted)
-	{
-		gather_due(claim);
-		take_due_before(claim, PG_INT64_MAX);
-	}
+		give_back(claim, &claim->view.ranges[i]);
 	if (asks_due)
+	{
+		take_rest_of_due(claim);
 		tell_due(claim);
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -727,14 +687,12 @@ walk_all(Claim *claim)
  * ------------------------------------------------------------------------
  */
 
-/* those claimed by others, as our snapshot shows them */
-static int
-gather_claimed(Claim *claim, FinBacklogClaimed **claimed)
+/* tells the backlog of each claim, whoever made it */
+static void
+meet_leases(Claim *claim)
 {
-	int			max = 64;
-	int			n = 0;
-
-	*claimed = palloc(max * sizeof(FinBacklogClaimed));
+	fin_queue_tables_begin(&claim->tables, claim->config->queue_id,
+						   RowExclusiveLock);
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
 		FinSegmentScan *scan = fin_queue_scan(&claim->tables, i, FIN_BY_ID);
@@ -745,46 +703,31 @@ gather_claimed(Claim *claim, FinBacklogClaimed **claimed)
 		fin_segment_rescan(scan, 0, PG_INT64_MAX);
 		while ((row = fin_segment_next(scan)) != NULL)
 		{
-			TimestampTz until = fin_queue_claimed_until(row, claim->now);
+			TimestampTz visible_at = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
 
-			if (until == 0 || fin_segment_is_own(row))
-				continue;
-			if (n == max)
-			{
-				max *= 2;
-				*claimed = repalloc_huge(*claimed,
-										 max * sizeof(FinBacklogClaimed));
-			}
-			(*claimed)[n].msg_id = fin_segment_int64(row, FIN_MSG_ID);
-			(*claimed)[n].until = until;
-			(*claimed)[n].segment = i;
-			n++;
+			if (visible_at > claim->now &&
+				fin_segment_int64(row, FIN_MSG_DUE_AT) == 0)
+				fin_backlog_met_lease(claim->config->queue_id,
+									  fin_segment_int64(row, FIN_MSG_ID), i,
+									  visible_at, true);
 		}
 	}
-	return n;
+	fin_queue_tables_end(&claim->tables);
+	fin_backlog_met_all_leases(claim->config->queue_id);
 }
 
-/*
- * How many claims there are, after the backlog was forgotten: all of the queue
- * is read.  0 when it knows.
- */
+/* how many may be claimed */
 static int
-count_claimed(Claim *claim)
+ask_limits(Claim *claim)
 {
-	int64		queue_id = claim->config->queue_id;
-	FinBacklogClaimed *claimed;
-	uint64		begun;
-	int			n;
+	const FinQueueConfig *config = claim->config;
 
-	if (claim->config->max_in_flight == 0 ||
-		fin_backlog_knows_leases(queue_id, &begun))
-		return 0;
-	fin_queue_tables_begin(&claim->tables, queue_id, RowExclusiveLock);
-	n = gather_claimed(claim, &claimed);
-	fin_queue_tables_end(&claim->tables);
-	fin_backlog_end_leases(queue_id, begun, claimed, n);
-	pfree(claimed);
-	return n;
+	if (config->max_in_flight > 0 &&
+		!fin_backlog_knows_leases(config->queue_id))
+		meet_leases(claim);
+	return fin_backlog_allow_claims(config->queue_id, claim->now,
+									claim->wanted, config->max_in_flight,
+									config->rate_limit);
 }
 
 /* returns false when the queue was dropped meanwhile */
@@ -794,26 +737,27 @@ claim_from(Claim *claim)
 	const FinQueueConfig *config = claim->config;
 	bool		limited = config->max_in_flight > 0 || config->rate_limit > 0;
 	bool		dropped;
-	int			allowed;
 
 	if (limited)
-		claim->wanted = fin_backlog_allow_claims(config->queue_id, claim->now,
-												 claim->wanted,
-												 count_claimed(claim),
-												 config->max_in_flight,
-												 config->rate_limit);
-	allowed = claim->wanted;
-	if (allowed == 0)
-		return true;
+		claim->wanted = ask_limits(claim);
 	claim->tells = !IsolationUsesXactSnapshot();
-	/* the view before the snapshot: see backlog.c */
-	fin_backlog_view(config->queue_id, claim->now, claim->tells, &claim->view);
-	fin_queue_tables_begin(&claim->tables, config->queue_id, RowExclusiveLock);
-	walk_all(claim);
-	dropped = claim->tables.dropped;
-	fin_queue_tables_end(&claim->tables);
-	if (limited && claim->made < allowed)
-		fin_backlog_claims_spared(config->queue_id, allowed - claim->made);
+	do
+	{
+		if (claim->wanted == 0)
+			return true;
+		/* the view before the snapshot: see backlog.c */
+		fin_backlog_view(config->queue_id, claim->now, claim->tells,
+						 &claim->view);
+		fin_queue_tables_begin(&claim->tables, config->queue_id,
+							   RowExclusiveLock);
+		walk_all(claim);
+		dropped = claim->tables.dropped;
+		fin_queue_tables_end(&claim->tables);
+		CHECK_FOR_INTERRUPTS();
+	} while (claim->view.more && claim->made < claim->wanted && !dropped);
+	if (limited && claim->made < claim->wanted)
+		fin_backlog_claims_spared(config->queue_id,
+								  claim->wanted - claim->made);
 	return !dropped;
 }
 
@@ -847,6 +791,7 @@ fin_queue_waiting(int32 tenant_id, int64 queue_id, TimestampTz since,
 {
 	Claim	   *claim = palloc0(sizeof(Claim));
 	FinBacklogCounts counts;
+	TimestampTz next_at;
 	bool		dropped;
 
 	memset(waiting, 0, sizeof(*waiting));
@@ -865,9 +810,14 @@ fin_queue_waiting(int32 tenant_id, int64 queue_id, TimestampTz since,
 	dropped = claim->tables.dropped;
 	fin_queue_tables_end(&claim->tables);
 	fin_backlog_counts(queue_id, now, &counts);
-	if (counts.next_at != FIN_NEVER)
-		waiting->next_at = waiting->next_at == 0 ? counts.next_at :
-			Min(waiting->next_at, counts.next_at);
+	next_at = counts.next_at;
+	/* what waits for nothing but the rate */
+	if (claim->made > 0 && claim->config->rate_limit > 0)
+		next_at = Min(next_at, fin_backlog_next_claim(queue_id, now,
+													  claim->config->rate_limit));
+	if (next_at != FIN_NEVER)
+		waiting->next_at = waiting->next_at == 0 ? next_at :
+			Min(waiting->next_at, next_at);
 	pfree(claim);
 	return !dropped;
 }

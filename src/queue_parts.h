@@ -4,8 +4,9 @@
  *		half*.c for the arguments of messages.
  *
  * queue.c finds queues and their settings, queue_segment.c is about the tables
- * of a queue, queue_claim.c about which messages are read next, queue_take.c
- * about what becomes of them then, queue_dead.c about dead letters,
+ * of a queue, queue_claim.c about which messages are read next, queue_key.c
+ * about ordering keys, queue_take.c about what becomes of messages that were
+ * read, queue_dead.c about dead letters,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
  * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,
@@ -18,16 +19,13 @@
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
-#include "storage/lockdefs.h"
+#include "storage/lock.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 
 #include "archive.h"
 #include "backlog.h"
 #include "queue.h"
-
-struct FinMessage;
-struct FinQueueWaiting;
 
 #define FIN_QUEUE_NAME_MAX		47
 #define FIN_QUEUE_CHANNEL_MAX	63
@@ -95,15 +93,12 @@ extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 extern void fin_segment_close(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
-/*
- * The same with ACCESS EXCLUSIVE, if nobody else has it locked in any way.
- * NULL, and *dropped tells, when that is not so.
- */
-extern FinSegment *fin_segment_open_alone(int64 queue_id, int segment,
-										  bool *dropped);
+/* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
+extern FinSegment *fin_segment_open_free(int64 queue_id, int segment,
+										 LOCKMODE mode, bool *dropped);
 
 /*
- * Truncates a segment opened alone, but for these rows of it, and closes it.
+ * Truncates a segment opened with ACCESS EXCLUSIVE, but for these rows of it, and closes it.
  * As the rows lie in a new file, which an abort takes away, they can be written
  * as if they had been there always: snapshots that saw them go on seeing them,
  * and logical decoding does not tell them a second time.
@@ -141,6 +136,9 @@ extern TupleTableSlot *fin_segment_last(FinSegmentScan *scan);
 extern bool fin_segment_lock(FinSegment *segment, TupleTableSlot *row,
 							 Snapshot snapshot, bool wait);
 
+/* does somebody hold the row in the slot without having changed it? */
+extern bool fin_segment_is_only_locked(TupleTableSlot *row);
+
 /* replaces columns of the row in the slot, which this transaction has locked */
 extern void fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 							   const int *columns, int n, const Datum *values,
@@ -160,9 +158,6 @@ extern FinSegmentDelete fin_segment_delete(FinSegment *segment,
 /* all columns of a row in a slot, copied out of the table */
 extern void fin_segment_copy(TupleTableSlot *row, Datum **values,
 							 bool **nulls);
-
-/* was the row in the slot written by this transaction? */
-extern bool fin_segment_is_own(TupleTableSlot *row);
 
 /* of a row in a slot; text, jsonb: as they lie in the slot */
 extern Datum fin_segment_value(TupleTableSlot *row, int column, bool *isnull);
@@ -238,6 +233,8 @@ typedef struct FinQueueTables
 	TupleTableSlot *found[FIN_SEGMENTS];	/* the last of each */
 	uint32		exhausted;		/* segments with none any more */
 	int64		last_id;		/* none above is looked for; 0: not known */
+	FinSegmentScan *keys[FIN_SEGMENTS]; /* of ordering keys, */
+	SnapshotData dirty;			/* which see what is not committed yet */
 	Snapshot	snapshot;
 } FinQueueTables;
 
@@ -274,16 +271,40 @@ extern void fin_queue_claim(FunctionCallInfo fcinfo, int32 tenant_id,
 extern void fin_queue_emit(FunctionCallInfo fcinfo, TupleTableSlot *row,
 						   int read_ct, TimestampTz visible_at);
 
+/* ------------------------------------------------------------------------
+ * queue_key.c
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Keeps others from claiming a message of this ordering key, until *tag is
+ * released; which is to be done before waiting for anything.
+ */
+extern void fin_queue_lock_key(int64 queue_id, Datum key, LOCKTAG *tag);
+
+/*
+ * The message whose turn it is of the key that the message 'row' in *segment
+ * has, and its segment; NULL: none that can be read now.  With the key locked.
+ */
+extern TupleTableSlot *fin_queue_whose_turn(FinQueueTables *tables,
+											TupleTableSlot *row, int *segment,
+											TimestampTz now);
+
+/* is it the turn of this message? */
+extern bool fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row,
+							  TimestampTz now);
+
 /*
  * A message that is deleted leaves its ordering key to the next one: call with
- * its row before that is deleted.
+ * its row after that is deleted.
  */
-extern void fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row);
+extern void fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row,
+								  TimestampTz now);
 
 /*
  * Deletes a message that this transaction has locked and sends it on as a dead
- * letter: to its queue's dead-letter queue, or the tenant's, or else, also when
- * that is full, into the archive.
+ * letter: to its queue's dead-letter queue, or the tenant's, or else into the
+ * archive.
  */
 extern void fin_queue_bury(const FinQueueConfig *config,
 						   FinQueueTables *tables, int segment,
@@ -295,14 +316,6 @@ extern void fin_queue_bury(const FinQueueConfig *config,
  */
 extern void fin_queue_archive_row(FinArchive *archive, TupleTableSlot *row,
 								  Jsonb *x_death);
-
-/* until when the message in the row is claimed; 0 if it is not, or delayed */
-extern TimestampTz fin_queue_claimed_until(TupleTableSlot *row,
-										   TimestampTz now);
-
-/* as fin_queue_put(), and 0 also when the queue is full */
-extern int64 fin_queue_put_if_room(int64 queue_id,
-								   const struct FinMessage *message);
 
 /* notes that a message was deleted */
 extern void fin_queue_note_gone(const FinQueueTables *tables, int segment,
@@ -400,9 +413,6 @@ extern int64 fin_queue_default_alternate(int32 tenant_id);
 /* the msg_id of a copy, from an id drawn for it: in the order of reading */
 extern int64 fin_queue_msg_id(int64 drawn, int priority);
 
-/* of rank 0: below all that are drawn and not yet written, or still to draw */
-extern int64 fin_queue_msg_id_floor(void);
-
 /* see that the number of messages is known, if it can be */
 extern int64 fin_queue_count(int64 queue_id);
 
@@ -416,6 +426,9 @@ extern void fin_queue_check_name(const char *what, const char *name);
  * queue_log*.c: queues whose messages stay; inside fin_query_begin/end
  * ------------------------------------------------------------------------
  */
+
+struct FinMessage;
+struct FinQueueWaiting;
 
 extern bool fin_queue_log_is(int64 queue_id);
 

@@ -29,7 +29,6 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/skey.h"
-#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -277,6 +276,18 @@ refuse_triggers(Relation table)
 			errhint("Drop them; bind a queue of its own to what is to be observed."));
 }
 
+static void
+refuse_other_columns(Relation table)
+{
+	if (RelationGetDescr(table)->natts == FIN_MSG_COLUMNS)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("finance.%s has columns that are not of finance",
+				   RelationGetRelationName(table)),
+			errhint("Put what belongs to a message into its headers."));
+}
+
 /* a segment that is locked in some mode */
 static FinSegment *
 open_locked(Known *known, int number)
@@ -286,6 +297,7 @@ open_locked(Known *known, int number)
 	segment->number = number;
 	segment->table = table_open(known->relid, NoLock);
 	refuse_triggers(segment->table);
+	refuse_other_columns(segment->table);
 	look_at_indexes(known, segment->table);
 	segment->known = *known;
 	return segment;
@@ -326,9 +338,9 @@ fin_segment_open(int64 queue_id, int number, LOCKMODE mode)
 }
 
 FinSegment *
-fin_segment_open_alone(int64 queue_id, int number, bool *dropped)
+fin_segment_open_free(int64 queue_id, int number, LOCKMODE mode, bool *dropped)
 {
-	return open_segment(queue_id, number, AccessExclusiveLock, false, dropped);
+	return open_segment(queue_id, number, mode, false, dropped);
 }
 
 int
@@ -489,6 +501,15 @@ fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 							wait ? LockWaitBlock : LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
+bool
+fin_segment_is_only_locked(TupleTableSlot *row)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+
+	return (tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0 ||
+		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
+}
+
 void
 fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 				   const int *columns, int n, const Datum *values,
@@ -640,16 +661,6 @@ fin_segment_copy(TupleTableSlot *row, Datum **values, bool **nulls)
 		else
 			(*values)[i] = row->tts_values[i];
 	}
-}
-
-bool
-fin_segment_is_own(TupleTableSlot *row)
-{
-	bool		isnull;
-	Datum		xmin = slot_getsysattr(row, MinTransactionIdAttributeNumber,
-									   &isnull);
-
-	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
 Datum

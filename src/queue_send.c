@@ -30,9 +30,6 @@
 /* bits of an id that are its sequence */
 #define SEQUENCE_MASK	((INT64CONST(1) << FIN_ID_SEQUENCE_BITS) - 1)
 
-/* a sender that takes longer from drawing an id to writing it is not expected */
-#define FIN_DRAWN_BEFORE_US		(5 * USECS_PER_SEC)
-
 /*
  * Reading is one walk along an index, highest priority first and then oldest;
  * acknowledging is one look-up by msg_id in the same index.  So msg_id itself
@@ -47,14 +44,6 @@ fin_queue_msg_id(int64 drawn, int priority)
 	return FIN_BACKLOG_FIRST(rank) |
 		((drawn >> FIN_ID_TIME_SHIFT) << FIN_ID_SEQUENCE_BITS) |
 		(drawn & SEQUENCE_MASK);
-}
-
-int64
-fin_queue_msg_id_floor(void)
-{
-	TimestampTz since = GetCurrentTimestamp() - FIN_DRAWN_BEFORE_US;
-
-	return fin_queue_msg_id(fin_ident_floor(since), FIN_QUEUE_PRIORITY_MAX);
 }
 
 /* ------------------------------------------------------------------------
@@ -73,7 +62,6 @@ typedef struct Load
 	Datum	  **values;			/* rows to be inserted, */
 	bool	  **nulls;
 	int			nrows;			/* so many: those that are no duplicates */
-	bool		if_room;		/* a full queue is as good as a dropped one */
 } Load;
 
 static Datum
@@ -204,27 +192,24 @@ tell(const Load *load, int segment)
 	}
 }
 
-static bool
+static void
 reserve_room(const Load *load)
 {
 	const FinQueueConfig *config = load->config;
 	int64		length = 0;
-	bool		room;
 
-	if (config->max_length == 0)
-		return true;
+	if (config->max_length == 0 || load->messages[0].is_dead_letter)
+		return;
 	fin_wake_require(ERROR);
-	fin_queue_count(config->queue_id);
-	room = fin_backlog_reserve(config->queue_id, load->nrows,
-							   config->max_length, &length);
-	if (!room && !load->if_room)
+	if (!fin_backlog_reserve(config->queue_id, load->nrows,
+							 config->max_length,
+							 fin_queue_count(config->queue_id), &length))
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_QUEUE_FULL),
 				errmsg("queue \"%s\" is full", config->name),
 				errdetail("It has " INT64_FORMAT " messages, those of open transactions included; the most is " INT64_FORMAT ", and %d are sent.",
 						  length, config->max_length, load->nrows),
 				errhint("Wait for its consumers, or raise max_length with finance.alter_queue()."));
-	return room;
 }
 
 /* false when the queue is dropped */
@@ -240,11 +225,7 @@ load_standard(Load *load)
 	fill_rows(load);
 	if (load->nrows > 0)
 	{
-		if (!reserve_room(load))
-		{
-			fin_segment_close(segment);
-			return false;
-		}
+		reserve_room(load);
 		fin_segment_insert(segment, load->values, load->nulls, load->nrows);
 		tell(load, number);
 	}
@@ -284,18 +265,17 @@ load_log(Load *load)
 	return true;
 }
 
-/* false when the queue is dropped, or with if_room full */
+/* false when the queue is dropped */
 static bool
 load_queue(const FinQueueConfig *config, const FinMessage *messages, int n,
-		   int64 *msg_ids, bool if_room)
+		   int64 *msg_ids)
 {
 	Load		load = {
 		.config = config,
 		.messages = messages,
 		.n = n,
 		.msg_ids = msg_ids,
-		.now = fin_ident_now(),
-		.if_room = if_room
+		.now = fin_ident_now()
 	};
 
 	return config->is_log ? load_log(&load) : load_standard(&load);
@@ -306,7 +286,7 @@ put(const FinQueueConfig *config, const FinMessage *message, int64 drawn,
 	int64 *msg_id)
 {
 	*msg_id = fin_queue_msg_id(drawn, message->priority);
-	return load_queue(config, message, 1, msg_id, false);
+	return load_queue(config, message, 1, msg_id);
 }
 
 int64
@@ -317,21 +297,6 @@ fin_queue_put(int64 queue_id, const FinMessage *message)
 
 	if (config == NULL || !put(config, message, fin_ident_next(0), &msg_id))
 		return 0;
-	pfree(config);
-	return msg_id;
-}
-
-int64
-fin_queue_put_if_room(int64 queue_id, const FinMessage *message)
-{
-	FinQueueConfig *config = fin_queue_config(queue_id);
-	int64		msg_id;
-
-	if (config == NULL)
-		return 0;
-	msg_id = fin_queue_msg_id(fin_ident_next(0), message->priority);
-	if (!load_queue(config, message, 1, &msg_id, true))
-		msg_id = 0;
 	pfree(config);
 	return msg_id;
 }
@@ -696,7 +661,7 @@ finance_send_batch(PG_FUNCTION_ARGS)
 	{
 		config = fin_queue_find(tenant_id, queue_name);
 		draw_ids(messages, n, msg_ids);
-	} while (n > 0 && !load_queue(config, messages, n, msg_ids, false));
+	} while (n > 0 && !load_queue(config, messages, n, msg_ids));
 	fin_query_end(&scope);
 
 	for (int i = 0; i < n; i++)

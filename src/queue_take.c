@@ -76,16 +76,27 @@ refuse_stale(const Take *take, TupleTableSlot *row)
 			errhint("Leave the message to who read it last; choose a longer vt, or extend it with finance.set_vt()."));
 }
 
+/* a claim of which there may only be so many has ended: another may begin */
+static void
+tell_free(Take *take, TupleTableSlot *row)
+{
+	if (take->config->max_in_flight > 0 &&
+		fin_segment_int64(row, FIN_MSG_VISIBLE_AT) > take->now)
+		fin_wake_note(take->config->queue_id,
+					  fin_segment_int64(row, FIN_MSG_ID), 1);
+}
+
 static bool
 delete_row(Take *take, int segment, TupleTableSlot *row)
 {
 	FinQueueTables *tables = &take->tables;
 
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
 						   true) != FIN_DELETED)
 		return false;
 	fin_queue_note_gone(tables, segment, row, take->now);
+	fin_queue_release_key(tables, row, take->now);
+	tell_free(take, row);
 	return true;
 }
 
@@ -118,7 +129,7 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 	static const int columns[] = {FIN_MSG_VISIBLE_AT, FIN_MSG_DUE_AT};
 	int64		queue_id = take->config->queue_id;
 	int64		msg_id = fin_segment_int64(row, FIN_MSG_ID);
-	TimestampTz was_until = fin_queue_claimed_until(row, take->now);
+	TimestampTz was_until = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
 	TimestampTz was_due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
 	TimestampTz visible_at = until == 0 ? take->now : until;
 	bool		due = until != 0 && delay;
@@ -128,7 +139,8 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 
 	fin_segment_update(take->tables.segments[segment], row, columns,
 					   due || was_due_at != 0 ? 2 : 1, values, nulls);
-	fin_backlog_note_ended(queue_id, segment, msg_id, was_until, was_due_at,
+	fin_backlog_note_ended(queue_id, segment, msg_id,
+						   was_until > take->now ? was_until : 0, was_due_at,
 						   false);
 	if (until == 0)
 	{
@@ -137,7 +149,10 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 		return;
 	}
 	if (due)
+	{
 		fin_backlog_note_delayed(queue_id, msg_id, until);
+		tell_free(take, row);
+	}
 	else
 		fin_backlog_note_claimed(queue_id, segment, msg_id, until, 0);
 	fin_wake_note_due(queue_id, until);
@@ -196,8 +211,7 @@ set_vt_row(Take *take, int segment, TupleTableSlot *row)
 		return false;
 	/* one that was not read since its delay began goes on being delayed */
 	hide_row(take, segment, row, until,
-			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0 &&
-			 fin_queue_claimed_until(row, take->now) == 0);
+			 fin_segment_int64(row, FIN_MSG_DUE_AT) != 0);
 	fin_queue_emit(take->fcinfo, row, read_ct,
 				   until == 0 ? take->now : until);
 	return true;
@@ -639,8 +653,8 @@ finance_purge_queue(PG_FUNCTION_ARGS)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 		n += purge_segment(&take, i);
 	end_take(&take);
-	/* what waited for a key that was purged may have been sent long ago */
-	fin_backlog_note_released(take.config->queue_id, 0);
+	/* what others sent may have been waiting for an ordering key */
+	fin_backlog_note_look_again(take.config->queue_id);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(n);
 }

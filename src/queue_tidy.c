@@ -26,9 +26,12 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "mishap.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
@@ -37,6 +40,7 @@
 #define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
 #define FIN_TIDY_ATTENDED_MAX	256		/* the backlog has no place for more */
+#define FIN_TIDY_LEFT_BYTES		(16 * 1024 * 1024)	/* written again at most */
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -46,6 +50,8 @@ static int64 retry_us = FIN_TIDY_RETRY_US;
 static TimestampTz retry_at = FIN_NEVER;
 static TimestampTz expiry_at = FIN_NEVER;
 static bool attended = false;	/* the backlog was told of all queues */
+
+static FinMishaps mishaps;
 
 /* of the round at work */
 static int	place = 0;			/* in the backlog; 0: none is at work */
@@ -77,12 +83,15 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 {
 	FinSegmentScan *scan = fin_segment_scan(segment, FIN_BY_ID, snapshot);
 	TupleTableSlot *row;
+	Size		before = MemoryContextMemAllocated(CurrentMemoryContext, false);
 	int			n = 0;
 
 	fin_segment_rescan(scan, 0, PG_INT64_MAX);
 	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
 	{
-		if (n == FIN_SEGMENT_LEFT_MAX)
+		if (n == FIN_SEGMENT_LEFT_MAX ||
+			MemoryContextMemAllocated(CurrentMemoryContext, false) - before >
+			FIN_TIDY_LEFT_BYTES)
 		{
 			n = -1;
 			break;
@@ -106,6 +115,8 @@ empty_opened(int64 queue_id, FinSegment *segment)
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = copy_rows(segment, GetActiveSnapshot(), values, nulls);
 	PopActiveSnapshot();
+	if (n < 0)
+		fin_backlog_met_rows(queue_id, number, FIN_SEGMENT_LEFT_MAX);
 	if (n < 0 || fin_backlog_segment(queue_id) == number)
 	{
 		fin_segment_close(segment);
@@ -129,7 +140,8 @@ empty_segments(const FinBacklogWork *work)
 
 		if ((work->segments & (1 << i)) == 0)
 			continue;
-		segment = fin_segment_open_alone(work->queue_id, i, &dropped);
+		segment = fin_segment_open_free(work->queue_id, i, AccessExclusiveLock,
+										&dropped);
 		if (dropped)
 			return false;
 		if (segment == NULL)
@@ -154,10 +166,11 @@ expire_row(const FinQueueConfig *config, FinQueueTables *tables, int segment,
 		fin_queue_bury(config, tables, segment, row, "expired", now);
 		return;
 	}
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
-						   true) == FIN_DELETED)
-		fin_queue_note_gone(tables, segment, row, now);
+						   true) != FIN_DELETED)
+		return;
+	fin_queue_note_gone(tables, segment, row, now);
+	fin_queue_release_key(tables, row, now);
 }
 
 /* one segment; returns when there is something to be looked at again */
@@ -230,6 +243,50 @@ expire_queue(int64 queue_id, TimestampTz now)
  * ------------------------------------------------------------------------
  */
 
+static void
+tidy_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	FinQueryScope scope;
+
+	fin_query_begin(&scope);
+	if ((work->expiry && !expire_queue(work->queue_id, now)) ||
+		!empty_segments(work))
+		fin_backlog_drop(work->queue_id);
+	fin_query_end(&scope);
+}
+
+/* what is wrong with one queue keeps no other from being tidied up */
+static void
+try_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		tidy_queue(work, now);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = fin_mishap_take(context, owner);
+
+		fin_mishap_log(&mishaps,
+					   psprintf("queue " INT64_FORMAT " could not be tidied up",
+								work->queue_id), error,
+					   "It is tried again later.");
+		if (work->expiry)
+			fin_backlog_expires(work->queue_id, now + FIN_TIDY_RETRY_MAX_US);
+		next_expiry = Min(next_expiry, now + FIN_TIDY_RETRY_MAX_US);
+		kept_out = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 void
 fin_queue_tidy_sweep(void)
 {
@@ -241,10 +298,14 @@ static void
 attend_queues(void)
 {
 	Datum		values[1] = {Int32GetDatum(FIN_TIDY_ATTENDED_MAX)};
-	uint64		n = fin_query_run(&list_queues, values, NULL, 0);
+	FinQueryScope scope;
+	uint64		n;
 
+	fin_query_begin(&scope);
+	n = fin_query_run(&list_queues, values, NULL, 0);
 	for (uint64 i = 0; i < n; i++)
 		fin_backlog_attend(fin_query_int64(i, 1));
+	fin_query_end(&scope);
 	attended = true;
 }
 
@@ -268,25 +329,18 @@ void
 fin_queue_tidy_run(TimestampTz now)
 {
 	FinBacklogWork work[FIN_TIDY_QUEUES_MAX];
-	FinQueryScope scope;
 	int			n;
 
 	failed = failed || committing;
 	committing = true;
 	if (place == 0)
 		begin_round();
-	fin_query_begin(&scope);
 	if (!attended)
 		attend_queues();
 	n = fin_backlog_collect_work(now, &place, work, FIN_TIDY_QUEUES_MAX,
 								 &next_expiry);
 	for (int i = 0; i < n; i++)
-	{
-		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
-			!empty_segments(&work[i]))
-			fin_backlog_drop(work[i].queue_id);
-	}
-	fin_query_end(&scope);
+		try_queue(&work[i], now);
 }
 
 void
@@ -303,4 +357,10 @@ fin_queue_tidy_committed(TimestampTz now)
 	retry_us = kept_out ? Min(retry_us * 2, FIN_TIDY_RETRY_MAX_US) :
 		FIN_TIDY_RETRY_US;
 	retry_at = kept_out ? now + retry_us : FIN_NEVER;
+}
+
+const char *
+fin_queue_tidy_complaint(void)
+{
+	return fin_mishap_last(&mishaps);
 }

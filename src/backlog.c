@@ -32,6 +32,7 @@
 #include "access/transam.h"
 #include "access/twophase.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -45,6 +46,7 @@
 
 #include "backlog.h"
 #include "settings.h"
+#include "wait.h"
 #include "wake.h"
 
 #define FIN_BACKLOG_TRANCHE		"finance_backlog"
@@ -54,6 +56,7 @@
 #define FIN_BACKLOG_NOTES_MAX	65536	/* of one transaction, about */
 #define FIN_BACKLOG_NOTES_FIRST	16
 #define FIN_BACKLOG_PREPARED_MAX 16
+#define FIN_BACKLOG_PASSED		32
 #define FIN_BACKLOG_TAKEN_MAX	4	/* leases that one reader takes */
 
 /* as a backstop, in units of finance.sweep_interval */
@@ -71,6 +74,7 @@ typedef struct Lease
 	int64		count;			/* claims not known to be over */
 	uint32		ranks;
 	uint32		segments;
+	bool		exact;			/* count is; else it ends by time alone */
 } Lease;
 
 typedef struct Committed
@@ -87,14 +91,22 @@ typedef struct Prepared
 	TransactionId xid;
 	FinRange	range;			/* without segments: nothing */
 	TimestampTz due_at;			/* of delayed messages; 0: none */
-	int64		released_from;	/* as of NOTE_RELEASED; 0: none */
+	bool		releases;		/* ordering keys */
 } Prepared;
+
+/* a message that was not read since its ordering key was in use */
+typedef struct Passed
+{
+	int64		msg_id;
+	uint32		segments;
+} Passed;
 
 typedef struct Slot
 {
 	LWLock	   *lock;			/* protects all below */
 	int64		queue_id;		/* 0: free */
 	Oid			database;
+	uint64		occupancy;		/* changes when it is given to a queue */
 	uint64		life;			/* changes when the hints are forgotten */
 	TimestampTz used;			/* by a statement that started then */
 	TimestampTz forget_at;
@@ -106,17 +118,24 @@ typedef struct Slot
 	TimestampTz expires_from;	/* no message expires before */
 	int			nagain;
 	FinRange	again[FIN_BACKLOG_AGAIN_MAX];
+	bool		knows_leases;	/* all claims, since it was given */
 	int			nleases;		/* ascending by end, which do not overlap */
 	Lease		leases[FIN_BACKLOG_LEASES_MAX];
 	int			nprepared;		/* these are no hints: never forgotten */
 	Prepared	prepared[FIN_BACKLOG_PREPARED_MAX];
 	uint64		generation;		/* of the ring: entries made so far */
 	Committed	ring[FIN_BACKLOG_RING];
+	uint64		passed;			/* how many were, the last of them, */
+	Passed		last_passed[FIN_BACKLOG_PASSED];
+	int64		passed_from;	/* and from where the others are */
 
 	int			segment;		/* written to */
-	uint32		used_segments;
+	uint32		used_segments;	/* may hold rows */
+	uint32		clean_segments; /* emptied since they were written to */
 	int64		inserted[FIN_SEGMENTS];
 	int64		deleted[FIN_SEGMENTS];
+
+	bool		asked;			/* the worker, for a clean one */
 
 	bool		counted;		/* length is known */
 	bool		doubtful;		/* changed by a prepared transaction: never
@@ -167,6 +186,7 @@ typedef struct Note
 	TimestampTz at;				/* due, or end of the claim; 0: none */
 	TimestampTz was_due_at;
 	uint32		segments;
+	uint64		occupancy;		/* of the slot that counts it; 0: none does */
 } Note;
 
 static Shared *shared = NULL;
@@ -174,7 +194,6 @@ static Shared *shared = NULL;
 static Note *notes = NULL;		/* in TopTransactionContext */
 static int	nnotes = 0;
 static int	maxnotes = 0;
-static bool announced = false;	/* "committing" is raised */
 static TransactionId preparing; /* valid from PRE_PREPARE on */
 
 /* ------------------------------------------------------------------------
@@ -199,7 +218,11 @@ set_of(int64 queue_id)
 						  FIN_BACKLOG_WAYS];
 }
 
-/* nothing is known, so everything is to be looked at */
+/*
+ * Nothing is known, so everything is to be looked at.  Leases stay: whoever
+ * meets their messages does not count them again.  So do the messages of open
+ * prepared transactions: who looks now passes them.
+ */
 static void
 forget_hints(Slot *slot)
 {
@@ -216,7 +239,6 @@ forget_hints(Slot *slot)
 	slot->due_from = DT_NOBEGIN;
 	slot->expires_from = DT_NOBEGIN;
 	slot->nagain = 0;
-	slot->nleases = 0;
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
@@ -235,10 +257,13 @@ occupy(Slot *slot, int64 queue_id)
 {
 	slot->queue_id = queue_id;
 	slot->database = MyDatabaseId;
+	slot->occupancy++;
 	slot->generation = 0;
 	slot->segment = 0;
+	slot->clean_segments = 0;
 	memset(slot->inserted, 0, sizeof(slot->inserted));
 	memset(slot->deleted, 0, sizeof(slot->deleted));
+	slot->asked = false;
 	slot->counted = false;
 	slot->doubtful = false;
 	slot->length = 0;
@@ -248,7 +273,11 @@ occupy(Slot *slot, int64 queue_id)
 	slot->claiming = 0;
 	slot->tokens = 0;
 	slot->tokens_at = 0;
+	slot->nleases = 0;
 	slot->nprepared = 0;
+	slot->knows_leases = false;
+	slot->passed = 0;
+	slot->passed_from = PG_INT64_MAX;
 	forget_hints(slot);
 }
 
@@ -258,13 +287,23 @@ is_of(const Slot *slot, int64 queue_id)
 	return slot->queue_id == queue_id && slot->database == MyDatabaseId;
 }
 
+/*
+ * On a standby nobody tells what is replayed: nothing is kept there, and so
+ * nothing out of date is found after its promotion.
+ */
+static bool
+is_usable(void)
+{
+	return shared != NULL && !RecoveryInProgress();
+}
+
 /* the queue's slot, locked, or NULL */
 static Slot *
 find_slot(int64 queue_id)
 {
 	Slot	   *set;
 
-	if (shared == NULL)
+	if (!is_usable())
 		return NULL;
 	set = set_of(queue_id);
 	for (int i = 0; i < FIN_BACKLOG_WAYS; i++)
@@ -318,7 +357,7 @@ get_slot(int64 queue_id)
 {
 	Slot	   *slot = find_slot(queue_id);
 
-	if (shared == NULL)
+	if (!is_usable())
 		return NULL;
 	if (slot == NULL)
 	{
@@ -419,6 +458,7 @@ merge_lease(Lease *lease, const Lease *other)
 	lease->count += other->count;
 	lease->ranks |= other->ranks;
 	lease->segments |= other->segments;
+	lease->exact = lease->exact && other->exact;
 }
 
 static void
@@ -499,7 +539,7 @@ end_claims(Slot *slot, TimestampTz until, int64 count)
 		if (until >= lease->ends_from)
 		{
 			lease->count -= count;
-			if (lease->count <= 0)
+			if (lease->count <= 0 && lease->exact)
 				remove_lease(slot, i);
 		}
 		return;
@@ -525,17 +565,18 @@ push_committed(Slot *slot, const Note *note, TimestampTz due_at)
 	push_ids(slot, note->first, note->last, note->segments, due_at);
 }
 
-/* what readers passed that was drawn since then, whatever its rank */
+/* all from then on, whatever its rank; who reads now knows nothing of it */
 static void
-look_again_from(Slot *slot, int64 first)
+look_again_from(Slot *slot, int64 sequence)
 {
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
-		int64		from = FIN_BACKLOG_FIRST(rank) | FIN_SEQUENCE(first);
+		int64		from = FIN_BACKLOG_FIRST(rank) | sequence;
 
 		if (from < slot->next[rank])
 			add_again(slot, from, slot->next[rank] - 1, FIN_SEGMENTS_ALL);
 	}
+	slot->life++;
 }
 
 /*
@@ -568,8 +609,8 @@ look_at_prepared(Slot *slot)
 			push_ids(slot, range->first, range->last, range->segments,
 					 prepared.due_at);
 		}
-		if (prepared.released_from != 0)
-			look_again_from(slot, prepared.released_from);
+		if (prepared.releases && slot->passed > 0)
+			look_again_from(slot, slot->passed_from);
 	}
 	slot->nprepared = kept;
 }
@@ -593,11 +634,9 @@ make_ready(Slot *slot, const Note *note)
  */
 
 static void
-view_everything(FinBacklogView *view)
+view_fresh_from_beginning(FinBacklogView *view)
 {
-	view->known = false;
 	view->due_from = DT_NOBEGIN;
-	view->nranges = 0;
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
 		view->next[rank] = FIN_BACKLOG_FIRST(rank);
@@ -608,10 +647,37 @@ view_everything(FinBacklogView *view)
 }
 
 static void
+view_everything(FinBacklogView *view)
+{
+	view->known = false;
+	view->more = false;
+	view->nranges = 0;
+	view_fresh_from_beginning(view);
+}
+
+/* will they be met among the fresh ones, in their turn? */
+static bool
+are_fresh(const FinBacklogView *view, int64 first, uint32 segments)
+{
+	int			rank = FIN_BACKLOG_RANK(first);
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		if ((segments & (1 << i)) != 0 &&
+			((view->fresh[rank] & (1 << i)) == 0 || first < view->from[rank][i]))
+			return false;
+	}
+	return first >= view->next[rank];
+}
+
+static void
 view_range(FinBacklogView *view, int64 first, int64 last, uint32 segments)
 {
-	FinRange   *range = &view->ranges[view->nranges++];
+	FinRange   *range;
 
+	if (are_fresh(view, first, segments))
+		return;
+	range = &view->ranges[view->nranges++];
 	range->first = first;
 	range->last = last;
 	range->segments = segments;
@@ -650,7 +716,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 	view_everything(view);
 	if (slot == NULL)
 		return;
-	if (now >= slot->forget_at)
+	if (GetCurrentTimestamp() >= slot->forget_at)
 		forget_hints(slot);
 	if (slot->nprepared > 0)
 		look_at_prepared(slot);
@@ -678,6 +744,7 @@ fin_backlog_view(int64 queue_id, TimestampTz now, bool take,
 		if (take)
 			remove_lease(slot, 0);
 	}
+	view->more = take && slot->nleases > 0 && slot->leases[0].ends_from <= now;
 	release(slot);
 
 	view_own(queue_id, now, view);
@@ -783,19 +850,56 @@ make_lease(Lease *lease, int64 first, int64 last, int64 count,
 	lease->count = count;
 	lease->ranks = 1 << FIN_BACKLOG_RANK(first);
 	lease->segments = segments;
+	lease->exact = true;
+}
+
+/* is the message among the claims of a lease? */
+static bool
+is_leased(const Slot *slot, const Lease *claim)
+{
+	for (int i = 0; i < slot->nleases; i++)
+	{
+		const Lease *lease = &slot->leases[i];
+
+		if (claim->ends_from >= lease->ends_from &&
+			claim->ends_to <= lease->ends_to)
+			return claim->first >= lease->first &&
+				claim->last <= lease->last &&
+				(claim->ranks & ~lease->ranks) == 0 &&
+				(claim->segments & ~lease->segments) == 0;
+	}
+	return false;
 }
 
 void
 fin_backlog_met_lease(int64 queue_id, int64 msg_id, int segment,
-					  TimestampTz until)
+					  TimestampTz until, bool is_claim)
 {
 	Slot	   *slot = find_slot(queue_id);
 	Lease		lease;
 
 	if (slot == NULL)
 		return;
-	make_lease(&lease, msg_id, msg_id, 1, 1 << segment, until);
-	add_lease(slot, &lease);
+	make_lease(&lease, msg_id, msg_id, is_claim ? 1 : 0, 1 << segment, until);
+	lease.exact = false;
+	if (!is_leased(slot, &lease))
+		add_lease(slot, &lease);
+	release(slot);
+}
+
+void
+fin_backlog_passed(int64 queue_id, int64 msg_id, int segment)
+{
+	Slot	   *slot = find_slot(queue_id);
+	Passed	   *passed;
+
+	if (slot == NULL)
+		return;
+	passed = &slot->last_passed[slot->passed % FIN_BACKLOG_PASSED];
+	slot->passed_from = Min(slot->passed_from, FIN_SEQUENCE(msg_id));
+	passed->msg_id = msg_id;
+	passed->segments = 1 << segment;
+	slot->passed++;
 	release(slot);
 }
 
@@ -821,7 +925,6 @@ forget_notes(void)
 	notes = NULL;				/* freed with TopTransactionContext */
 	nnotes = 0;
 	maxnotes = 0;
-	announced = false;
 }
 
 /* the same kind of thing done to neighbours is one note */
@@ -830,16 +933,18 @@ extend_last_note(const Note *note)
 {
 	Note	   *last = nnotes > 0 ? &notes[nnotes - 1] : NULL;
 
-	/* an earlier time of expiry stands for later ones */
-	if (note->kind == NOTE_EXPIRY)
+	/* an earlier time of expiry, or release, stands for later ones */
+	if (note->kind == NOTE_EXPIRY || note->kind == NOTE_RELEASED)
 	{
-		for (int i = nnotes - 1; i >= Max(nnotes - 3, 0); i--)
+		for (int i = nnotes - 1; i >= Max(nnotes - 4, 0); i--)
 		{
-			if (notes[i].kind == NOTE_EXPIRY &&
+			if (notes[i].kind == note->kind &&
 				notes[i].subxact == note->subxact &&
-				notes[i].queue_id == note->queue_id)
+				notes[i].queue_id == note->queue_id &&
+				notes[i].occupancy == note->occupancy)
 			{
 				notes[i].at = Min(notes[i].at, note->at);
+				notes[i].first = Min(notes[i].first, note->first);
 				return true;
 			}
 		}
@@ -847,6 +952,7 @@ extend_last_note(const Note *note)
 	if (last == NULL || last->kind != note->kind ||
 		last->subxact != note->subxact || last->queue_id != note->queue_id ||
 		last->segments != note->segments || last->at != note->at ||
+		last->occupancy != note->occupancy ||
 		last->was_due_at != 0 || note->was_due_at != 0 ||
 		FIN_BACKLOG_RANK(last->first) != FIN_BACKLOG_RANK(note->first))
 		return false;
@@ -899,6 +1005,21 @@ add_note(Note *note)
 	notes[nnotes++] = *note;
 }
 
+/* of a limit, by this transaction; counted in a slot as long as it is the same */
+static void
+note_held(NoteKind kind, int64 queue_id, int64 count, uint64 occupancy)
+{
+	Note		note =
+	{
+		.kind = kind,
+		.queue_id = queue_id,
+		.count = count,
+		.occupancy = occupancy,
+	};
+
+	add_note(&note);
+}
+
 static void
 note_ids(NoteKind kind, int64 queue_id, uint32 segments, int64 first,
 		 int64 last, int64 count, TimestampTz at, TimestampTz was_due_at)
@@ -930,6 +1051,8 @@ view_own(int64 queue_id, TimestampTz now, FinBacklogView *view)
 		const Note *note = &notes[i];
 		int			rank = FIN_BACKLOG_RANK(note->first);
 
+		if (note->queue_id == queue_id && note->kind == NOTE_FORGET)
+			view_fresh_from_beginning(view);
 		if (note->queue_id != queue_id ||
 			(note->kind != NOTE_SENT && note->kind != NOTE_READY &&
 			 note->kind != NOTE_DELAYED && note->kind != NOTE_CLAIMED))
@@ -1001,10 +1124,24 @@ fin_backlog_note_delayed(int64 queue_id, int64 msg_id, TimestampTz due_at)
 }
 
 void
-fin_backlog_note_released(int64 queue_id, int64 first)
+fin_backlog_note_released(int64 queue_id)
 {
-	note_ids(NOTE_RELEASED, queue_id, 0, FIN_SEQUENCE(first),
-			 FIN_SEQUENCE(first), 0, 0, 0);
+	Slot	   *slot = find_slot(queue_id);
+	Note		note = {.kind = NOTE_RELEASED, .queue_id = queue_id};
+
+	if (slot != NULL)
+	{
+		note.first = note.last = (int64) slot->passed;
+		note.occupancy = slot->occupancy;
+		release(slot);
+	}
+	add_note(&note);
+}
+
+void
+fin_backlog_note_look_again(int64 queue_id)
+{
+	note_ids(NOTE_RELEASED, queue_id, 0, 0, 0, 0, 0, 0);
 }
 
 void
@@ -1014,9 +1151,9 @@ fin_backlog_note_forget(int64 queue_id)
 }
 
 void
-fin_backlog_note_emptied(int64 queue_id, int segment)
+fin_backlog_note_emptied(int64 queue_id, int segment, int64 left)
 {
-	note_ids(NOTE_EMPTIED, queue_id, 1 << segment, 0, 0, 0, 0, 0);
+	note_ids(NOTE_EMPTIED, queue_id, 1 << segment, 0, 0, left, 0, 0);
 }
 
 /* ------------------------------------------------------------------------
@@ -1030,23 +1167,33 @@ segment_of(const Note *note)
 	return pg_rightmost_one_pos32(note->segments);
 }
 
-/* a full segment gives way to an empty one, or the worker is to make one so */
+/* a full segment gives way to a clean one, or the worker is to make one so */
 static void
 consider_segment(Slot *slot)
 {
 	if (slot->inserted[slot->segment] < FIN_SEGMENT_ROWS)
 		return;
-	for (int i = 0; i < FIN_SEGMENTS; i++)
+	if (slot->clean_segments != 0)
 	{
-		if ((slot->used_segments & (1 << i)) == 0)
-		{
-			slot->segment = i;
-			break;
-		}
-	}
-	if (slot->used_segments == FIN_SEGMENTS_ALL ||
-		slot->inserted[slot->segment] == 0)
+		slot->segment = pg_rightmost_one_pos32(slot->clean_segments);
+		slot->clean_segments &= ~(1 << slot->segment);
+		slot->used_segments |= 1 << slot->segment;
 		ask_for_work();
+	}
+	else if (!slot->asked)
+	{
+		slot->asked = true;
+		ask_for_work();
+	}
+}
+
+/* with the last 'deleted' rows, are no more than 'left' left in the segment? */
+static bool
+falls_to(const Slot *slot, int segment, int64 deleted, int64 left)
+{
+	int64		now = slot->inserted[segment] - slot->deleted[segment];
+
+	return now <= left && now + deleted > left;
 }
 
 static void
@@ -1057,17 +1204,40 @@ count_rows(Slot *slot, const Note *note, int64 inserted, int64 deleted)
 	slot->inserted[segment] += inserted;
 	slot->deleted[segment] += deleted;
 	slot->used_segments |= note->segments;
+	if (inserted > 0)
+		slot->clean_segments &= ~note->segments;
 	if (segment == slot->segment)
 		consider_segment(slot);
-	else if (deleted > 0 && slot->deleted[segment] >= slot->inserted[segment] &&
-			 slot->deleted[segment] - deleted < slot->inserted[segment])
+	else if (deleted > 0 && falls_to(slot, segment, deleted,
+									 FIN_SEGMENT_LEFT_MAX))
 		ask_for_work();
+	else if (deleted > 0 && falls_to(slot, segment, deleted, 0))
+		ask_for_work();
+}
+
+/* in a slot that was given anew since, it may have been counted or not */
+static void
+change_length(Slot *slot, const Note *note, int64 change)
+{
+	slot->length += change;
+	if (note->occupancy == slot->occupancy)
+		return;
+	slot->counted = false;
+	slot->touched++;
+}
+
+/* what an open transaction holds of a limit */
+static void
+give_up(Slot *slot, const Note *note, int64 *held)
+{
+	if (note->occupancy == slot->occupancy)
+		*held -= note->count;
 }
 
 static void
 commit_sent(Slot *slot, const Note *note)
 {
-	slot->length += note->count;
+	change_length(slot, note, note->count);
 	if (note->at == 0)
 		make_ready(slot, note);
 	else
@@ -1087,6 +1257,35 @@ set_expiry(Slot *slot, TimestampTz expires_at)
 	ask_for_work();
 }
 
+/* messages that were passed while this transaction had the key become ready */
+static void
+commit_released(Slot *slot, const Note *note)
+{
+	uint64		since = (uint64) note->first;
+
+	if (note->occupancy != slot->occupancy)
+		look_again_from(slot, 0);
+	else if (slot->passed == since)
+		return;
+	else if (slot->passed - since > FIN_BACKLOG_PASSED)
+		look_again_from(slot, slot->passed_from);
+	else
+	{
+		for (uint64 i = since; i < slot->passed; i++)
+		{
+			const Passed *passed = &slot->last_passed[i % FIN_BACKLOG_PASSED];
+			Note		ready = {
+				.first = passed->msg_id,
+				.last = passed->msg_id,
+				.segments = passed->segments
+			};
+
+			make_ready(slot, &ready);
+		}
+	}
+	fin_wait_ring(slot->queue_id, FIN_BACKLOG_PASSED);
+}
+
 static void
 commit_note(Slot *slot, const Note *note)
 {
@@ -1103,7 +1302,7 @@ commit_note(Slot *slot, const Note *note)
 			add_lease(slot, &lease);
 			break;
 		case NOTE_GONE:
-			slot->length -= note->count;
+			change_length(slot, note, -note->count);
 			end_claims(slot, note->at, note->count);
 			count_rows(slot, note, 0, note->count);
 			break;
@@ -1118,26 +1317,31 @@ commit_note(Slot *slot, const Note *note)
 			push_committed(slot, note, note->at);
 			break;
 		case NOTE_RESERVED:
-			slot->reserved -= note->count;
+			give_up(slot, note, &slot->reserved);
 			break;
 		case NOTE_ALLOWED:
-			slot->claiming -= note->count;
+			give_up(slot, note, &slot->claiming);
 			break;
 		case NOTE_RELEASED:
-			look_again_from(slot, note->first);
+			commit_released(slot, note);
 			break;
 		case NOTE_EXPIRY:
 			set_expiry(slot, note->at);
 			break;
 		case NOTE_EMPTIED:
-			slot->used_segments &= ~note->segments;
-			slot->inserted[segment_of(note)] = 0;
+			if (note->count == 0)
+				slot->used_segments &= ~note->segments;
+			slot->clean_segments |= note->segments;
+			slot->inserted[segment_of(note)] = note->count;
 			slot->deleted[segment_of(note)] = 0;
+			slot->asked = false;
 			consider_segment(slot);
 			break;
 		case NOTE_FORGET:
 			forget_hints(slot);
-			slot->doubtful = true;
+			slot->knows_leases = false;
+			slot->counted = false;
+			slot->touched++;
 			break;
 		case NOTE_TAKEN:
 		case NOTE_EXPIRY_TAKEN:
@@ -1169,14 +1373,13 @@ abort_note(Slot *slot, const Note *note)
 			add_again(slot, note->first, note->last, note->segments);
 			break;
 		case NOTE_RESERVED:
-			slot->reserved -= note->count;
+			give_up(slot, note, &slot->reserved);
 			break;
 		case NOTE_ALLOWED:
-			slot->claiming -= note->count;
+			give_up(slot, note, &slot->claiming);
 			break;
 		case NOTE_FORGET:
 			forget_hints(slot);
-			slot->doubtful = true;
 			break;
 		case NOTE_EXPIRY_TAKEN:
 			set_expiry(slot, note->at);
@@ -1222,17 +1425,21 @@ changes_length(const Note *note)
 	return note->kind == NOTE_SENT || note->kind == NOTE_GONE;
 }
 
+/* whoever counts must not count what is just being committed */
 static void
-begin_commit(Slot *slot, const Note *note)
+announce_note(Slot *slot, Note *note)
 {
+	note->occupancy = slot->occupancy;
 	slot->committing++;
 	slot->touched++;
+	/* who is to read all segments reads this one before others see the row */
+	slot->used_segments |= note->segments;
 }
 
 static void
 end_commit(Slot *slot, const Note *note)
 {
-	if (!announced || !changes_length(note))
+	if (!changes_length(note) || note->occupancy != slot->occupancy)
 		return;
 	slot->committing--;
 	slot->touched++;
@@ -1263,11 +1470,12 @@ hand_over_note(Slot *slot, const Note *note)
 
 	slot->doubtful = true;
 	if (note->kind == NOTE_RESERVED)
-		slot->reserved -= note->count;
+		give_up(slot, note, &slot->reserved);
 	if (note->kind == NOTE_ALLOWED)
-		slot->claiming -= note->count;
+		give_up(slot, note, &slot->claiming);
 	if (note->kind == NOTE_TAKEN)
 		add_again(slot, note->first, note->last, note->segments);
+	slot->used_segments |= note->segments;
 	if (note->kind == NOTE_EXPIRY)
 		set_expiry(slot, note->at);
 	if (note->segments == 0 && note->kind != NOTE_DELAYED &&
@@ -1286,14 +1494,12 @@ hand_over_note(Slot *slot, const Note *note)
 	prepared->range.segments = note->segments;
 	prepared->due_at = note->kind == NOTE_CLAIMED ? note->was_due_at :
 		note->at;
-	prepared->released_from = note->kind == NOTE_RELEASED ? note->first : 0;
+	prepared->releases = note->kind == NOTE_RELEASED;
 }
 
-/* whoever counts must not count what is just being committed */
 static void
-announce(void)
+announce_notes(void)
 {
-	announced = true;
 	for (int i = 0; i < nnotes; i++)
 	{
 		Slot	   *slot = changes_length(&notes[i]) ?
@@ -1301,7 +1507,7 @@ announce(void)
 
 		if (slot == NULL)
 			continue;
-		begin_commit(slot, &notes[i]);
+		announce_note(slot, &notes[i]);
 		release(slot);
 	}
 }
@@ -1314,7 +1520,7 @@ transaction_ended(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			announce();
+			announce_notes();
 			break;
 		case XACT_EVENT_COMMIT:
 			apply_notes(commit_and_end, InvalidSubTransactionId);
@@ -1373,7 +1579,7 @@ subtransaction_ended(SubXactEvent event, SubTransactionId subxact,
 int
 fin_backlog_segment(int64 queue_id)
 {
-	Slot	   *set = shared != NULL ? set_of(queue_id) : NULL;
+	Slot	   *set = is_usable() ? set_of(queue_id) : NULL;
 	Slot	   *slot;
 	int			segment = 0;
 
@@ -1419,7 +1625,7 @@ segments_to_empty(const Slot *slot)
 
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		if (i != slot->segment && (slot->used_segments & (1 << i)) != 0 &&
+		if (i != slot->segment && (slot->clean_segments & (1 << i)) == 0 &&
 			slot->deleted[i] * 2 >= slot->inserted[i])
 			segments |= 1 << i;
 	}
@@ -1441,15 +1647,14 @@ collect_from(Slot *slot, TimestampTz now, FinBacklogWork *work,
 }
 
 int
-fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
-						 TimestampTz *next)
+fin_backlog_collect_work(TimestampTz now, int *place, FinBacklogWork *work,
+						 int max, TimestampTz *next)
 {
 	int			n = 0;
 
-	*next = FIN_NEVER;
-	for (int i = 0; shared != NULL && i < FIN_BACKLOG_SLOTS && n < max; i++)
+	while (shared != NULL && *place < FIN_BACKLOG_SLOTS && n < max)
 	{
-		Slot	   *slot = &shared->slots[i];
+		Slot	   *slot = &shared->slots[(*place)++];
 		bool		found = false;
 
 		if (slot->queue_id == 0 || slot->database != MyDatabaseId)
@@ -1465,7 +1670,18 @@ fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work, int max,
 					 DT_NOBEGIN, 0);
 		n++;
 	}
+	if (n < max)
+		*place = 0;
 	return n;
+}
+
+void
+fin_backlog_attend(int64 queue_id)
+{
+	Slot	   *slot = get_slot(queue_id);
+
+	if (slot != NULL)
+		release(slot);
 }
 
 void
@@ -1476,6 +1692,19 @@ fin_backlog_expires(int64 queue_id, TimestampTz expires_at)
 	if (slot == NULL)
 		return;
 	slot->expires_from = Min(slot->expires_from, expires_at);
+	release(slot);
+}
+
+/* only when half of them are gone is it worth looking at again */
+void
+fin_backlog_met_rows(int64 queue_id, int segment, int64 rows)
+{
+	Slot	   *slot = find_slot(queue_id);
+
+	if (slot == NULL)
+		return;
+	slot->inserted[segment] = Max(slot->inserted[segment],
+								  slot->deleted[segment] * 2 + rows);
 	release(slot);
 }
 
@@ -1500,6 +1729,7 @@ fin_backlog_drop(int64 queue_id)
 static void
 count_own(int64 queue_id, TimestampTz now, FinBacklogCounts *own)
 {
+	own->known = true;
 	for (int i = 0; i < nnotes; i++)
 	{
 		const Note *note = &notes[i];
@@ -1507,6 +1737,8 @@ count_own(int64 queue_id, TimestampTz now, FinBacklogCounts *own)
 
 		if (note->queue_id != queue_id)
 			continue;
+		if (note->kind == NOTE_FORGET)
+			own->known = false;
 		if (note->kind == NOTE_SENT)
 			own->length += note->count;
 		else if (note->kind == NOTE_GONE)
@@ -1518,10 +1750,25 @@ count_own(int64 queue_id, TimestampTz now, FinBacklogCounts *own)
 	}
 }
 
+/* claims of a locked slot */
+static int64
+count_leased(const Slot *slot, TimestampTz now)
+{
+	int64		leased = 0;
+
+	for (int i = 0; i < slot->nleases; i++)
+	{
+		if (slot->leases[i].ends_to > now)
+			leased += Max(slot->leases[i].count, 0);
+	}
+	return leased;
+}
+
 void
 fin_backlog_counts(int64 queue_id, TimestampTz now, FinBacklogCounts *counts)
 {
 	Slot	   *slot = get_slot(queue_id);
+	FinBacklogCounts own = {0};
 
 	memset(counts, 0, sizeof(*counts));
 	counts->next_at = FIN_NEVER;
@@ -1531,19 +1778,20 @@ fin_backlog_counts(int64 queue_id, TimestampTz now, FinBacklogCounts *counts)
 	counts->length = slot->length;
 	if (slot->due_from > now)
 		counts->next_at = slot->due_from;
+	counts->leased = count_leased(slot, now);
 	for (int i = 0; i < slot->nleases; i++)
 	{
 		const Lease *lease = &slot->leases[i];
 
 		if (lease->ends_to > now)
-		{
-			counts->leased += lease->count;
 			counts->next_at = Min(counts->next_at,
 								  Max(lease->ends_from, now));
-		}
 	}
 	release(slot);
-	count_own(queue_id, now, counts);
+	count_own(queue_id, now, &own);
+	counts->known = counts->known && own.known;
+	counts->length += own.length;
+	counts->leased = Max(counts->leased + own.leased, 0);
 }
 
 uint64
@@ -1570,7 +1818,7 @@ fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length)
 	if (slot == NULL)
 		return false;
 	count_own(queue_id, 0, &own);
-	kept = begun == slot->touched;
+	kept = begun == slot->touched && own.known;
 	if (kept)
 	{
 		slot->length = length - own.length;
@@ -1581,20 +1829,24 @@ fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length)
 }
 
 bool
-fin_backlog_reserve(int64 queue_id, int64 count, int64 max, int64 *length)
+fin_backlog_reserve(int64 queue_id, int64 count, int64 max, int64 counted,
+					int64 *length)
 {
 	Slot	   *slot = get_slot(queue_id);
+	uint64		occupancy;
 	bool		room;
 
+	*length = counted;
 	if (slot == NULL)
-		return false;
-	*length = slot->length + slot->reserved;
+		return counted + count <= max;
+	*length = (slot->counted ? slot->length : counted) + slot->reserved;
 	room = *length + count <= max;
 	if (room)
 		slot->reserved += count;
+	occupancy = slot->occupancy;
 	release(slot);
 	if (room)
-		note_ids(NOTE_RESERVED, queue_id, 0, 0, 0, count, 0, 0);
+		note_held(NOTE_RESERVED, queue_id, count, occupancy);
 	return room;
 }
 
@@ -1604,6 +1856,9 @@ fill_bucket(Slot *slot, TimestampTz now, int rate_limit)
 {
 	double		seconds = (now - slot->tokens_at) / 1e6;
 
+	/* of readers at a time, who looked at the clock first may come last */
+	if (seconds < 0 && seconds > -1)
+		return;
 	if (slot->tokens_at == 0 || seconds < 0)
 		slot->tokens = rate_limit;
 	else
@@ -1617,20 +1872,13 @@ fin_backlog_allow_claims(int64 queue_id, TimestampTz now, int wanted,
 {
 	Slot	   *slot = get_slot(queue_id);
 	int64		allowed = wanted;
+	uint64		occupancy;
 
 	if (slot == NULL)
 		return wanted;
 	if (max_in_flight > 0)
-	{
-		int64		leased = slot->claiming;
-
-		for (int i = 0; i < slot->nleases; i++)
-		{
-			if (slot->leases[i].ends_to > now)
-				leased += slot->leases[i].count;
-		}
-		allowed = Min(allowed, Max(max_in_flight - leased, 0));
-	}
+		allowed = Min(allowed, Max(max_in_flight - slot->claiming -
+								   count_leased(slot, now), 0));
 	if (rate_limit > 0)
 	{
 		fill_bucket(slot, now, rate_limit);
@@ -1638,9 +1886,10 @@ fin_backlog_allow_claims(int64 queue_id, TimestampTz now, int wanted,
 		slot->tokens -= allowed;
 	}
 	slot->claiming += allowed;
+	occupancy = slot->occupancy;
 	release(slot);
 	if (allowed > 0)
-		note_ids(NOTE_ALLOWED, queue_id, 0, 0, 0, allowed, 0, 0);
+		note_held(NOTE_ALLOWED, queue_id, allowed, occupancy);
 	return (int) allowed;
 }
 
@@ -1648,10 +1897,53 @@ void
 fin_backlog_claims_spared(int64 queue_id, int spared)
 {
 	Slot	   *slot = find_slot(queue_id);
+	uint64		occupancy;
 
 	if (slot == NULL)
 		return;
 	slot->tokens += spared;
+	slot->claiming -= spared;
+	occupancy = slot->occupancy;
+	release(slot);
+	note_held(NOTE_ALLOWED, queue_id, -spared, occupancy);
+}
+
+TimestampTz
+fin_backlog_next_claim(int64 queue_id, TimestampTz now, int rate_limit)
+{
+	Slot	   *slot = rate_limit > 0 ? find_slot(queue_id) : NULL;
+	double		missing = 0;
+
+	if (slot == NULL)
+		return now;
+	fill_bucket(slot, now, rate_limit);
+	missing = 1 - slot->tokens;
+	release(slot);
+	return missing <= 0 ? now : now + (int64) (missing * 1e6 / rate_limit) + 1;
+}
+
+bool
+fin_backlog_knows_leases(int64 queue_id)
+{
+	Slot	   *slot = get_slot(queue_id);
+	bool		known = true;
+
+	if (slot != NULL)
+	{
+		known = slot->knows_leases;
+		release(slot);
+	}
+	return known;
+}
+
+void
+fin_backlog_met_all_leases(int64 queue_id)
+{
+	Slot	   *slot = find_slot(queue_id);
+
+	if (slot == NULL)
+		return;
+	slot->knows_leases = true;
 	release(slot);
 }
 

@@ -40,6 +40,9 @@
 /* rows after which a segment is full and the next is taken, if it is empty */
 #define FIN_SEGMENT_ROWS		8192
 
+/* rows left in a full segment that do not keep it from being emptied */
+#define FIN_SEGMENT_LEFT_MAX	1000
+
 #define FIN_BACKLOG_AGAIN_MAX	32
 #define FIN_BACKLOG_LEASES_MAX	64
 #define FIN_BACKLOG_RANGES_MAX \
@@ -57,6 +60,7 @@ typedef struct FinRange
 typedef struct FinBacklogView
 {
 	bool		known;			/* false: no hints, read everything */
+	bool		more;			/* more ranges to look at than are in here */
 	int			slot;
 	uint64		life;
 	uint64		generation;
@@ -96,9 +100,26 @@ extern void fin_backlog_advance_due(int64 queue_id, const FinBacklogView *view,
 /* a range that was taken and is not done with; at once, not on commit */
 extern void fin_backlog_give_back(int64 queue_id, const FinRange *range);
 
-/* a reader met a message claimed by somebody until 'until'; at once */
+/*
+ * A reader met a message that is to be looked at again at 'until'; is_claim:
+ * since somebody claimed it until then.  At once.
+ */
 extern void fin_backlog_met_lease(int64 queue_id, int64 msg_id, int segment,
-								  TimestampTz until);
+								  TimestampTz until, bool is_claim);
+
+/*
+ * Have all claims been met since hints about the queue are kept?  If not, who
+ * limits them goes through the queue and then says so.
+ */
+extern bool fin_backlog_knows_leases(int64 queue_id);
+extern void fin_backlog_met_all_leases(int64 queue_id);
+
+/*
+ * A reader passes a message since an open transaction has its ordering key.
+ * When that transaction commits, it is told to have a look; so see after this
+ * whether it is still open.
+ */
+extern void fin_backlog_passed(int64 queue_id, int64 msg_id, int segment);
 
 /* forget all hints of a queue */
 extern void fin_backlog_forget(int64 queue_id);
@@ -130,10 +151,13 @@ extern void fin_backlog_note_delayed(int64 queue_id, int64 msg_id,
 									 TimestampTz due_at);
 
 /*
- * With the commit an ordering key is free: look again at what was drawn from
- * the id 'first' on, of any priority, and was passed as not yet its turn.
+ * With the commit an ordering key is free: what readers pass from now on until
+ * then is to be looked at again.
  */
-extern void fin_backlog_note_released(int64 queue_id, int64 first);
+extern void fin_backlog_note_released(int64 queue_id);
+
+/* with the commit, everything is to be looked at again */
+extern void fin_backlog_note_look_again(int64 queue_id);
 
 /* the transaction did what cannot be told: forget all hints of the queue */
 extern void fin_backlog_note_forget(int64 queue_id);
@@ -150,17 +174,22 @@ extern uint32 fin_backlog_used_segments(int64 queue_id);
 typedef struct FinBacklogWork
 {
 	int64		queue_id;
-	uint32		segments;		/* used, not written to any more, mostly dead */
+	uint32		segments;		/* written full, and mostly dead */
 	bool		expiry;			/* messages expire, or may have */
 } FinBacklogWork;
 
 /*
  * For the worker: such queues of this database, at most 'max'; returns how
  * many.  Their times of expiry are taken off; an abort brings them back.
- * *next: when the next messages expire.
+ * *place: 0 to begin with, and afterwards, when all were looked at.
+ * *next: lowered to when the next messages expire.
  */
-extern int	fin_backlog_collect_work(TimestampTz now, FinBacklogWork *work,
-									 int max, TimestampTz *next);
+extern int	fin_backlog_collect_work(TimestampTz now, int *place,
+									 FinBacklogWork *work, int max,
+									 TimestampTz *next);
+
+/* have hints about the queue, so that its messages are thought of */
+extern void fin_backlog_attend(int64 queue_id);
 
 /* changes when there may be something new to collect */
 extern uint64 fin_backlog_work_counter(void);
@@ -168,11 +197,17 @@ extern uint64 fin_backlog_work_counter(void);
 /* the first message left expires then, or should be looked at then; at once */
 extern void fin_backlog_expires(int64 queue_id, TimestampTz expires_at);
 
+/* a segment has more than this many messages left */
+extern void fin_backlog_met_rows(int64 queue_id, int segment, int64 rows);
+
 /* the queue is gone */
 extern void fin_backlog_drop(int64 queue_id);
 
-/* the worker has emptied the segment; its lock is held until the commit */
-extern void fin_backlog_note_emptied(int64 queue_id, int segment);
+/*
+ * The worker has emptied the segment but for 'left' rows; its lock is held
+ * until the commit.
+ */
+extern void fin_backlog_note_emptied(int64 queue_id, int segment, int64 left);
 
 /* ---- counts ---- */
 
@@ -197,10 +232,11 @@ extern bool fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length);
 
 /*
  * Reserve room for 'count' more messages in a queue of at most 'max', given
- * back when this (sub)transaction ends; false when it is full.
+ * back when this (sub)transaction ends; false when it is full.  counted: how
+ * many there are, should it not be known.
  */
 extern bool fin_backlog_reserve(int64 queue_id, int64 count, int64 max,
-								int64 *length);
+								int64 counted, int64 *length);
 
 /*
  * How many of 'wanted' messages may be claimed now, under a limit of claims
@@ -211,6 +247,10 @@ extern int	fin_backlog_allow_claims(int64 queue_id, TimestampTz now,
 									 int wanted, int max_in_flight,
 									 int rate_limit);
 extern void fin_backlog_claims_spared(int64 queue_id, int spared);
+
+/* when the rate allows the next claim: now, or later */
+extern TimestampTz fin_backlog_next_claim(int64 queue_id, TimestampTz now,
+										  int rate_limit);
 
 extern void fin_backlog_init(void);
 extern void fin_backlog_shmem_request(void);

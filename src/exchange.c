@@ -361,14 +361,15 @@ count_earlier(const Exchange *exchange, const char *key)
 {
 	FinKeyRow	row;
 	int64	   *ids;
+	int			n;
 
 	if (key == NULL ||
 		!fin_store_read_key(exchange->tenant_id, key, &row,
 							CurrentMemoryContext))
 		return 0;
 	/* of another request, it will be refused whatever the number */
-	return Max(fin_store_read_journal(exchange->tenant_id, row.transfer_id,
-									  &ids), 1);
+	n = fin_store_read_journal(exchange->tenant_id, row.transfer_id, &ids);
+	return Max(n, 1);
 }
 
 static void

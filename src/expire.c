@@ -39,7 +39,6 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/guc.h"
@@ -50,6 +49,7 @@
 
 #include "expire.h"
 #include "ident.h"
+#include "mishap.h"
 #include "posting.h"
 #include "process.h"
 #include "query.h"
@@ -63,9 +63,6 @@
 #define FIN_PATIENCE_REST_US	USECS_PER_SEC	/* after one in vain */
 #define FIN_BUSY_FIRST_US		(100 * INT64CONST(1000))	/* then doubled */
 #define FIN_BUSY_MAX_US			(5 * USECS_PER_SEC)
-#define FIN_LOGS_PER_PAUSE		10
-#define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
-#define FIN_COMPLAINT_MAX		256
 
 /* ------------------------------------------------------------------------
  * finance.expire_holds()
@@ -176,7 +173,7 @@ static TimestampTz next_retry = FIN_NEVER;
 static bool retried = false;	/* the last batch was of those put aside */
 static TimestampTz patient_at = 0;	/* wait for an account again */
 
-static char complaint[FIN_COMPLAINT_MAX];
+static FinMishaps mishaps;
 
 /* the batch at work: valid from run to committed */
 static FinDueHold batch[FIN_EXPIRY_BATCH];
@@ -380,33 +377,6 @@ expire_for_tenant(const FinDueHold *holds, int n, bool patient,
 	AtEOXact_GUC(false, nest);
 }
 
-/* some a minute, as there may be thousands of the same kind */
-static void
-log_failure(const FinDueHold *hold, const ErrorData *error)
-{
-	static TimestampTz since = 0;
-	static int	logged = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	int			length = pg_mbcliplen(error->message, strlen(error->message),
-									  FIN_COMPLAINT_MAX - 1);
-
-	memcpy(complaint, error->message, length);
-	complaint[length] = '\0';
-	if (since == 0 || now - since > FIN_LOG_PAUSE_US || now < since)
-	{
-		since = now;
-		logged = 0;
-	}
-	if (logged++ >= FIN_LOGS_PER_PAUSE)
-		return;
-	ereport(LOG,
-			errcode(error->sqlerrcode),
-			errmsg("hold " INT64_FORMAT " of tenant %d could not be expired: %s",
-				   hold->hold_id, hold->tenant_id, error->message),
-			error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
-			errhint("It is tried again later; finance.expire_holds() shows the error."));
-}
-
 /* the hold alone could not be expired */
 static Fate
 fate_of(const FinDueHold *hold, const ErrorData *error)
@@ -416,25 +386,11 @@ fate_of(const FinDueHold *hold, const ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 		category == ERRCODE_TRANSACTION_ROLLBACK)
 		return FATE_BUSY;
-	log_failure(hold, error);
+	fin_mishap_log(&mishaps,
+				   psprintf("hold " INT64_FORMAT " of tenant %d could not be expired",
+							hold->hold_id, hold->tenant_id), error,
+				   "It is tried again later; finance.expire_holds() shows the error.");
 	return FATE_FAILED;
-}
-
-/* undoes the subtransaction; what was meant for the worker goes on to it */
-static ErrorData *
-take_error(MemoryContext context, ResourceOwner owner)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	FlushErrorState();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(error);
-	return error;
 }
 
 /* holds of one tenant; NULL: their fates are known, else why not */
@@ -455,7 +411,7 @@ try_holds(const FinDueHold *holds, int n, bool patient, Fate *their_fates)
 	}
 	PG_CATCH();
 	{
-		error = take_error(context, owner);
+		error = fin_mishap_take(context, owner);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -587,11 +543,5 @@ fin_expire_committed(TimestampTz now)
 const char *
 fin_expire_complaint(void)
 {
-	static char said[FIN_COMPLAINT_MAX];
-
-	if (complaint[0] == '\0')
-		return NULL;
-	strlcpy(said, complaint, sizeof(said));
-	complaint[0] = '\0';
-	return said;
+	return fin_mishap_last(&mishaps);
 }

@@ -32,6 +32,7 @@
 #include "argument.h"
 #include "compat.h"
 #include "context.h"
+#include "dedup.h"
 #include "errors.h"
 #include "half_parts.h"
 #include "ident.h"
@@ -204,14 +205,14 @@ check_message(Datum payload, Datum headers)
 }
 
 static void
-check_key(Datum value, const char *name)
+check_key(Datum value, const char *name, int max)
 {
 	char	   *key;
 	FinFault   *fault;
 
 	if (value == (Datum) 0)
 		return;
-	fault = fin_argument_take_text(value, name, FIN_KEY_LENGTH_MAX, &key);
+	fault = fin_argument_take_text(value, name, max, &key);
 	if (fault != NULL)
 		fin_fault_raise(fault);
 	pfree(key);
@@ -329,7 +330,7 @@ PG_FUNCTION_INFO_V1(finance_prepare_message);
  * Keeps a message back until it is committed or rolled back; returns its
  * half_id.  delay and ttl (seconds, 0 to 30 days, and 1 to 30 days or null)
  * count from its commit.  check_after: until its producer is asked, above zero
- * and at most 30 days; null: as the group says.  ordering_key, dedup_id: 1 to
+ * and at most 30 days; null: as the group says.  ordering_key: 1 to
  * 255 bytes, or null.  Other arguments as for publish().
  * Errors: LG308 unknown producer group, LG302 bad topic, LG303 too large,
  * 22004, 22023.
@@ -354,8 +355,8 @@ finance_prepare_message(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(8))
 		dedup_id = PG_GETARG_DATUM(8);
 	check_message(payload, headers);
-	check_key(ordering_key, "ordering_key");
-	check_key(dedup_id, "dedup_id");
+	check_key(ordering_key, "ordering_key", FIN_KEY_LENGTH_MAX);
+	check_key(dedup_id, "dedup_id", FIN_DEDUP_ID_LENGTH_MAX);
 	p.n = 1;
 	p.payloads = &payload;
 	p.headers = &headers;
@@ -472,8 +473,8 @@ finance_prepare_messages(PG_FUNCTION_ARGS)
 	for (int i = 0; i < p.n; i++)
 	{
 		check_message(p.payloads[i], p.headers[i]);
-		check_key(p.ordering_keys[i], "ordering_keys");
-		check_key(p.dedup_ids[i], "dedup_ids");
+		check_key(p.ordering_keys[i], "ordering_keys", FIN_KEY_LENGTH_MAX);
+		check_key(p.dedup_ids[i], "dedup_ids", FIN_DEDUP_ID_LENGTH_MAX);
 	}
 	prepare(&p);
 	return_ids(fcinfo, p.half_ids, p.n);

@@ -26,7 +26,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/procarray.h"
@@ -45,6 +44,7 @@
 #include "half_parts.h"
 #include "ident.h"
 #include "json.h"
+#include "mishap.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
@@ -56,9 +56,6 @@
 #define FIN_NO_GROUP_MISSES		15
 #define FIN_FORGET_BATCH		1000
 #define FIN_PEEK_ROWS			"1000"
-#define FIN_COMPLAINT_MAX		256
-#define FIN_LOGS_PER_PAUSE		10
-#define FIN_LOG_PAUSE_US		(60 * USECS_PER_SEC)
 
 /*
  * What is due beyond $1 and $2: first checks, and later ones.  The sides are
@@ -563,7 +560,7 @@ forget(TimestampTz clock)
  * ------------------------------------------------------------------------
  */
 
-static char complaint[FIN_COMPLAINT_MAX];
+static FinMishaps mishaps;
 
 typedef struct Work
 {
@@ -631,23 +628,6 @@ do_work_as_worker(const Work *work)
 	AtEOXact_GUC(false, nest);
 }
 
-/* undoes the subtransaction; what was meant for the process goes on to it */
-static ErrorData *
-take_error(MemoryContext context, ResourceOwner owner)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	FlushErrorState();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(error);
-	return error;
-}
-
 /* NULL, or why not */
 static ErrorData *
 attempt(const Work *work, bool as_worker)
@@ -668,7 +648,7 @@ attempt(const Work *work, bool as_worker)
 	}
 	PG_CATCH();
 	{
-		error = take_error(context, owner);
+		error = fin_mishap_take(context, owner);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -676,42 +656,10 @@ attempt(const Work *work, bool as_worker)
 	return error;
 }
 
-/* some a minute, as there may be thousands of the same kind */
-static void
-log_failure(const char *what, const ErrorData *error)
-{
-	static TimestampTz since = 0;
-	static int	logged = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	int			length = pg_mbcliplen(error->message, strlen(error->message),
-									  FIN_COMPLAINT_MAX - 1);
-
-	memcpy(complaint, error->message, length);
-	complaint[length] = '\0';
-	if (since == 0 || now - since > FIN_LOG_PAUSE_US || now < since)
-	{
-		since = now;
-		logged = 0;
-	}
-	if (logged++ >= FIN_LOGS_PER_PAUSE)
-		return;
-	ereport(LOG,
-			errcode(error->sqlerrcode),
-			errmsg("%s: %s", what, error->message),
-			error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
-			errhint("It is tried again later."));
-}
-
 const char *
 fin_half_take_complaint(void)
 {
-	static char said[FIN_COMPLAINT_MAX];
-
-	if (complaint[0] == '\0')
-		return NULL;
-	strlcpy(said, complaint, sizeof(said));
-	complaint[0] = '\0';
-	return said;
+	return fin_mishap_last(&mishaps);
 }
 
 /* one that failed with others; when it fails alone, that is a miss */
@@ -724,8 +672,10 @@ treat_alone(const FinHalfDue *due, TimestampTz clock, bool as_worker,
 
 	if (error == NULL)
 		return;
-	log_failure(psprintf("half message " INT64_FORMAT " of tenant %d could not be checked",
-						 due->half_id, due->tenant_id), error);
+	fin_mishap_log(&mishaps,
+				   psprintf("half message " INT64_FORMAT " of tenant %d could not be checked",
+							due->half_id, due->tenant_id), error,
+				   "It is tried again later.");
 	work.error = error->message;
 	/* what will pass is no reason to ask less often */
 	if (due->answered || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
@@ -780,7 +730,9 @@ fin_half_forget(TimestampTz clock)
 	ErrorData  *error = attempt(&work, true);
 
 	if (error != NULL)
-		log_failure("answers to half messages could not be deleted", error);
+		fin_mishap_log(&mishaps,
+					   "answers to half messages could not be deleted", error,
+					   "It is tried again later.");
 	return error == NULL && deleted - before >= FIN_FORGET_BATCH;
 }
 

@@ -22,6 +22,8 @@ typedef struct FinMessage
 								 * queue's */
 	const char *ordering_key;	/* or NULL */
 	const char *dedup_id;		/* or NULL */
+	bool		is_dead_letter; /* then max_length does not refuse it: the
+								 * queue it comes from could not go on */
 } FinMessage;
 
 /*
@@ -69,6 +71,7 @@ extern void fin_queue_tidy_sweep(void);
 extern TimestampTz fin_queue_tidy_due(TimestampTz now);
 extern void fin_queue_tidy_run(TimestampTz now);
 extern void fin_queue_tidy_committed(TimestampTz now);
+extern const char *fin_queue_tidy_complaint(void);
 
 /*
  * The worker's chore of removing from log queues what is over; attend: look now.

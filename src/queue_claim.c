@@ -9,8 +9,7 @@
  * is done with, it tells the backlog for those who come next.
  *
  * Reading never waits: rows that another transaction has locked are skipped.
- * A message of an ordering key is skipped while an earlier one of that key is
- * in the queue; whoever removes that one has this one looked at again.
+ * Ordering keys are queue_key.c's.
  *
  * Under REPEATABLE READ and SERIALIZABLE the snapshot is the transaction's.
  * Then what others claimed since is skipped as well, and nothing is told to
@@ -24,6 +23,7 @@
 #include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -31,9 +31,12 @@
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
+#include "wait.h"
 #include "wake.h"
 
 #define FIN_DUE_MAX			1000	/* delayed messages looked at in one call */
+#define FIN_LOCKED_MAX		100		/* messages that are tried again at once, */
+#define FIN_LOCKED_AGAIN_US USECS_PER_SEC	/* others then */
 #define FIN_WALK_MAX		16	/* rows to the next id, rather than descend */
 #define FIN_WAITING_MAX		10000	/* counted by fin_queue_waiting() */
 
@@ -58,7 +61,14 @@ typedef struct Claim
 	int			ndue;
 	int			nextdue;		/* of these, the first not dealt with */
 	Due		   *due;			/* by msg_id */
+	uint32		due_segments;	/* that may have more of them, */
+	TimestampTz due_rest[FIN_SEGMENTS]; /* due from then on */
 	bool		in_due;			/* one of them is being looked at */
+	int			nlocked;		/* met, that others only have locked */
+	bool		has_key;		/* key_lock is held */
+	LOCKTAG		key_lock;
+	int			key_length;		/* 0: none */
+	char		key[FIN_QUEUE_KEY_MAX];	/* of the last message that has one */
 
 	/* for counting instead of claiming */
 	FinQueueWaiting *waiting;
@@ -94,6 +104,8 @@ fin_queue_tables_end(FinQueueTables *tables)
 		}
 		if (tables->finds[i] != NULL)
 			fin_segment_end_scan(tables->finds[i]);
+		if (tables->keys[i] != NULL)
+			fin_segment_end_scan(tables->keys[i]);
 		if (tables->segments[i] != NULL)
 			fin_segment_close(tables->segments[i]);
 	}
@@ -192,108 +204,6 @@ fin_queue_note_gone(const FinQueueTables *tables, int segment,
 }
 
 /* ------------------------------------------------------------------------
- * ordering keys
- * ------------------------------------------------------------------------
- */
-
-/* the first of this key at or after message_id 'first', whose life is not over */
-static TupleTableSlot *
-first_of_key(FinQueueTables *tables, int segment, Datum key, int64 first,
-			 TimestampTz now)
-{
-	FinSegmentScan *scan = fin_queue_scan(tables, segment, FIN_BY_KEY);
-	TupleTableSlot *row;
-
-	if (scan == NULL)
-		return NULL;
-	fin_segment_rescan_key(scan, key, first);
-	while ((row = fin_segment_next(scan)) != NULL)
-	{
-		TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
-
-		if (expires_at == 0 || expires_at > now)
-			break;
-	}
-	return row;
-}
-
-/* is it the turn of this message? */
-static bool
-is_key_free(Claim *claim, TupleTableSlot *row)
-{
-	bool		isnull;
-	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
-	int64		message_id = fin_segment_int64(row, FIN_MSG_MESSAGE_ID);
-	uint32		used;
-
-	if (isnull)
-		return true;
-	used = fin_backlog_used_segments(claim->tables.queue_id);
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		TupleTableSlot *first;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		first = first_of_key(&claim->tables, i, key, PG_INT64_MIN, claim->now);
-		if (first != NULL &&
-			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) < message_id)
-			return false;
-	}
-	return true;
-}
-
-/*
- * The next one of the key may be in the queue already, also uncommitted: then
- * it is looked at again after our commit.  If none is, one may still come, and
- * be passed by readers before our commit because this one is still there: all
- * of that time is looked at again.
- */
-void
-fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row)
-{
-	FinQueueTables dirty = {0};
-	SnapshotData any;
-	bool		isnull;
-	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
-	int64		message_id = fin_segment_int64(row, FIN_MSG_MESSAGE_ID);
-	int64		next_id = PG_INT64_MAX;
-	int64		next_msg_id = 0;
-	int			next_segment = 0;
-
-	if (isnull)
-		return;
-	InitDirtySnapshot(any);
-	dirty.queue_id = tables->queue_id;
-	dirty.mode = tables->mode;
-	dirty.snapshot = &any;
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		TupleTableSlot *first = first_of_key(&dirty, i, key, message_id + 1,
-											 GetCurrentTimestamp());
-
-		if (first == NULL ||
-			fin_segment_int64(first, FIN_MSG_MESSAGE_ID) >= next_id)
-			continue;
-		next_id = fin_segment_int64(first, FIN_MSG_MESSAGE_ID);
-		next_msg_id = fin_segment_int64(first, FIN_MSG_ID);
-		next_segment = i;
-	}
-	for (int i = 0; i < FIN_SEGMENTS; i++)
-	{
-		if (dirty.scans[i][FIN_BY_KEY] != NULL)
-			fin_segment_end_scan(dirty.scans[i][FIN_BY_KEY]);
-		if (dirty.segments[i] != NULL)
-			fin_segment_close(dirty.segments[i]);
-	}
-	if (next_msg_id != 0)
-		fin_backlog_note_ready(tables->queue_id, next_segment, next_msg_id);
-	else
-		fin_backlog_note_released(tables->queue_id,
-								  fin_queue_msg_id_floor());
-}
-
-/* ------------------------------------------------------------------------
  * one message
  * ------------------------------------------------------------------------
  */
@@ -338,20 +248,6 @@ claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 }
 
 static void
-pop(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
-{
-	FinQueueTables *tables = &claim->tables;
-
-	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
-						   false) != FIN_DELETED)
-		return;
-	fin_queue_note_gone(tables, segment, row, claim->now);
-	fin_queue_release_key(tables, row);
-	fin_queue_emit(claim->fcinfo, row, read_ct, claim->now);
-	claim->made++;
-}
-
-static void
 count_waiting(Claim *claim, TupleTableSlot *row, TimestampTz visible_at)
 {
 	FinQueueWaiting *waiting = claim->waiting;
@@ -364,35 +260,119 @@ count_waiting(Claim *claim, TupleTableSlot *row, TimestampTz visible_at)
 							  fin_segment_int64(row, FIN_MSG_ID));
 }
 
-/* a message that can be read, unless somebody else is faster */
+/*
+ * Somebody else was faster.  Who changes a message tells the backlog; who only
+ * has it locked, as SELECT FOR UPDATE does, may leave it as it is and say
+ * nothing: so it is to be looked at again, or a little later when these are
+ * many.
+ */
 static void
-take(Claim *claim, int segment, TupleTableSlot *row, TimestampTz was_due_at)
+skip(Claim *claim, int segment, TupleTableSlot *row)
+{
+	int64		msg_id = fin_segment_int64(row, FIN_MSG_ID);
+	FinRange	range = {.first = msg_id, .last = msg_id, .segments = 1 << segment};
+
+	if (!claim->tells || !fin_segment_is_only_locked(row))
+		return;
+	if (claim->nlocked++ < FIN_LOCKED_MAX)
+		fin_backlog_give_back(claim->tables.queue_id, &range);
+	else
+		fin_backlog_met_lease(claim->tables.queue_id, msg_id, segment,
+							  claim->now + FIN_LOCKED_AGAIN_US, false);
+}
+
+static void
+unlock_key(Claim *claim)
+{
+	if (claim->has_key)
+		LockRelease(&claim->key_lock, ExclusiveLock, false);
+	claim->has_key = false;
+}
+
+static void
+pop(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	FinQueueTables *tables = &claim->tables;
+
+	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
+						   false) != FIN_DELETED)
+	{
+		skip(claim, segment, row);
+		return;
+	}
+	unlock_key(claim);
+	fin_queue_note_gone(tables, segment, row, claim->now);
+	fin_queue_release_key(tables, row, claim->now);
+	fin_queue_emit(claim->fcinfo, row, read_ct, claim->now);
+	claim->made++;
+}
+
+/* a message whose turn it is, unless somebody else is faster */
+static void
+take_row(Claim *claim, int segment, TupleTableSlot *row)
 {
 	int			max = claim->config->max_deliveries;
-	int			read_ct;
 	bool		isnull;
+	int			read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT,
+														  &isnull));
 
-	if (!is_key_free(claim, row))
-		return;
-	if (claim->waiting != NULL)
-	{
-		count_waiting(claim, row, fin_segment_int64(row, FIN_MSG_VISIBLE_AT));
-		return;
-	}
-	read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT, &isnull));
 	if (claim->until == 0 && (max == 0 || read_ct < max))
-	{
 		pop(claim, segment, row, read_ct);
-		return;
-	}
-	if (!fin_segment_lock(claim->tables.segments[segment], row,
-						  claim->tables.snapshot, false))
-		return;
-	if (max > 0 && read_ct >= max)
+	else if (!fin_segment_lock(claim->tables.segments[segment], row,
+							   claim->tables.snapshot, false))
+		skip(claim, segment, row);
+	else if (max > 0 && read_ct >= max)
+	{
+		unlock_key(claim);
 		fin_queue_bury(claim->config, &claim->tables, segment, row,
 					   "max_deliveries", claim->now);
+	}
 	else
-		claim_locked(claim, segment, row, read_ct + 1, was_due_at);
+		claim_locked(claim, segment, row, read_ct + 1,
+					 fin_segment_int64(row, FIN_MSG_DUE_AT));
+}
+
+/* was the key of the last message that has one the same?  Then this is no news. */
+static bool
+is_same_key(Claim *claim, Datum key)
+{
+	text	   *text_key = DatumGetTextPP(key);
+	int			length = VARSIZE_ANY_EXHDR(text_key);
+	bool		same = claim->key_length == length &&
+		memcmp(claim->key, VARDATA_ANY(text_key), length) == 0;
+
+	claim->key_length = Min(length, FIN_QUEUE_KEY_MAX);
+	memcpy(claim->key, VARDATA_ANY(text_key), claim->key_length);
+	return same;
+}
+
+/* a message that can be read */
+static void
+take(Claim *claim, int segment, TupleTableSlot *row)
+{
+	bool		isnull;
+	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
+
+	if (claim->waiting != NULL)
+	{
+		if (isnull || fin_queue_is_turn(&claim->tables, row, claim->now))
+			count_waiting(claim, row,
+						  fin_segment_int64(row, FIN_MSG_VISIBLE_AT));
+		return;
+	}
+	if (isnull)
+	{
+		take_row(claim, segment, row);
+		return;
+	}
+	if (is_same_key(claim, key))
+		return;
+	fin_queue_lock_key(claim->tables.queue_id, key, &claim->key_lock);
+	claim->has_key = true;
+	row = fin_queue_whose_turn(&claim->tables, row, &segment, claim->now);
+	if (row != NULL)
+		take_row(claim, segment, row);
+	unlock_key(claim);
 }
 
 /* a message that is met on the way */
@@ -409,11 +389,11 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)
 		return;
 	if (visible_at <= claim->now)
-		take(claim, segment, row, due_at);
+		take(claim, segment, row);
 	else if (due_at == 0 && claim->tells)
 		fin_backlog_met_lease(claim->tables.queue_id,
 							  fin_segment_int64(row, FIN_MSG_ID), segment,
-							  visible_at);
+							  visible_at, true);
 	else if (due_at == 0 && claim->waiting != NULL)
 		claim->waiting->next_at = claim->waiting->next_at == 0 ? visible_at :
 			Min(claim->waiting->next_at, visible_at);
@@ -433,51 +413,60 @@ compare_due(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* those due in one segment; returns when the first not gathered is due */
-static TimestampTz
+/*
+ * Some of those due in one segment, following those that were gathered before.
+ * Notes when the first of the others is due, or a time before that.
+ */
+static void
 gather_due_of(Claim *claim, int segment, int max)
 {
 	FinSegmentScan *scan = fin_queue_scan(&claim->tables, segment, FIN_BY_DUE);
-	TupleTableSlot *row;
+	TupleTableSlot *row = NULL;
 
-	if (scan == NULL)
-		return FIN_NEVER;
-	fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
-	while ((row = fin_segment_next(scan)) != NULL)
+	if (scan != NULL && claim->due_rest[segment] == DT_NOBEGIN)
+		fin_segment_rescan(scan, claim->view.due_from, DT_NOEND);
+	while (scan != NULL && claim->ndue < max &&
+		   (row = fin_segment_next(scan)) != NULL)
 	{
-		TimestampTz due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
 		Due		   *due;
 
-		if (due_at > claim->now || claim->ndue == max)
-			return due_at;
+		claim->due_rest[segment] = fin_segment_int64(row, FIN_MSG_DUE_AT);
+		if (claim->due_rest[segment] > claim->now)
+			break;
 		due = &claim->due[claim->ndue++];
 		due->msg_id = fin_segment_int64(row, FIN_MSG_ID);
-		due->due_at = due_at;
+		due->due_at = claim->due_rest[segment];
 		due->segment = segment;
 	}
-	return FIN_NEVER;
+	if (scan == NULL || (row == NULL && claim->ndue < max))
+		claim->due_rest[segment] = FIN_NEVER;
+	if (claim->due_rest[segment] > claim->now)
+		claim->due_segments &= ~(1 << segment);
 }
 
-static TimestampTz
+static void
 gather_due(Claim *claim)
 {
-	uint32		used = fin_backlog_used_segments(claim->tables.queue_id);
-	TimestampTz rest = FIN_NEVER;
-	int			max = FIN_DUE_MAX;
-
-	claim->due = palloc(sizeof(Due) * max * FIN_SEGMENTS);
+	claim->ndue = 0;
+	claim->nextdue = 0;
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
-		TimestampTz next;
-
-		if ((used & (1 << i)) == 0)
-			continue;
-		next = gather_due_of(claim, i, claim->ndue + max);
-		rest = Min(rest, next);
+		if ((claim->due_segments & (1 << i)) != 0)
+			gather_due_of(claim, i, claim->ndue + FIN_DUE_MAX);
 	}
 	if (claim->ndue > 1)
 		qsort(claim->due, claim->ndue, sizeof(Due), compare_due);
-	return rest;
+}
+
+static void
+begin_due(Claim *claim)
+{
+	claim->due = palloc(sizeof(Due) * FIN_DUE_MAX * FIN_SEGMENTS);
+	claim->due_segments = fin_backlog_used_segments(claim->tables.queue_id);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		claim->due_rest[i] = (claim->due_segments & (1 << i)) != 0 ?
+			DT_NOBEGIN : FIN_NEVER;
+	gather_due(claim);
 }
 
 /* those that come before 'msg_id' in the order of reading */
@@ -500,9 +489,24 @@ take_due_before(Claim *claim, int64 msg_id)
 	}
 }
 
+/* when so many are due that not all were gathered at first */
 static void
-tell_due(Claim *claim, TimestampTz rest)
+take_rest_of_due(Claim *claim)
 {
+	while (claim->due_segments != 0 && claim->made < claim->wanted)
+	{
+		gather_due(claim);
+		take_due_before(claim, PG_INT64_MAX);
+	}
+}
+
+static void
+tell_due(Claim *claim)
+{
+	TimestampTz rest = FIN_NEVER;
+
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		rest = Min(rest, claim->due_rest[i]);
 	for (int i = claim->nextdue; i < claim->ndue; i++)
 		rest = Min(rest, claim->due[i].due_at);
 	if (claim->tells)
@@ -623,6 +627,14 @@ walk_fresh(Claim *claim, int rank)
 						walk.from, done ? walk.range.segments : 0);
 }
 
+/* another reader may have looked in vain meanwhile, and be waiting now */
+static void
+give_back(Claim *claim, const FinRange *range)
+{
+	fin_backlog_give_back(claim->tables.queue_id, range);
+	fin_wait_ring(claim->tables.queue_id, 1);
+}
+
 /* everything of one rank; *i: the first range not walked yet */
 static void
 walk_rank(Claim *claim, int rank, int *i)
@@ -640,7 +652,7 @@ walk_rank(Claim *claim, int rank, int *i)
 		(*i)++;
 		if (claim->made >= claim->wanted && claim->tells &&
 			walk.range.first <= walk.range.last)
-			fin_backlog_give_back(claim->tables.queue_id, &walk.range);
+			give_back(claim, &walk.range);
 	}
 	if (claim->made < claim->wanted)
 		walk_fresh(claim, rank);
@@ -650,12 +662,11 @@ walk_rank(Claim *claim, int rank, int *i)
 static void
 walk_all(Claim *claim)
 {
-	TimestampTz rest = FIN_NEVER;
 	bool		asks_due = claim->view.due_from <= claim->now;
 	int			i = 0;
 
 	if (asks_due)
-		rest = gather_due(claim);
+		begin_due(claim);
 	for (int rank = 0; rank < FIN_BACKLOG_RANKS; rank++)
 	{
 		if (claim->made >= claim->wanted || claim->tables.dropped)
@@ -663,15 +674,61 @@ walk_all(Claim *claim)
 		walk_rank(claim, rank, &i);
 	}
 	for (; claim->tells && i < claim->view.nranges; i++)
-		fin_backlog_give_back(claim->tables.queue_id, &claim->view.ranges[i]);
+		give_back(claim, &claim->view.ranges[i]);
 	if (asks_due)
-		tell_due(claim, rest);
+	{
+		take_rest_of_due(claim);
+		tell_due(claim);
+	}
 }
 
 /* ------------------------------------------------------------------------
  * claiming and counting
  * ------------------------------------------------------------------------
  */
+
+/* tells the backlog of each claim, whoever made it */
+static void
+meet_leases(Claim *claim)
+{
+	fin_queue_tables_begin(&claim->tables, claim->config->queue_id,
+						   RowExclusiveLock);
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+	{
+		FinSegmentScan *scan = fin_queue_scan(&claim->tables, i, FIN_BY_ID);
+		TupleTableSlot *row;
+
+		if (scan == NULL)
+			break;
+		fin_segment_rescan(scan, 0, PG_INT64_MAX);
+		while ((row = fin_segment_next(scan)) != NULL)
+		{
+			TimestampTz visible_at = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
+
+			if (visible_at > claim->now &&
+				fin_segment_int64(row, FIN_MSG_DUE_AT) == 0)
+				fin_backlog_met_lease(claim->config->queue_id,
+									  fin_segment_int64(row, FIN_MSG_ID), i,
+									  visible_at, true);
+		}
+	}
+	fin_queue_tables_end(&claim->tables);
+	fin_backlog_met_all_leases(claim->config->queue_id);
+}
+
+/* how many may be claimed */
+static int
+ask_limits(Claim *claim)
+{
+	const FinQueueConfig *config = claim->config;
+
+	if (config->max_in_flight > 0 &&
+		!fin_backlog_knows_leases(config->queue_id))
+		meet_leases(claim);
+	return fin_backlog_allow_claims(config->queue_id, claim->now,
+									claim->wanted, config->max_in_flight,
+									config->rate_limit);
+}
 
 /* returns false when the queue was dropped meanwhile */
 static bool
@@ -680,25 +737,27 @@ claim_from(Claim *claim)
 	const FinQueueConfig *config = claim->config;
 	bool		limited = config->max_in_flight > 0 || config->rate_limit > 0;
 	bool		dropped;
-	int			allowed;
 
 	if (limited)
-		claim->wanted = fin_backlog_allow_claims(config->queue_id, claim->now,
-												 claim->wanted,
-												 config->max_in_flight,
-												 config->rate_limit);
-	allowed = claim->wanted;
-	if (allowed == 0)
-		return true;
+		claim->wanted = ask_limits(claim);
 	claim->tells = !IsolationUsesXactSnapshot();
-	/* the view before the snapshot: see backlog.c */
-	fin_backlog_view(config->queue_id, claim->now, claim->tells, &claim->view);
-	fin_queue_tables_begin(&claim->tables, config->queue_id, RowExclusiveLock);
-	walk_all(claim);
-	dropped = claim->tables.dropped;
-	fin_queue_tables_end(&claim->tables);
-	if (limited && claim->made < allowed)
-		fin_backlog_claims_spared(config->queue_id, allowed - claim->made);
+	do
+	{
+		if (claim->wanted == 0)
+			return true;
+		/* the view before the snapshot: see backlog.c */
+		fin_backlog_view(config->queue_id, claim->now, claim->tells,
+						 &claim->view);
+		fin_queue_tables_begin(&claim->tables, config->queue_id,
+							   RowExclusiveLock);
+		walk_all(claim);
+		dropped = claim->tables.dropped;
+		fin_queue_tables_end(&claim->tables);
+		CHECK_FOR_INTERRUPTS();
+	} while (claim->view.more && claim->made < claim->wanted && !dropped);
+	if (limited && claim->made < claim->wanted)
+		fin_backlog_claims_spared(config->queue_id,
+								  claim->wanted - claim->made);
 	return !dropped;
 }
 
@@ -732,6 +791,7 @@ fin_queue_waiting(int32 tenant_id, int64 queue_id, TimestampTz since,
 {
 	Claim	   *claim = palloc0(sizeof(Claim));
 	FinBacklogCounts counts;
+	TimestampTz next_at;
 	bool		dropped;
 
 	memset(waiting, 0, sizeof(*waiting));
@@ -750,9 +810,14 @@ fin_queue_waiting(int32 tenant_id, int64 queue_id, TimestampTz since,
 	dropped = claim->tables.dropped;
 	fin_queue_tables_end(&claim->tables);
 	fin_backlog_counts(queue_id, now, &counts);
-	if (counts.next_at != FIN_NEVER)
-		waiting->next_at = waiting->next_at == 0 ? counts.next_at :
-			Min(waiting->next_at, counts.next_at);
+	next_at = counts.next_at;
+	/* what waits for nothing but the rate */
+	if (claim->made > 0 && claim->config->rate_limit > 0)
+		next_at = Min(next_at, fin_backlog_next_claim(queue_id, now,
+													  claim->config->rate_limit));
+	if (next_at != FIN_NEVER)
+		waiting->next_at = waiting->next_at == 0 ? next_at :
+			Min(waiting->next_at, next_at);
 	pfree(claim);
 	return !dropped;
 }

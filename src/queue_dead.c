@@ -156,6 +156,7 @@ fin_queue_bury(const FinQueueConfig *config, FinQueueTables *tables,
 	FinMessage	message;
 
 	copy_message(config, row, &message);
+	message.is_dead_letter = true;
 	message.headers = merge_headers(message.headers, x_death);
 	if (queue_id == 0 || fin_queue_put(queue_id, &message) == 0)
 	{
@@ -165,12 +166,12 @@ fin_queue_bury(const FinQueueConfig *config, FinQueueTables *tables,
 		fin_archive_end(archive);
 	}
 
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
 						   true) != FIN_DELETED)
 		elog(ERROR, "message " INT64_FORMAT " changed although it is locked",
 			 fin_segment_int64(row, FIN_MSG_ID));
 	fin_queue_note_gone(tables, segment, row, now);
+	fin_queue_release_key(tables, row, now);
 }
 
 /* ------------------------------------------------------------------------
@@ -272,12 +273,12 @@ redrive_segment(Redrive *redrive, int segment)
 			!fin_segment_lock(table, row, redrive->tables.snapshot, false) ||
 			!send_back(redrive, row))
 			continue;
-		fin_queue_release_key(&redrive->tables, row);
 		if (fin_segment_delete(table, row, redrive->tables.snapshot,
 							   true) != FIN_DELETED)
 			elog(ERROR, "message " INT64_FORMAT " changed although it is locked",
 				 fin_segment_int64(row, FIN_MSG_ID));
 		fin_queue_note_gone(&redrive->tables, segment, row, redrive->now);
+		fin_queue_release_key(&redrive->tables, row, redrive->now);
 		redrive->moved++;
 	}
 }

@@ -4,8 +4,9 @@
  *		half*.c for the arguments of messages.
  *
  * queue.c finds queues and their settings, queue_segment.c is about the tables
- * of a queue, queue_claim.c about which messages are read next, queue_take.c
- * about what becomes of them then, queue_dead.c about dead letters,
+ * of a queue, queue_claim.c about which messages are read next, queue_key.c
+ * about ordering keys, queue_take.c about what becomes of messages that were
+ * read, queue_dead.c about dead letters,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
  * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,
@@ -18,7 +19,7 @@
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
-#include "storage/lockdefs.h"
+#include "storage/lock.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 
@@ -92,15 +93,19 @@ extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 extern void fin_segment_close(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
-/*
- * The same with ACCESS EXCLUSIVE, if nobody else has it locked in any way.
- * NULL, and *dropped tells, when that is not so.
- */
-extern FinSegment *fin_segment_open_alone(int64 queue_id, int segment,
-										  bool *dropped);
+/* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
+extern FinSegment *fin_segment_open_free(int64 queue_id, int segment,
+										 LOCKMODE mode, bool *dropped);
 
-/* truncates a segment opened alone, and closes it */
-extern void fin_segment_truncate(FinSegment *segment);
+/*
+ * Truncates a segment opened with ACCESS EXCLUSIVE, but for these rows of it, and closes it.
+ * As the rows lie in a new file, which an abort takes away, they can be written
+ * as if they had been there always: snapshots that saw them go on seeing them,
+ * and logical decoding does not tell them a second time.
+ */
+extern void fin_segment_empty(FinSegment *segment, int64 queue_id,
+							  Datum *const *values, bool *const *nulls,
+							  int n);
 extern bool fin_segment_has_pages(const FinSegment *segment);
 
 /* inserts n rows; the segment column is filled in */
@@ -130,6 +135,9 @@ extern TupleTableSlot *fin_segment_last(FinSegmentScan *scan);
  */
 extern bool fin_segment_lock(FinSegment *segment, TupleTableSlot *row,
 							 Snapshot snapshot, bool wait);
+
+/* does somebody hold the row in the slot without having changed it? */
+extern bool fin_segment_is_only_locked(TupleTableSlot *row);
 
 /* replaces columns of the row in the slot, which this transaction has locked */
 extern void fin_segment_update(FinSegment *segment, TupleTableSlot *row,
@@ -225,6 +233,8 @@ typedef struct FinQueueTables
 	TupleTableSlot *found[FIN_SEGMENTS];	/* the last of each */
 	uint32		exhausted;		/* segments with none any more */
 	int64		last_id;		/* none above is looked for; 0: not known */
+	FinSegmentScan *keys[FIN_SEGMENTS]; /* of ordering keys, */
+	SnapshotData dirty;			/* which see what is not committed yet */
 	Snapshot	snapshot;
 } FinQueueTables;
 
@@ -261,11 +271,35 @@ extern void fin_queue_claim(FunctionCallInfo fcinfo, int32 tenant_id,
 extern void fin_queue_emit(FunctionCallInfo fcinfo, TupleTableSlot *row,
 						   int read_ct, TimestampTz visible_at);
 
+/* ------------------------------------------------------------------------
+ * queue_key.c
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Keeps others from claiming a message of this ordering key, until *tag is
+ * released; which is to be done before waiting for anything.
+ */
+extern void fin_queue_lock_key(int64 queue_id, Datum key, LOCKTAG *tag);
+
+/*
+ * The message whose turn it is of the key that the message 'row' in *segment
+ * has, and its segment; NULL: none that can be read now.  With the key locked.
+ */
+extern TupleTableSlot *fin_queue_whose_turn(FinQueueTables *tables,
+											TupleTableSlot *row, int *segment,
+											TimestampTz now);
+
+/* is it the turn of this message? */
+extern bool fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row,
+							  TimestampTz now);
+
 /*
  * A message that is deleted leaves its ordering key to the next one: call with
- * its row before that is deleted.
+ * its row after that is deleted.
  */
-extern void fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row);
+extern void fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row,
+								  TimestampTz now);
 
 /*
  * Deletes a message that this transaction has locked and sends it on as a dead
@@ -378,9 +412,6 @@ extern int64 fin_queue_default_alternate(int32 tenant_id);
 
 /* the msg_id of a copy, from an id drawn for it: in the order of reading */
 extern int64 fin_queue_msg_id(int64 drawn, int priority);
-
-/* of rank 0: below all that are drawn and not yet written, or still to draw */
-extern int64 fin_queue_msg_id_floor(void);
 
 /* see that the number of messages is known, if it can be */
 extern int64 fin_queue_count(int64 queue_id);

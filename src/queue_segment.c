@@ -276,6 +276,18 @@ refuse_triggers(Relation table)
 			errhint("Drop them; bind a queue of its own to what is to be observed."));
 }
 
+static void
+refuse_other_columns(Relation table)
+{
+	if (RelationGetDescr(table)->natts == FIN_MSG_COLUMNS)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("finance.%s has columns that are not of finance",
+				   RelationGetRelationName(table)),
+			errhint("Put what belongs to a message into its headers."));
+}
+
 /* a segment that is locked in some mode */
 static FinSegment *
 open_locked(Known *known, int number)
@@ -285,6 +297,7 @@ open_locked(Known *known, int number)
 	segment->number = number;
 	segment->table = table_open(known->relid, NoLock);
 	refuse_triggers(segment->table);
+	refuse_other_columns(segment->table);
 	look_at_indexes(known, segment->table);
 	segment->known = *known;
 	return segment;
@@ -325,9 +338,9 @@ fin_segment_open(int64 queue_id, int number, LOCKMODE mode)
 }
 
 FinSegment *
-fin_segment_open_alone(int64 queue_id, int number, bool *dropped)
+fin_segment_open_free(int64 queue_id, int number, LOCKMODE mode, bool *dropped)
 {
-	return open_segment(queue_id, number, AccessExclusiveLock, false, dropped);
+	return open_segment(queue_id, number, mode, false, dropped);
 }
 
 int
@@ -354,16 +367,6 @@ bool
 fin_segment_has_pages(const FinSegment *segment)
 {
 	return RelationGetNumberOfBlocks(segment->table) > 0;
-}
-
-void
-fin_segment_truncate(FinSegment *segment)
-{
-	char	   *command = psprintf("TRUNCATE finance.%s",
-								   RelationGetRelationName(segment->table));
-
-	fin_segment_close(segment);
-	fin_query_utility(command);
 }
 
 static Relation
@@ -420,7 +423,7 @@ insert_entries(FinSegment *segment, TupleTableSlot *row)
 /* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
 static void
 insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
-			int n)
+			int n, int options)
 {
 	CommandId	command = GetCurrentCommandId(true);
 	TupleTableSlot **rows = palloc(n * sizeof(TupleTableSlot *));
@@ -435,9 +438,9 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 		ExecStoreVirtualTuple(rows[i]);
 	}
 	if (n == 1)
-		table_tuple_insert(segment->table, rows[0], command, 0, NULL);
+		table_tuple_insert(segment->table, rows[0], command, options, NULL);
 	else
-		table_multi_insert(segment->table, rows, n, command, 0, NULL);
+		table_multi_insert(segment->table, rows, n, command, options, NULL);
 	for (int i = 0; i < n; i++)
 	{
 		insert_entries(segment, rows[i]);
@@ -446,16 +449,44 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 	pfree(rows);
 }
 
-void
-fin_segment_insert(FinSegment *segment, Datum *const *values,
-				   bool *const *nulls, int n)
+static void
+insert_rows(FinSegment *segment, Datum *const *values, bool *const *nulls,
+			int n, int options)
 {
 	for (int done = 0; done < n; done += FIN_SEGMENT_ROWS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		insert_some(segment, values + done, nulls + done,
-					Min(n - done, FIN_SEGMENT_ROWS_AT_ONCE));
+					Min(n - done, FIN_SEGMENT_ROWS_AT_ONCE), options);
 	}
+}
+
+void
+fin_segment_insert(FinSegment *segment, Datum *const *values,
+				   bool *const *nulls, int n)
+{
+	insert_rows(segment, values, nulls, n, 0);
+}
+
+void
+fin_segment_empty(FinSegment *segment, int64 queue_id, Datum *const *values,
+				  bool *const *nulls, int n)
+{
+	int			number = segment->number;
+	char	   *command = psprintf("TRUNCATE finance.%s",
+								   RelationGetRelationName(segment->table));
+
+	fin_segment_close(segment);
+	fin_query_utility(command);
+	if (n == 0)
+		return;
+	segment = fin_segment_open(queue_id, number, AccessExclusiveLock);
+	if (segment == NULL)
+		elog(ERROR, "queue " INT64_FORMAT " is gone although it is locked",
+			 queue_id);
+	insert_rows(segment, values, nulls, n,
+				TABLE_INSERT_FROZEN | TABLE_INSERT_NO_LOGICAL);
+	fin_segment_close(segment);
 }
 
 bool
@@ -468,6 +499,15 @@ fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 	return table_tuple_lock(segment->table, &tid, snapshot, row,
 							GetCurrentCommandId(true), LockTupleNoKeyExclusive,
 							wait ? LockWaitBlock : LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
+bool
+fin_segment_is_only_locked(TupleTableSlot *row)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+
+	return (tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0 ||
+		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
 }
 
 void

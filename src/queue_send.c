@@ -30,9 +30,6 @@
 /* bits of an id that are its sequence */
 #define SEQUENCE_MASK	((INT64CONST(1) << FIN_ID_SEQUENCE_BITS) - 1)
 
-/* a sender that takes longer from drawing an id to writing it is not expected */
-#define FIN_DRAWN_BEFORE_US		(5 * USECS_PER_SEC)
-
 /*
  * Reading is one walk along an index, highest priority first and then oldest;
  * acknowledging is one look-up by msg_id in the same index.  So msg_id itself
@@ -47,14 +44,6 @@ fin_queue_msg_id(int64 drawn, int priority)
 	return FIN_BACKLOG_FIRST(rank) |
 		((drawn >> FIN_ID_TIME_SHIFT) << FIN_ID_SEQUENCE_BITS) |
 		(drawn & SEQUENCE_MASK);
-}
-
-int64
-fin_queue_msg_id_floor(void)
-{
-	TimestampTz since = GetCurrentTimestamp() - FIN_DRAWN_BEFORE_US;
-
-	return fin_queue_msg_id(fin_ident_floor(since), FIN_QUEUE_PRIORITY_MAX);
 }
 
 /* ------------------------------------------------------------------------
@@ -209,12 +198,12 @@ reserve_room(const Load *load)
 	const FinQueueConfig *config = load->config;
 	int64		length = 0;
 
-	if (config->max_length == 0)
+	if (config->max_length == 0 || load->messages[0].is_dead_letter)
 		return;
 	fin_wake_require(ERROR);
-	fin_queue_count(config->queue_id);
 	if (!fin_backlog_reserve(config->queue_id, load->nrows,
-							 config->max_length, &length))
+							 config->max_length,
+							 fin_queue_count(config->queue_id), &length))
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_QUEUE_FULL),
 				errmsg("queue \"%s\" is full", config->name),

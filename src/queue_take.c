@@ -76,16 +76,27 @@ refuse_stale(const Take *take, TupleTableSlot *row)
 			errhint("Leave the message to who read it last; choose a longer vt, or extend it with finance.set_vt()."));
 }
 
+/* a claim of which there may only be so many has ended: another may begin */
+static void
+tell_free(Take *take, TupleTableSlot *row)
+{
+	if (take->config->max_in_flight > 0 &&
+		fin_segment_int64(row, FIN_MSG_VISIBLE_AT) > take->now)
+		fin_wake_note(take->config->queue_id,
+					  fin_segment_int64(row, FIN_MSG_ID), 1);
+}
+
 static bool
 delete_row(Take *take, int segment, TupleTableSlot *row)
 {
 	FinQueueTables *tables = &take->tables;
 
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
 						   true) != FIN_DELETED)
 		return false;
 	fin_queue_note_gone(tables, segment, row, take->now);
+	fin_queue_release_key(tables, row, take->now);
+	tell_free(take, row);
 	return true;
 }
 
@@ -138,7 +149,10 @@ hide_row(Take *take, int segment, TupleTableSlot *row, TimestampTz until,
 		return;
 	}
 	if (due)
+	{
 		fin_backlog_note_delayed(queue_id, msg_id, until);
+		tell_free(take, row);
+	}
 	else
 		fin_backlog_note_claimed(queue_id, segment, msg_id, until, 0);
 	fin_wake_note_due(queue_id, until);
@@ -639,8 +653,8 @@ finance_purge_queue(PG_FUNCTION_ARGS)
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 		n += purge_segment(&take, i);
 	end_take(&take);
-	fin_backlog_note_released(take.config->queue_id,
-							  fin_queue_msg_id_floor());
+	/* what others sent may have been waiting for an ordering key */
+	fin_backlog_note_look_again(take.config->queue_id);
 	fin_query_end(&scope);
 	PG_RETURN_INT64(n);
 }

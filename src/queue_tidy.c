@@ -3,26 +3,35 @@
  *		The worker's chore about queues: truncating used-up segments, and
  *		taking out messages whose time to live is over.
  *
- * A segment is emptied when it is no longer written to and mostly dead: the
- * few messages left in it are moved to the segment that is.  It needs the
+ * A segment is emptied when it is no longer written to and mostly dead: it is
+ * truncated, and the few messages left in it are written again.  That needs the
  * table for itself.  If anybody has it locked, it is tried again later: the
  * chore never waits, and makes nobody wait but for the moment of truncating.
  * So a transaction that stays open and used a segment keeps that one, and the
  * queue goes on in the others; when all are kept, the one in use grows.
  *
- * A message that waits for its visibility timeout goes on waiting among the
- * delayed ones, its claim unharmed.
+ * An old snapshot sees the messages that are left, as any, and no longer those
+ * that were taken out after it: nobody but a dump reads by an old snapshot, and
+ * a dump need not restore what was done with.
  *
- * Owns, in the worker: the time of the next round, static.  Locks: ACCESS
- * EXCLUSIVE on a segment that nobody else uses; rows of expired messages,
- * skipping those that are locked.
+ * A round goes over all queues of which the backlog knows, in several
+ * transactions if need be.  What it knows is empty when the worker starts: then
+ * all queues are brought to its mind, for nobody else may use them.
+ *
+ * Owns, in the worker: the place in a round and the time of the next, static.
+ * Locks: ACCESS EXCLUSIVE on a segment that nobody else uses; rows of expired
+ * messages, skipping those that are locked.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "mishap.h"
 #include "query.h"
 #include "queue.h"
 #include "queue_parts.h"
@@ -30,7 +39,8 @@
 
 #define FIN_TIDY_QUEUES_MAX		32	/* in one transaction */
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
-#define FIN_TIDY_MOVED_MAX		1000	/* left in a segment, to be moved */
+#define FIN_TIDY_ATTENDED_MAX	256		/* the backlog has no place for more */
+#define FIN_TIDY_LEFT_BYTES		(16 * 1024 * 1024)	/* written again at most */
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -39,31 +49,49 @@ static bool asked = true;
 static int64 retry_us = FIN_TIDY_RETRY_US;
 static TimestampTz retry_at = FIN_NEVER;
 static TimestampTz expiry_at = FIN_NEVER;
+static bool attended = false;	/* the backlog was told of all queues */
+
+static FinMishaps mishaps;
 
 /* of the round at work */
+static int	place = 0;			/* in the backlog; 0: none is at work */
+static bool failed = false;		/* a part of it did not commit */
+static bool committing = false;
 static bool kept_out;			/* somebody has a segment locked */
-static bool more;				/* there is more to do at once */
 static uint64 counter;
 static TimestampTz next_expiry;
+
+static FinQuery list_queues =
+{
+	.sql = "SELECT queue_id FROM finance.queue WHERE kind = 'standard'"
+	" ORDER BY queue_id DESC LIMIT $1",
+	.nargs = 1,
+	.argtypes = {INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+};
 
 /* ------------------------------------------------------------------------
  * emptying a segment
  * ------------------------------------------------------------------------
  */
 
-/* the rows left, copied; -1 when they are more than are moved */
+/* the rows left, copied; -1 when they are too many */
 static int
 copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 		  bool **nulls)
 {
 	FinSegmentScan *scan = fin_segment_scan(segment, FIN_BY_ID, snapshot);
 	TupleTableSlot *row;
+	Size		before = MemoryContextMemAllocated(CurrentMemoryContext, false);
 	int			n = 0;
 
 	fin_segment_rescan(scan, 0, PG_INT64_MAX);
 	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
 	{
-		if (n == FIN_TIDY_MOVED_MAX)
+		if (n == FIN_SEGMENT_LEFT_MAX ||
+			MemoryContextMemAllocated(CurrentMemoryContext, false) - before >
+			FIN_TIDY_LEFT_BYTES)
 		{
 			n = -1;
 			break;
@@ -75,71 +103,35 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 	return n;
 }
 
-/* how the moved rows are found again */
-static void
-tell_moved(int64 queue_id, int target, Datum *values, bool *nulls,
-		   TimestampTz now)
-{
-	int64		msg_id = DatumGetInt64(values[FIN_MSG_ID]);
-	TimestampTz visible_at = DatumGetTimestampTz(values[FIN_MSG_VISIBLE_AT]);
-
-	if (visible_at > now)
-		fin_backlog_note_delayed(queue_id, msg_id, visible_at);
-	else
-		fin_backlog_note_ready(queue_id, target, msg_id);
-}
-
-static bool
-move_rows(int64 queue_id, int n, Datum **values, bool **nulls,
-		  TimestampTz now)
-{
-	int			number = fin_backlog_segment(queue_id);
-	FinSegment *target = fin_segment_open(queue_id, number, RowExclusiveLock);
-
-	if (target == NULL)
-		return false;
-	for (int i = 0; i < n; i++)
-	{
-		TimestampTz visible_at = DatumGetTimestampTz(values[i][FIN_MSG_VISIBLE_AT]);
-
-		nulls[i][FIN_MSG_DUE_AT] = visible_at <= now;
-		values[i][FIN_MSG_DUE_AT] = TimestampTzGetDatum(visible_at);
-	}
-	fin_segment_insert(target, values, nulls, n);
-	for (int i = 0; i < n; i++)
-		tell_moved(queue_id, number, values[i], nulls[i], now);
-	fin_segment_close(target);
-	return true;
-}
-
 /* the segment is open, and nobody else has it */
 static void
-empty_opened(int64 queue_id, FinSegment *segment, TimestampTz now)
+empty_opened(int64 queue_id, FinSegment *segment)
 {
-	Datum	  **values = palloc(sizeof(Datum *) * FIN_TIDY_MOVED_MAX);
-	bool	  **nulls = palloc(sizeof(bool *) * FIN_TIDY_MOVED_MAX);
+	Datum	  **values = palloc(sizeof(Datum *) * FIN_SEGMENT_LEFT_MAX);
+	bool	  **nulls = palloc(sizeof(bool *) * FIN_SEGMENT_LEFT_MAX);
 	int			number = fin_segment_number(segment);
 	int			n;
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = copy_rows(segment, GetActiveSnapshot(), values, nulls);
 	PopActiveSnapshot();
-	if (n < 0 || fin_backlog_segment(queue_id) == number ||
-		(n > 0 && !move_rows(queue_id, n, values, nulls, now)))
+	if (n < 0)
+		fin_backlog_met_rows(queue_id, number, FIN_SEGMENT_LEFT_MAX);
+	if (n < 0 || fin_backlog_segment(queue_id) == number)
 	{
 		fin_segment_close(segment);
 		return;
 	}
 	if (fin_segment_has_pages(segment))
-		fin_segment_truncate(segment);
+		fin_segment_empty(segment, queue_id, values, nulls, n);
 	else
 		fin_segment_close(segment);
-	fin_backlog_note_emptied(queue_id, number);
+	fin_backlog_note_emptied(queue_id, number, n);
 }
 
 /* false when the queue is dropped */
 static bool
-empty_segments(const FinBacklogWork *work, TimestampTz now)
+empty_segments(const FinBacklogWork *work)
 {
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
@@ -148,13 +140,14 @@ empty_segments(const FinBacklogWork *work, TimestampTz now)
 
 		if ((work->segments & (1 << i)) == 0)
 			continue;
-		segment = fin_segment_open_alone(work->queue_id, i, &dropped);
+		segment = fin_segment_open_free(work->queue_id, i, AccessExclusiveLock,
+										&dropped);
 		if (dropped)
 			return false;
 		if (segment == NULL)
 			kept_out = true;
 		else
-			empty_opened(work->queue_id, segment, now);
+			empty_opened(work->queue_id, segment);
 	}
 	return true;
 }
@@ -173,10 +166,11 @@ expire_row(const FinQueueConfig *config, FinQueueTables *tables, int segment,
 		fin_queue_bury(config, tables, segment, row, "expired", now);
 		return;
 	}
-	fin_queue_release_key(tables, row);
 	if (fin_segment_delete(tables->segments[segment], row, tables->snapshot,
-						   true) == FIN_DELETED)
-		fin_queue_note_gone(tables, segment, row, now);
+						   true) != FIN_DELETED)
+		return;
+	fin_queue_note_gone(tables, segment, row, now);
+	fin_queue_release_key(tables, row, now);
 }
 
 /* one segment; returns when there is something to be looked at again */
@@ -249,10 +243,78 @@ expire_queue(int64 queue_id, TimestampTz now)
  * ------------------------------------------------------------------------
  */
 
+static void
+tidy_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	FinQueryScope scope;
+
+	fin_query_begin(&scope);
+	if ((work->expiry && !expire_queue(work->queue_id, now)) ||
+		!empty_segments(work))
+		fin_backlog_drop(work->queue_id);
+	fin_query_end(&scope);
+}
+
+/* what is wrong with one queue keeps no other from being tidied up */
+static void
+try_queue(const FinBacklogWork *work, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		tidy_queue(work, now);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = fin_mishap_take(context, owner);
+
+		fin_mishap_log(&mishaps,
+					   psprintf("queue " INT64_FORMAT " could not be tidied up",
+								work->queue_id), error,
+					   "It is tried again later.");
+		if (work->expiry)
+			fin_backlog_expires(work->queue_id, now + FIN_TIDY_RETRY_MAX_US);
+		next_expiry = Min(next_expiry, now + FIN_TIDY_RETRY_MAX_US);
+		kept_out = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 void
 fin_queue_tidy_sweep(void)
 {
 	asked = true;
+	attended = false;
+}
+
+static void
+attend_queues(void)
+{
+	Datum		values[1] = {Int32GetDatum(FIN_TIDY_ATTENDED_MAX)};
+	FinQueryScope scope;
+	uint64		n;
+
+	fin_query_begin(&scope);
+	n = fin_query_run(&list_queues, values, NULL, 0);
+	for (uint64 i = 0; i < n; i++)
+		fin_backlog_attend(fin_query_int64(i, 1));
+	fin_query_end(&scope);
+	attended = true;
+}
+
+static void
+begin_round(void)
+{
+	kept_out = false;
+	counter = fin_backlog_work_counter();
+	next_expiry = FIN_NEVER;
 }
 
 TimestampTz
@@ -267,30 +329,38 @@ void
 fin_queue_tidy_run(TimestampTz now)
 {
 	FinBacklogWork work[FIN_TIDY_QUEUES_MAX];
-	FinQueryScope scope;
 	int			n;
 
-	kept_out = false;
-	counter = fin_backlog_work_counter();
-	n = fin_backlog_collect_work(now, work, FIN_TIDY_QUEUES_MAX, &next_expiry);
-	more = n == FIN_TIDY_QUEUES_MAX;
-	fin_query_begin(&scope);
+	failed = failed || committing;
+	committing = true;
+	if (place == 0)
+		begin_round();
+	if (!attended)
+		attend_queues();
+	n = fin_backlog_collect_work(now, &place, work, FIN_TIDY_QUEUES_MAX,
+								 &next_expiry);
 	for (int i = 0; i < n; i++)
-	{
-		if ((work[i].expiry && !expire_queue(work[i].queue_id, now)) ||
-			!empty_segments(&work[i], now))
-			fin_backlog_drop(work[i].queue_id);
-	}
-	fin_query_end(&scope);
+		try_queue(&work[i], now);
 }
 
 void
 fin_queue_tidy_committed(TimestampTz now)
 {
-	asked = more;
+	committing = false;
+	asked = true;
+	if (place != 0)
+		return;
+	asked = failed;
+	failed = false;
 	seen_counter = counter;
 	expiry_at = next_expiry;
 	retry_us = kept_out ? Min(retry_us * 2, FIN_TIDY_RETRY_MAX_US) :
 		FIN_TIDY_RETRY_US;
 	retry_at = kept_out ? now + retry_us : FIN_NEVER;
+}
+
+const char *
+fin_queue_tidy_complaint(void)
+{
+	return fin_mishap_last(&mishaps);
 }

@@ -361,7 +361,9 @@ ring_readers(const Note *note)
 {
 	if (note->kind != NOTE_CLAIM && note->count > 0)
 		fin_wait_ring(note->queue_id, note->count);
-	if (note->due_at > FIN_DUE_NOW)
+	if (note->due_at == FIN_DUE_NOW)
+		fin_wait_ring(note->queue_id, FIN_WAITERS_MAX);
+	else if (note->due_at > FIN_DUE_NOW)
 		fin_wait_ring_due(note->queue_id, note->due_at);
 }
 

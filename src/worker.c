@@ -60,6 +60,7 @@ typedef struct Chore
 	TimestampTz (*due) (TimestampTz now);
 	void		(*run) (TimestampTz now);
 	void		(*committed) (TimestampTz now);
+	const char *(*complaint) (void);	/* what failed of many, or NULL */
 	int			failures;		/* in a row */
 	TimestampTz not_before;		/* after a failure */
 } Chore;
@@ -100,32 +101,6 @@ partition_committed(TimestampTz now)
 	partitions_made_at = now;
 }
 
-/* ---- the chore of expiring holds ---- */
-
-static void
-expire_committed(TimestampTz now)
-{
-	const char *complaint;
-
-	fin_expire_committed(now);
-	complaint = fin_expire_complaint();
-	if (complaint != NULL)
-		fin_roster_report_error(complaint);
-}
-
-/* ---- the chore of checking half messages back ---- */
-
-static void
-half_committed(TimestampTz now)
-{
-	const char *complaint;
-
-	fin_half_committed(now);
-	complaint = fin_half_complaint();
-	if (complaint != NULL)
-		fin_roster_report_error(complaint);
-}
-
 static Chore chores[] =
 {
 	{
@@ -138,19 +113,22 @@ static Chore chores[] =
 		.name = "expire",
 		.due = fin_expire_due,
 		.run = fin_expire_run,
-		.committed = expire_committed,
+		.committed = fin_expire_committed,
+		.complaint = fin_expire_complaint,
 	},
 	{
 		.name = "queues",
 		.due = fin_queue_tidy_due,
 		.run = fin_queue_tidy_run,
 		.committed = fin_queue_tidy_committed,
+		.complaint = fin_queue_tidy_complaint,
 	},
 	{
 		.name = "half messages",
 		.due = fin_half_due,
 		.run = fin_half_run,
-		.committed = half_committed,
+		.committed = fin_half_committed,
+		.complaint = fin_half_complaint,
 	},
 	{
 		.name = "log queues",
@@ -220,6 +198,7 @@ leave(FinWorkerEnd end)
 static void
 run_chore(Chore *chore, TimestampTz now)
 {
+	const char *complaint;
 	bool		there;
 
 	pgstat_report_activity(STATE_RUNNING, chore->name);
@@ -240,6 +219,9 @@ run_chore(Chore *chore, TimestampTz now)
 	chore->committed(GetCurrentTimestamp());
 	chore->failures = 0;
 	chore->not_before = 0;
+	complaint = chore->complaint != NULL ? chore->complaint() : NULL;
+	if (complaint != NULL)
+		fin_roster_report_error(complaint);
 }
 
 static void

@@ -51,7 +51,7 @@ SELECT finance.bind_topic('order.*.paid', 'north', ARRAY['high', 'low'], '{"regi
 	finance.set_default_queues(dead_letter => 'dead', alternate => 'lost');
 SELECT finance.subscribe('bell', 'none', 'still');
 SELECT finance.create_producer_group('shop', 'check', check_after => '1 day');
-SELECT finance.create_producer_group('alone', 'nobody', check_after => '1 millisecond', max_checks => 1);
+SELECT finance.create_producer_group('alone', 'nobody', check_after => '1 millisecond', check_interval => '1 millisecond', max_checks => 1);
 SELECT finance.create_log_queue('log', '30 days');
 SELECT finance.create_consumer_group('log', 'one', 'beginning'), finance.create_consumer_group('log', 'two', 'end');
 SELECT finance.bind_topic('order.#', 'log');

@@ -218,6 +218,13 @@ set_of(int64 queue_id)
 						  FIN_BACKLOG_WAYS];
 }
 
+static void
+ask_for_work(void)
+{
+	pg_atomic_fetch_add_u64(&shared->work, 1);
+	fin_wake_ring_worker();
+}
+
 /*
  * Nothing is known, so everything is to be looked at.  Leases stay: whoever
  * meets their messages does not count them again.  So do the messages of open
@@ -242,14 +249,8 @@ forget_hints(Slot *slot)
 	slot->used_segments = FIN_SEGMENTS_ALL;
 	slot->forget_at = GetCurrentTimestamp() +
 		(int64) fin_sweep_interval_s * intervals * USECS_PER_SEC;
-	pg_atomic_fetch_add_u64(&shared->work, 1);
-}
-
-static void
-ask_for_work(void)
-{
-	pg_atomic_fetch_add_u64(&shared->work, 1);
-	fin_wake_ring_worker();
+	/* when its messages expire is for the worker to find out */
+	ask_for_work();
 }
 
 static void

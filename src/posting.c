@@ -304,11 +304,11 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (needs_judgement(order))
 		fin_risk_judge(posting->context->tenant_id, &movement,
 					   posting->time_of_day, &verdict);
-	if (verdict.nhits > 0 && order->strict)
+	if (verdict.outcome == FIN_RISK_REJECT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 
 	fill_row(posting, i, &movement, &outcome->row);
-	if (verdict.nhits > 0)
+	if (verdict.outcome == FIN_RISK_REJECT)
 	{
 		reject(posting, i, &movement, &verdict);
 		return NULL;

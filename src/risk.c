@@ -217,6 +217,7 @@ add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
 {
 	FinDecisionRow *hit;
 
+	verdict->outcome = FIN_RISK_REJECT;
 	if (verdict->nhits == FIN_RISK_HITS_MAX)
 		return;
 	hit = &verdict->hits[verdict->nhits++];
@@ -342,6 +343,7 @@ fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 {
 	RuleBook   *book = find_book(tenant_id);
 
+	verdict->outcome = FIN_RISK_PASS;
 	verdict->nhits = 0;
 	for (int i = 0; i < book->nrules; i++)
 	{

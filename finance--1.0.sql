@@ -312,6 +312,7 @@ CREATE TABLE finance._account (
 	currency		text NOT NULL,
 	type			text NOT NULL,
 	code			text NOT NULL,
+	level			text,
 	parent_id		bigint,
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
@@ -321,13 +322,14 @@ CREATE INDEX account_parent ON finance._account (tenant_id, parent_id)
 	WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
-COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
+COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
 COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+COMMENT ON COLUMN finance._account.level IS 'level of its customer, for limits of rules; null: none';
 COMMENT ON COLUMN finance._account.parent_id IS 'account it is summed up under; null: none';
 
 -- a constraint trigger in C and not a CHECK: the server parses a CHECK anew in
@@ -355,7 +357,7 @@ SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
 	a.credits_posted - a.debits_posted - a.debits_pending AS available,
 	a.min_available, a.max_balance,
 	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
-	a.version, a.created_at, a.parent_id, a.metadata
+	a.version, a.created_at, a.parent_id, a.level, a.metadata
 FROM finance._account a;
 COMMENT ON VIEW finance.account IS
 'accounts with their balance (credits posted - debits posted), what is held, and what is available';
@@ -371,7 +373,7 @@ CREATE TABLE finance.account_change (
 	actor		text NOT NULL,
 	changed_at	timestamptz NOT NULL,
 	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
-	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent', 'level'))
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the transfers they account for every version';
@@ -607,18 +609,6 @@ COMMENT ON COLUMN finance.risk_rule.account_id IS
 COMMENT ON COLUMN finance.risk_rule.window_start IS
 'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
 
-CREATE TABLE finance.risk_list (
-	tenant_id	integer NOT NULL,
-	list		text NOT NULL,
-	account_id	bigint NOT NULL,
-	reason		text NOT NULL,
-	added_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, account_id),
-	CONSTRAINT risk_list_name CHECK (list = 'blocklist')
-);
-COMMENT ON TABLE finance.risk_list IS
-'accounts on a list that a rule looks at; change it with block_account() and unblock_account()';
-
 CREATE TABLE finance.risk_decision (
 	tenant_id	integer NOT NULL,
 	transfer_id	bigint NOT NULL,
@@ -637,10 +627,6 @@ CREATE TRIGGER config_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
-CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
-	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
@@ -862,14 +848,6 @@ COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
 CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
 COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
-CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_block_account';
-COMMENT ON FUNCTION finance.block_account(text, text) IS
-'puts an account on the blocklist, which rules of kind blocklist reject; false if it is there';
-CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_unblock_account';
-COMMENT ON FUNCTION finance.unblock_account(text, text) IS
-'takes an account off the blocklist; false if it is not there';
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit_*.c)
@@ -1585,6 +1563,12 @@ CREATE FUNCTION finance.close_account(code text, to_account text DEFAULT NULL,
 	AS 'MODULE_PATHNAME', 'finance_close_account';
 COMMENT ON FUNCTION finance.close_account(text, text, text) IS
 'closes an account for ever, frozen or not, its balance moved to to_account (or from it, where negative) by a transfer of type closing; not while money is held; returns the account''s version';
+CREATE FUNCTION finance.set_account_level(code text, level text,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_account_level';
+COMMENT ON FUNCTION finance.set_account_level(text, text, text) IS
+'sets the level of the account''s customer (null: none), for which rules may have limits of their own; returns the account''s version';
 CREATE FUNCTION finance.lock_accounts(codes text[])
 	RETURNS TABLE (code text, account_id bigint, status text, currency text,
 		balance numeric, held numeric, available numeric, version bigint)
@@ -2580,6 +2564,129 @@ COMMENT ON FUNCTION finance.trim_log_queues() IS
 'empty segments of logs that are older than the retention, as the worker does by itself; returns how many';
 
 -- ========================================================================
+-- LISTS SECTION (list.c, list_change.c, limit.c, limit_change.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- what is looked up stands first in a row; its order and its equality are
+-- those of bytes, which is what the caches in C search by
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_list (
+	tenant_id	integer NOT NULL,
+	list		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	added_by	text NOT NULL,
+	added_at	timestamptz NOT NULL,
+	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, subject, value),
+	CONSTRAINT risk_list_length CHECK (pg_catalog.octet_length(list) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 255),
+	CONSTRAINT risk_list_subject CHECK (subject IN ('account', 'country', 'device')),
+	CONSTRAINT risk_list_country CHECK (subject <> 'country' OR value ~ '^[A-Z][A-Z]$'),
+	CONSTRAINT risk_list_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.risk_list IS
+'accounts, countries and devices on lists that rules look at; change it with add_to_list(), load_list() and remove_from_list()';
+COMMENT ON COLUMN finance.risk_list.value IS
+'code of the account; country of ISO 3166-1 alpha-2; fingerprint of the device';
+COMMENT ON COLUMN finance.risk_list.expires_at IS
+'from then on it does not count; null: it does not expire';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rule_limit (
+	tenant_id	integer NOT NULL,
+	rule		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	temporary	boolean NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	threshold	numeric NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	set_by		text NOT NULL,
+	set_at		timestamptz NOT NULL,
+	CONSTRAINT rule_limit_pkey PRIMARY KEY (tenant_id, rule, subject, temporary, value),
+	CONSTRAINT rule_limit_length CHECK (pg_catalog.octet_length(rule) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 128),
+	CONSTRAINT rule_limit_subject CHECK (subject IN ('account', 'level', 'account_type')),
+	CONSTRAINT rule_limit_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
+	CONSTRAINT rule_limit_temporary CHECK (temporary = (expires_at IS NOT NULL)),
+	CONSTRAINT rule_limit_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.rule_limit IS
+'other thresholds of rules for an account, a level or a type of accounts; change it with set_rule_limit() and clear_rule_limit()';
+COMMENT ON COLUMN finance.rule_limit.rule IS
+'name of the rule, in whatever ruleset';
+COMMENT ON COLUMN finance.rule_limit.temporary IS
+'holds until expires_at, and until then comes before the lasting one of the same subject';
+COMMENT ON COLUMN finance.rule_limit.value IS
+'code of the account; name of the level or type';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rule_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rule_limit ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE FUNCTION finance.add_to_list(list text, subject text, value text,
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_add_to_list';
+COMMENT ON FUNCTION finance.add_to_list(text, text, text, text, timestamptz) IS
+'puts an account (its code), a country (two capital letters) or a device on a list, until expires_at (null: for good); one that is there gets the new reason and end, and the result is false';
+CREATE FUNCTION finance.load_list(list text, subject text, entries text[],
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_load_list';
+COMMENT ON FUNCTION finance.load_list(text, text, text[], text, timestamptz) IS
+'add_to_list() for up to 100,000 entries at once, all or none; returns how many were not on the list';
+CREATE FUNCTION finance.remove_from_list(list text, subject text, value text,
+	reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_from_list';
+COMMENT ON FUNCTION finance.remove_from_list(text, text, text, text) IS
+'takes an entry off a list; false if it is not there';
+CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_block_account';
+COMMENT ON FUNCTION finance.block_account(text, text) IS
+'puts an account on the list blocklist, which rules of kind blocklist look at; false if it is there';
+CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unblock_account';
+COMMENT ON FUNCTION finance.unblock_account(text, text) IS
+'takes an account off the list blocklist; false if it is not there';
+CREATE FUNCTION finance.remove_expired_entries("limit" integer DEFAULT 10000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_expired_entries';
+COMMENT ON FUNCTION finance.remove_expired_entries(integer) IS
+'removes entries of lists and temporary limits of rules that are over, which count for nothing already; returns how many';
+
+CREATE FUNCTION finance.set_rule_limit(rule text, threshold numeric, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rule_limit';
+COMMENT ON FUNCTION finance.set_rule_limit(text, numeric, text, text, text, text, timestamptz) IS
+'gives a rule another threshold for what an account pays, or the accounts of a type or a level, for good or until expires_at';
+CREATE FUNCTION finance.clear_rule_limit(rule text, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, temporary boolean DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_clear_rule_limit';
+COMMENT ON FUNCTION finance.clear_rule_limit(text, text, text, text, text, boolean) IS
+'takes back a threshold that set_rule_limit() gave: the temporary one, the lasting one, or (null) both; false if there is none';
+CREATE FUNCTION finance.rule_limit_of(rule text, account text) RETURNS numeric
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rule_limit_of';
+COMMENT ON FUNCTION finance.rule_limit_of(text, text) IS
+'threshold that set_rule_limit() gave the rule for what this account pays now; null: the rule''s own holds';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -3019,6 +3126,8 @@ ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rule_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
@@ -3072,6 +3181,7 @@ SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');

@@ -17,6 +17,8 @@
 #include "context.h"
 #include "expansion.h"
 #include "ident.h"
+#include "limit.h"
+#include "list.h"
 #include "partition.h"
 #include "queue.h"
 #include "risk.h"
@@ -70,6 +72,8 @@ _PG_init(void)
 	fin_context_init();
 	fin_partition_init();
 	fin_queue_init();
+	fin_list_init();
+	fin_limit_init();
 	fin_risk_init();
 	fin_type_init();
 	fin_expansion_init();

@@ -2687,6 +2687,22 @@ COMMENT ON FUNCTION finance.rule_limit_of(text, text) IS
 'threshold that set_rule_limit() gave the rule for what this account pays now; null: the rule''s own holds';
 
 -- ========================================================================
+-- EXPR SECTION (expr.c, expr_*.c, fact.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.risk_facts(OUT name text, OUT type text, OUT description text) RETURNS SETOF record
+	LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 54
+	AS 'MODULE_PATHNAME', 'finance_risk_facts';
+COMMENT ON FUNCTION finance.risk_facts() IS
+'the facts of a transfer that a risk expression may use';
+
+CREATE FUNCTION finance.check_expression(expression text, facts jsonb DEFAULT NULL) RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_check_expression';
+COMMENT ON FUNCTION finance.check_expression(text, jsonb) IS
+'compiles a risk expression, and with facts (an object by name; those left out are null) gives its result';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 

@@ -57,7 +57,7 @@ static const char *const operator_functions[] = {
 	"create_producer_group", "alter_producer_group", "drop_producer_group",
 	"recheck_half_message", "check_half_messages", "create_log_queue",
 	"create_consumer_group", "drop_consumer_group", "seek_group",
-	"trim_log_queues", NULL
+	"trim_log_queues", "risk_facts", "check_expression", NULL
 };
 
 static const char *const auditor_functions[] = {

@@ -17,6 +17,7 @@
 #include "context.h"
 #include "expansion.h"
 #include "ident.h"
+#include "meter.h"
 #include "partition.h"
 #include "queue.h"
 #include "risk.h"
@@ -69,6 +70,7 @@ _PG_init(void)
 	fin_backlog_init();
 	fin_context_init();
 	fin_partition_init();
+	fin_meter_init();
 	fin_queue_init();
 	fin_risk_init();
 	fin_type_init();

@@ -2703,6 +2703,64 @@ COMMENT ON FUNCTION finance.check_expression(text, jsonb) IS
 'compiles a risk expression, and with facts (an object by name; those left out are null) gives its result';
 
 -- ========================================================================
+-- METER SECTION (measure.c, meter.c, store_measure.c, posting_meter.c)
+-- ========================================================================
+
+CREATE SEQUENCE finance._measure_id_seq AS integer;
+COMMENT ON SEQUENCE finance._measure_id_seq IS
+'numbers of measures, none of which is used twice: totals are stored under them';
+
+CREATE TABLE finance.risk_measure (
+	tenant_id	integer NOT NULL,
+	measure_id	integer NOT NULL DEFAULT pg_catalog.nextval('finance._measure_id_seq'),
+	scope		text NOT NULL,
+	period		text NOT NULL,
+	span		interval,
+	band_min	numeric,
+	band_max	numeric,
+	CONSTRAINT risk_measure_pkey PRIMARY KEY (tenant_id, measure_id),
+	CONSTRAINT risk_measure_scope CHECK (scope IN ('account', 'counterparty', 'pair', 'account_type', 'type', 'device')),
+	CONSTRAINT risk_measure_period CHECK (period IN ('hour', 'day', 'month', 'sliding', 'ever', 'last_device', 'last_country')),
+	CONSTRAINT risk_measure_last CHECK (period NOT IN ('last_device', 'last_country')
+		OR scope = 'account' AND band_min IS NULL AND band_max IS NULL),
+	CONSTRAINT risk_measure_span CHECK ((period = 'sliding') = (span IS NOT NULL)
+		AND span >= '1 millisecond' AND span <= '366 days'),
+	CONSTRAINT risk_measure_band CHECK (band_min >= 0 AND band_min < 'Infinity'
+		AND band_max > 0 AND band_max < 'Infinity' AND band_min < band_max)
+);
+ALTER SEQUENCE finance._measure_id_seq OWNED BY finance.risk_measure.measure_id;
+COMMENT ON TABLE finance.risk_measure IS
+'what the published rulesets need counted: of whose transfers, over what time; written by publishing one';
+COMMENT ON COLUMN finance.risk_measure.scope IS
+'account: what the payer pays; counterparty: what the payee gets; pair: what this payer pays this payee; account_type: what the payer pays in one type; type: what all pay in one type and currency; device: what the payer pays from one device';
+COMMENT ON COLUMN finance.risk_measure.period IS
+'hour, day, month: in the tenant''s time zone; sliding: the time of span before now; ever; last_device, last_country: the last one, and when';
+COMMENT ON COLUMN finance.risk_measure.band_min IS 'counts amounts from this on only; null: all';
+COMMENT ON COLUMN finance.risk_measure.band_max IS 'and below this; null: all';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_measure
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_measure ENABLE ALWAYS TRIGGER config_changed;
+
+-- One row for each key, with the totals of all its measures, so that a transfer
+-- updates one row for an account however many rules there are; the update stays
+-- on its page (HOT).  What a deleted row counted is read from the history again.
+CREATE TABLE finance.risk_total (
+	account_id	bigint NOT NULL,
+	other_id	bigint NOT NULL,
+	tenant_id	integer NOT NULL,
+	class		text COLLATE "C" NOT NULL,
+	state		bytea NOT NULL,
+	CONSTRAINT risk_total_pkey PRIMARY KEY (tenant_id, account_id, other_id, class)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE finance.risk_total IS
+'what each measure of finance.risk_measure has come to, by account, payee, pair, type and device; finance._risk_totals() tells what a state says';
+COMMENT ON COLUMN finance.risk_total.account_id IS 'the payer; 0: any';
+COMMENT ON COLUMN finance.risk_total.other_id IS 'the payee; 0: any';
+COMMENT ON COLUMN finance.risk_total.class IS
+'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -3162,6 +3220,10 @@ ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -3199,6 +3261,9 @@ SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

@@ -77,12 +77,12 @@ static const char *const auditor_functions[] = {
 	" finance.producer_group, finance.half_message," \
 	" finance.half_check, finance.half_answer, finance.parked_half_message," \
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
-	" finance.group_position"
+	" finance.group_position, finance.risk_measure, finance.risk_total"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
 	" finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
-	" finance.value_day"
+	" finance.value_day, finance.risk_measure, finance.risk_total"
 
 typedef struct AccessLevel
 {

@@ -19,6 +19,7 @@
 #include "ident.h"
 #include "limit.h"
 #include "list.h"
+#include "meter.h"
 #include "partition.h"
 #include "queue.h"
 #include "risk.h"
@@ -71,6 +72,7 @@ _PG_init(void)
 	fin_backlog_init();
 	fin_context_init();
 	fin_partition_init();
+	fin_meter_init();
 	fin_queue_init();
 	fin_list_init();
 	fin_limit_init();

@@ -6,7 +6,8 @@
  * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then idempotency keys in ascending order.  Everything
+ * over the whole set, then the totals of types that risk measures, then
+ * idempotency keys in ascending order.  Everything
  * that is decided is decided under the accounts' locks: versions, funds, holds,
  * risk facts, and the transfers' ids, which are above the last id of all the
  * accounts, so that an account's id order is its version order whatever the
@@ -222,6 +223,8 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		movement->hold = make_hold(posting, i, movement);
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
+	if (posting->meter != NULL)
+		fin_posting_count(posting, i, movement);
 }
 
 /* could there be more room for it?  history did without */
@@ -379,6 +382,8 @@ restore_found(FinPosting *posting)
 	posting->nholds = posting->nholds_found;
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
 	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	if (posting->meter != NULL)
+		fin_meter_reset(posting->meter);
 	for (int i = 0; i < posting->ngroups; i++)
 		posting->groups[i].owner = -1;
 }
@@ -421,6 +426,7 @@ prepare(FinPosting *posting)
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);
+	fin_posting_open_meter(posting);
 	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);

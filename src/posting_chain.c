@@ -68,6 +68,8 @@ undo_chain(FinPosting *posting)
 		else
 			*undo->hold = undo->saved_hold;
 	}
+	if (posting->meter != NULL)
+		fin_meter_undo(posting->meter);
 }
 
 /* ------------------------------------------------------------------------
@@ -244,6 +246,8 @@ settle_chain(FinPosting *posting, int start, int end)
 		int			culprit;
 
 		posting->nundo = 0;
+		if (posting->meter != NULL)
+			fin_meter_mark(posting->meter, end > start);
 		culprit = first_failure(posting, start, end);
 		if (culprit < 0)
 			break;

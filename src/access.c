@@ -54,11 +54,13 @@ static const char *const operator_functions[] = {
 	"create_producer_group", "alter_producer_group", "drop_producer_group",
 	"recheck_half_message", "check_half_messages", "create_log_queue",
 	"create_consumer_group", "drop_consumer_group", "seek_group",
-	"trim_log_queues", NULL
+	"trim_log_queues", "pause_transfers", "resume_transfers",
+	"transfers_in_flight", "set_rate_limit", "drop_rate_limit", "rate_limits",
+	NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", NULL
+	"audit_trace", "check_integrity", "transfers_in_flight", "rate_limits", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -68,6 +70,7 @@ static const char *const auditor_functions[] = {
 	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.queue_default, finance.subscription, finance.message," \
 	" finance.message_archive, finance.inbox, finance.workers," \
 	" finance.producer_group, finance.half_message," \
@@ -76,6 +79,7 @@ static const char *const auditor_functions[] = {
 	" finance.group_position"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
 	" finance.value_day"
 

@@ -2761,6 +2761,130 @@ COMMENT ON COLUMN finance.risk_total.class IS
 'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
 
 -- ========================================================================
+-- GATE SECTION (gate.c, gate_*.c, bucket.c)
+-- ========================================================================
+
+CREATE TABLE finance.transfer_pause (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	reason		text NOT NULL,
+	paused_by	text NOT NULL,
+	paused_session_user text NOT NULL,
+	paused_at	timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT transfer_pause_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT transfer_pause_scope CHECK (scope IN ('all', 'everywhere')
+		OR scope ~ '^(account|type|currency)=.'),
+	CONSTRAINT transfer_pause_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT transfer_pause_everywhere CHECK (scope <> 'everywhere' OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_pause IS
+'where no money moves now; change it with pause_transfers() and resume_transfers(), whose history is in the audit log';
+COMMENT ON COLUMN finance.transfer_pause.tenant_id IS
+'0 for scope everywhere, which is all tenants';
+COMMENT ON COLUMN finance.transfer_pause.scope IS
+'all (of the tenant), everywhere, account=CODE, type=NAME or currency=CODE';
+COMMENT ON COLUMN finance.transfer_pause.paused_by IS 'finance.actor of who paused';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_pause
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_pause ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rate_limit (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	limit_id	bigint NOT NULL,
+	rate		numeric NOT NULL,
+	burst		integer NOT NULL,
+	set_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT rate_limit_scope CHECK (scope IN ('tenant', 'account') OR scope ~ '^(account|type)=.'),
+	CONSTRAINT rate_limit_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT rate_limit_id CHECK (limit_id > 0),
+	CONSTRAINT rate_limit_rate CHECK (rate > 0 AND rate <= 1000000 AND rate = pg_catalog.round(rate, 6)),
+	CONSTRAINT rate_limit_burst CHECK (burst >= 1 AND burst <= 1000000)
+);
+COMMENT ON TABLE finance.rate_limit IS
+'how often money may move; change it with set_rate_limit() and drop_rate_limit(); rate_limits() tells how many tokens are left';
+COMMENT ON COLUMN finance.rate_limit.scope IS
+'tenant, account (each that pays), account=CODE (this one, instead) or type=NAME';
+COMMENT ON COLUMN finance.rate_limit.limit_id IS
+'by which tokens are counted: of a limit dropped and set anew, all are there';
+COMMENT ON COLUMN finance.rate_limit.rate IS 'transfers a second in the long run';
+COMMENT ON COLUMN finance.rate_limit.burst IS 'transfers at once after a pause';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rate_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rate_limit ENABLE ALWAYS TRIGGER config_changed;
+
+-- whoever moved money holds this lock until the transaction ends
+CREATE FUNCTION finance.transfers_in_flight()
+	RETURNS TABLE (state text, pid integer, gid text, transaction xid, since timestamptz)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+AS $$
+WITH held AS (
+	SELECT k.pid, k.virtualtransaction, k.locktype, k.transactionid
+	FROM pg_catalog.pg_locks k
+	WHERE k.granted AND k.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+	AND (k.locktype OPERATOR(pg_catalog.=) 'transactionid'
+		OR k.locktype OPERATOR(pg_catalog.=) 'relation'
+		AND k.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'
+		AND k.relation OPERATOR(pg_catalog.=) 'finance._account'::pg_catalog.regclass
+		AND k.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+), mover AS (
+	SELECT DISTINCT h.pid, h.virtualtransaction FROM held h
+	WHERE h.locktype OPERATOR(pg_catalog.=) 'relation'
+)
+SELECT CASE WHEN m.pid IS NULL THEN 'prepared' ELSE 'running' END,
+	m.pid, p.gid, coalesce(p.transaction, a.backend_xid), coalesce(p.prepared, a.xact_start)
+FROM mover m
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) m.pid
+LEFT JOIN (held h JOIN pg_catalog.pg_prepared_xacts p
+		ON p.transaction OPERATOR(pg_catalog.=) h.transactionid)
+	ON m.pid IS NULL AND h.pid IS NULL
+	AND h.virtualtransaction OPERATOR(pg_catalog.=) m.virtualtransaction
+ORDER BY 1, 5, 2
+$$;
+COMMENT ON FUNCTION finance.transfers_in_flight() IS
+'transactions of other sessions, of whatever tenant, that may have moved money and are open: running ones, and prepared ones, which no pause stops any more';
+
+CREATE FUNCTION finance.pause_transfers(scope text, reason text,
+	OUT paused boolean, OUT running integer, OUT prepared integer)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_pause_transfers';
+COMMENT ON FUNCTION finance.pause_transfers(text, text) IS
+'stops money from moving in the scope from its commit on, also what moved in open transactions: all (of the tenant), account=CODE, type=NAME, currency=CODE, or everywhere (owner only); false where it was paused; running and prepared: transactions that may have moved money and are open';
+
+CREATE FUNCTION finance.resume_transfers(scope text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_resume_transfers';
+COMMENT ON FUNCTION finance.resume_transfers(text, text) IS
+'takes back the pause of this scope; false where there was none';
+
+CREATE FUNCTION finance.set_rate_limit(scope text, rate numeric, burst integer) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rate_limit';
+COMMENT ON FUNCTION finance.set_rate_limit(text, numeric, integer) IS
+'lets at most burst transfers and holds pass at once, and rate a second in the long run: of the tenant, of each account that pays, of account=CODE instead, or of type=NAME';
+
+CREATE FUNCTION finance.drop_rate_limit(scope text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_rate_limit';
+COMMENT ON FUNCTION finance.drop_rate_limit(text) IS
+'takes back the rate limit of this scope; false where there was none';
+
+CREATE FUNCTION finance.rate_limits(account text DEFAULT NULL)
+	RETURNS TABLE (scope text, rate numeric, burst integer, tokens numeric)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_rate_limits';
+COMMENT ON FUNCTION finance.rate_limits(text) IS
+'the tenant''s rate limits and the tokens left in each; of the limit for each account, those of this one';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -3202,6 +3326,12 @@ ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.rule_limit USING (finance._is_tenant_visible(tenant_id));
+-- what is paused everywhere is so for all
+ALTER TABLE finance.transfer_pause ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_pause
+	USING (scope = 'everywhere' OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rate_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rate_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
@@ -3264,6 +3394,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

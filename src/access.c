@@ -57,11 +57,14 @@ static const char *const operator_functions[] = {
 	"create_producer_group", "alter_producer_group", "drop_producer_group",
 	"recheck_half_message", "check_half_messages", "create_log_queue",
 	"create_consumer_group", "drop_consumer_group", "seek_group",
-	"trim_log_queues", "risk_facts", "check_expression", NULL
+	"trim_log_queues", "risk_facts", "check_expression", "pause_transfers",
+	"resume_transfers", "transfers_in_flight", "set_rate_limit",
+	"drop_rate_limit", "rate_limits", NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", "rule_limit_of", NULL
+	"audit_trace", "check_integrity", "rule_limit_of", "transfers_in_flight",
+	"rate_limits", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -72,6 +75,7 @@ static const char *const auditor_functions[] = {
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
 	" finance.queue, finance.binding," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.queue_default, finance.subscription, finance.message," \
 	" finance.message_archive, finance.inbox, finance.workers," \
 	" finance.producer_group, finance.half_message," \
@@ -81,6 +85,7 @@ static const char *const auditor_functions[] = {
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
 	" finance.idempotency_key," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
 	" finance.value_day, finance.risk_measure, finance.risk_total"
 

@@ -278,6 +278,14 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
+/* what is given back nobody stops, and history is history */
+static bool
+passes_gate(const FinOrder *order)
+{
+	return order->action != FIN_RELEASE && order->action != FIN_EXPIRE &&
+		!order->has_recorded_at;
+}
+
 /* NULL: done, or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -302,6 +310,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
 	fault = check_movement(posting, i, &movement);
+	if (fault == NULL && passes_gate(order))
+		fault = fin_gate_check(&posting->gate, posting->context->tenant_id,
+							   &movement, order->type != NULL ? order->type :
+							   movement.hold->type);
 	if (fault != NULL)
 		return fault;
 	if (needs_judgement(order))
@@ -380,6 +392,7 @@ restore_found(FinPosting *posting)
 	memcpy(posting->holds, posting->holds_found,
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
+	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
 	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
 	if (posting->meter != NULL)
@@ -432,6 +445,20 @@ prepare(FinPosting *posting)
 	keep_found(posting);
 }
 
+/* for the gate, which looks again before the transaction commits */
+static void
+note_moved(const FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinOutcome *outcome = &posting->outcomes[i];
+
+		if (outcome->row.id != 0 && !outcome->replayed &&
+			!outcome->row.rejected && passes_gate(&posting->orders[i]))
+			fin_gate_moved(&outcome->row);
+	}
+}
+
 /*
  * Fills hindering[FIN_EXPIRY_BATCH] with holds that are over and in the way,
  * and returns how many; above zero, nothing was done.  NULL: never mind them.
@@ -458,6 +485,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		fin_posting_settle_all(&posting);
 		if (hindering != NULL && posting.nhindering > 0)
 		{
+			fin_gate_give_back(&posting.gate, 0);
 			memcpy(hindering, posting.hindering,
 				   sizeof(FinDueHold) * posting.nhindering);
 			fin_query_end(&scope);
@@ -467,6 +495,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
+	note_moved(&posting);
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
 	return 0;

@@ -240,6 +240,7 @@ static void
 settle_chain(FinPosting *posting, int start, int end)
 {
 	int			nholds = posting->nholds;
+	int			ntaken = posting->gate.ntaken;
 
 	for (;;)
 	{
@@ -253,6 +254,7 @@ settle_chain(FinPosting *posting, int start, int end)
 			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
+		fin_gate_give_back(&posting->gate, ntaken);
 		if (fin_posting_learn_keys(posting, start, culprit, end))
 		{
 			forget(posting, start, end);

@@ -15,6 +15,7 @@
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
 
+#include "gate.h"
 #include "meter.h"
 #include "posting.h"
 #include "risk.h"
@@ -67,6 +68,7 @@ typedef struct FinPosting
 	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
 	int			nhindering;
 	char	   *asked;			/* per account and side, both from when needed */
+	FinGate		gate;
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;

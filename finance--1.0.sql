@@ -581,52 +581,187 @@ COMMENT ON VIEW finance.hold IS
 -- risk
 -- ------------------------------------------------------------------------
 
+-- what transfers are judged by, in versions: a draft is edited, a published one
+-- never changes again; at most one is live
+CREATE TABLE finance.ruleset (
+	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
+	name		text NOT NULL,
+	mode		text NOT NULL DEFAULT 'draft',
+	score_report	integer,
+	score_challenge	integer,
+	score_review	integer,
+	score_reject	integer,
+	review_timeout	interval NOT NULL DEFAULT '24 hours',
+	review_default	text NOT NULL DEFAULT 'reject',
+	challenge_timeout interval NOT NULL DEFAULT '10 minutes',
+	copy_of		integer,
+	created_by	text NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	published_by text,
+	published_at timestamptz,
+	CONSTRAINT ruleset_pkey PRIMARY KEY (tenant_id, version),
+	CONSTRAINT ruleset_version CHECK (version > 0),
+	CONSTRAINT ruleset_mode CHECK (mode IN ('draft', 'live', 'shadow', 'retired')),
+	CONSTRAINT ruleset_published CHECK ((mode = 'draft') = (published_at IS NULL)
+		AND (mode = 'draft') = (published_by IS NULL)),
+	CONSTRAINT ruleset_scores CHECK (score_report > 0 AND score_challenge > 0
+		AND score_review > 0 AND score_reject > 0),
+	CONSTRAINT ruleset_review_timeout CHECK (review_timeout > '0'::interval AND review_timeout <= '366 days'::interval),
+	CONSTRAINT ruleset_review_default CHECK (review_default IN ('reject', 'approve')),
+	CONSTRAINT ruleset_challenge_timeout CHECK (challenge_timeout > '0'::interval AND challenge_timeout <= '366 days'::interval)
+);
+CREATE UNIQUE INDEX ruleset_live ON finance.ruleset (tenant_id) WHERE mode = 'live';
+COMMENT ON TABLE finance.ruleset IS
+'versions of the rules that transfers are judged by; made by create_ruleset(), put in force by publish_ruleset()';
+COMMENT ON COLUMN finance.ruleset.mode IS
+'draft: may be edited; live: judges; shadow: is evaluated and recorded, and never acted upon; retired: was either, and may be published again';
+COMMENT ON COLUMN finance.ruleset.score_reject IS
+'the outcome is at least reject when the scores of the rules that hit add up to so much; null: never; likewise the others';
+COMMENT ON COLUMN finance.ruleset.review_default IS
+'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
+
 CREATE TABLE finance.risk_rule (
 	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
 	name		text NOT NULL,
 	kind		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL DEFAULT 0,
 	threshold	numeric,
-	account_id	bigint,
-	currency	text,
+	minimum		numeric,
+	per			text,
+	period		text,
+	span		interval,
+	times		integer,
 	window_start time,
 	window_end	time,
+	time_zone	text,
+	weekdays	integer[],
+	calendar	text,
+	list		text,
+	subject		text,
+	expression	text,
+	on_error	text,
+	account_id	bigint,
+	account_type text,
+	level		text,
+	currency	text,
+	transfer_type text,
 	enabled		boolean NOT NULL DEFAULT true,
+	description	text,
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, name),
-	CONSTRAINT risk_rule_kind CHECK (kind IN ('transfer_limit', 'daily_limit', 'night_window', 'blocklist')),
+	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, version, name),
+	CONSTRAINT risk_rule_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject')),
+	CONSTRAINT risk_rule_score CHECK (score BETWEEN -1000000 AND 1000000),
 	CONSTRAINT risk_rule_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
-	CONSTRAINT risk_rule_needs_threshold CHECK (kind NOT IN ('transfer_limit', 'daily_limit') OR threshold IS NOT NULL),
-	CONSTRAINT risk_rule_needs_window CHECK ((kind = 'night_window') = (window_start IS NOT NULL)
-		AND (kind = 'night_window') = (window_end IS NOT NULL)
-		AND window_start <> window_end)
+	CONSTRAINT risk_rule_minimum CHECK (minimum >= 0 AND minimum < 'Infinity'),
+	CONSTRAINT risk_rule_per CHECK (per IN ('account', 'counterparty', 'pair', 'account_type', 'type')),
+	CONSTRAINT risk_rule_period CHECK (period IN ('hour', 'day', 'month')),
+	CONSTRAINT risk_rule_span CHECK (span > '0'::interval AND span <= '366 days'::interval),
+	CONSTRAINT risk_rule_one_window CHECK (period IS NULL OR span IS NULL),
+	CONSTRAINT risk_rule_times CHECK (times BETWEEN 1 AND 1000000),
+	CONSTRAINT risk_rule_window CHECK ((window_start IS NULL) = (window_end IS NULL)
+		AND window_start <> window_end),
+	CONSTRAINT risk_rule_on_error CHECK (on_error IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_rule IS
-'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+'the rules of each ruleset; changed with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.outcome IS
+'what a transfer that the rule hits comes to, if no other rule asks for more';
 COMMENT ON COLUMN finance.risk_rule.threshold IS
-'highest amount that passes, in units of the transfer''s currency';
+'an amount in units of the transfer''s currency, a number of transfers, or a share, by the kind of rule';
+COMMENT ON COLUMN finance.risk_rule.per IS
+'whose transfers are added up: account, what the payer pays; counterparty, what the payee gets; pair; account_type, what the payer pays by transfers of this type; type, all transfers of this type and currency';
+COMMENT ON COLUMN finance.risk_rule.span IS
+'length of a sliding window, instead of a period';
 COMMENT ON COLUMN finance.risk_rule.account_id IS
 'only what this account pays; null: any';
 COMMENT ON COLUMN finance.risk_rule.window_start IS
-'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
+'in time_zone, or else the tenant''s; a window may pass midnight and ends just before window_end';
+
+CREATE VIEW finance.live_rule WITH (security_invoker = true) AS
+SELECT r.tenant_id, s.mode, r.version, r.name, r.kind, r.outcome, r.score, r.threshold,
+	r.minimum, r.per, r.period, r.span, r.times, r.window_start, r.window_end, r.time_zone,
+	r.weekdays, r.calendar, r.list, r.subject, r.expression, r.on_error,
+	a.code AS account, r.account_type, r.level, r.currency, r.transfer_type, r.enabled,
+	r.description
+FROM finance.ruleset s
+JOIN finance.risk_rule r ON r.tenant_id = s.tenant_id AND r.version = s.version
+LEFT JOIN finance._account a ON a.tenant_id = r.tenant_id AND a.account_id = r.account_id
+WHERE s.mode = 'live';
+COMMENT ON VIEW finance.live_rule IS 'the rules that transfers are judged by now';
+
+CREATE TABLE finance.holiday (
+	tenant_id	integer NOT NULL,
+	calendar	text NOT NULL,
+	day			date NOT NULL,
+	name		text,
+	CONSTRAINT holiday_pkey PRIMARY KEY (tenant_id, calendar, day)
+);
+COMMENT ON TABLE finance.holiday IS
+'days that rules with a calendar take for holidays; changed with add_holiday() and remove_holiday()';
 
 CREATE TABLE finance.risk_decision (
 	tenant_id	integer NOT NULL,
 	transfer_id	bigint NOT NULL,
-	ordinal		integer NOT NULL,
-	rule		text NOT NULL,
-	kind		text NOT NULL,
-	verdict		text NOT NULL,
-	observed	text NOT NULL,
-	threshold	text,
-	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, ordinal)
+	version		integer NOT NULL,
+	mode		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL,
+	rule		text,
+	latency_us	numeric NOT NULL,
+	hits		jsonb NOT NULL,
+	inputs		jsonb NOT NULL,
+	decided_at	timestamptz NOT NULL,
+	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, version),
+	CONSTRAINT risk_decision_mode CHECK (mode IN ('live', 'shadow')),
+	CONSTRAINT risk_decision_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_decision IS
-'why a transfer was rejected: each rule it broke, what was observed and what the rule allows';
+'what a ruleset said of a transfer that at least one of its rules hit: outcome, every rule that hit and why, and all that was looked at, so that replay_decision() says the same again';
+COMMENT ON COLUMN finance.risk_decision.mode IS
+'live: acted upon; shadow: recorded only';
+COMMENT ON COLUMN finance.risk_decision.rule IS
+'the first rule by name of those that asked for the outcome; null: their scores did';
+COMMENT ON COLUMN finance.risk_decision.latency_us IS
+'microseconds the judgement took, with all rulesets; the same of each';
+
+CREATE VIEW finance.risk_hit WITH (security_invoker = true) AS
+SELECT d.tenant_id, d.transfer_id, d.version, d.mode, h.ordinal::integer AS ordinal,
+	h.hit->>'rule' AS rule, h.hit->>'kind' AS kind, h.hit->>'outcome' AS outcome,
+	(h.hit->>'score')::integer AS score, h.hit->>'observed' AS observed,
+	h.hit->>'threshold' AS threshold, h.hit->>'window' AS "window", d.decided_at
+FROM finance.risk_decision d,
+	LATERAL jsonb_array_elements(d.hits) WITH ORDINALITY AS h (hit, ordinal);
+COMMENT ON VIEW finance.risk_hit IS
+'each rule that hit a transfer: what was observed, what the rule allows, and in which window';
 
 CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.ruleset
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.holiday
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.holiday ENABLE ALWAYS TRIGGER config_changed;
+
+-- a published ruleset never changes: neither its rules nor what it says of itself
+CREATE FUNCTION finance._ruleset_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_ruleset_guard';
+COMMENT ON FUNCTION finance._ruleset_guard() IS 'trigger: refuses changes of a ruleset that is no draft';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON finance.risk_rule
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON finance.ruleset
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.risk_rule
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard_truncate;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.ruleset
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard_truncate;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
@@ -836,18 +971,99 @@ COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
 -- functions: risk
 -- ------------------------------------------------------------------------
 
+CREATE FUNCTION finance.create_ruleset(name text, copy_of integer DEFAULT NULL,
+	score_report integer DEFAULT NULL, score_challenge integer DEFAULT NULL,
+	score_review integer DEFAULT NULL, score_reject integer DEFAULT NULL,
+	review_timeout interval DEFAULT NULL, review_default text DEFAULT NULL,
+	challenge_timeout interval DEFAULT NULL) RETURNS integer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_ruleset';
+COMMENT ON FUNCTION finance.create_ruleset(text, integer, integer, integer, integer, integer, interval, text, interval) IS
+'makes a draft, empty or a copy of another version with its settings, and returns its version';
+CREATE FUNCTION finance.publish_ruleset(version integer, mode text DEFAULT 'live') RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_publish_ruleset';
+COMMENT ON FUNCTION finance.publish_ruleset(integer, text) IS
+'puts a draft, or a version that was retired, in force: live, in the place of the one that was, or shadow; it never changes again';
+CREATE FUNCTION finance.retire_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_retire_ruleset';
+COMMENT ON FUNCTION finance.retire_ruleset(integer) IS
+'takes a live or shadow ruleset out of force; it may be published again';
+CREATE FUNCTION finance.drop_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_drop_ruleset';
+COMMENT ON FUNCTION finance.drop_ruleset(integer) IS 'deletes a draft and its rules';
+
 CREATE FUNCTION finance.add_rule(name text, kind text, threshold numeric DEFAULT NULL,
 	account text DEFAULT NULL, currency text DEFAULT NULL,
-	window_start time DEFAULT NULL, window_end time DEFAULT NULL) RETURNS void
+	window_start time DEFAULT NULL, window_end time DEFAULT NULL,
+	outcome text DEFAULT NULL, score integer DEFAULT 0,
+	minimum numeric DEFAULT NULL, per text DEFAULT NULL, period text DEFAULT NULL,
+	span interval DEFAULT NULL, times integer DEFAULT NULL,
+	time_zone text DEFAULT NULL, weekdays integer[] DEFAULT NULL,
+	calendar text DEFAULT NULL, list text DEFAULT NULL, subject text DEFAULT NULL,
+	expression text DEFAULT NULL, on_error text DEFAULT NULL,
+	account_type text DEFAULT NULL, level text DEFAULT NULL,
+	transfer_type text DEFAULT NULL, description text DEFAULT NULL,
+	ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_rule';
-COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time) IS
-'adds a rule of kind transfer_limit, daily_limit, night_window or blocklist; without account or currency it holds for all';
-CREATE FUNCTION finance.remove_rule(name text) RETURNS void
+COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time, text, integer, numeric, text, text, interval, integer, text, integer[], text, text, text, text, text, text, text, text, text, integer) IS
+'adds a rule to a draft; without a ruleset to the rules in force, by a new version that is live at once; rule_kinds() tells the kinds and what each needs';
+CREATE FUNCTION finance.remove_rule(name text, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_rule';
-COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
-CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
+COMMENT ON FUNCTION finance.remove_rule(text, integer) IS
+'removes a rule from a draft, or without a ruleset from the rules in force, by a new version';
+CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
-COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
+COMMENT ON FUNCTION finance.enable_rule(text, boolean, integer) IS
+'switches a rule of a draft on or off, or without a ruleset one of the rules in force, by a new version';
+CREATE FUNCTION finance.rule_kinds() RETURNS TABLE (kind text, outcome text, needs text, takes text, hits text)
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_rule_kinds';
+COMMENT ON FUNCTION finance.rule_kinds() IS
+'the kinds of rules: their usual outcome, the arguments of add_rule() that each needs or takes, and what it hits';
+CREATE FUNCTION finance.add_holiday(day date, name text DEFAULT NULL, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_holiday';
+COMMENT ON FUNCTION finance.add_holiday(date, text, text) IS
+'makes a day a holiday of a calendar; false if it is one';
+CREATE FUNCTION finance.remove_holiday(day date, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_holiday';
+COMMENT ON FUNCTION finance.remove_holiday(date, text) IS
+'takes a holiday out of a calendar; false if it is none';
+
+CREATE TYPE finance.risk_answer AS (
+	version		integer,
+	mode		text,
+	rule		text,
+	kind		text,
+	hit			boolean,
+	outcome		text,
+	score		integer,
+	observed	text,
+	threshold	text,
+	"window"	text
+);
+COMMENT ON TYPE finance.risk_answer IS
+'what one rule says of a transfer, or, with rule null, what its ruleset says';
+CREATE FUNCTION finance.explain_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false, ruleset integer DEFAULT NULL)
+	RETURNS SETOF finance.risk_answer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_explain_risk';
+COMMENT ON FUNCTION finance.explain_risk(text, text, numeric, text, text, text, jsonb, boolean, integer) IS
+'what each rule would say of a transfer, hit or not, and the whole, without moving money: of the rulesets in force, or of one that is named, a draft too';
+CREATE FUNCTION finance.evaluate_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false,
+	OUT outcome text, OUT score integer, OUT rule text, OUT version integer)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_evaluate_risk';
+COMMENT ON FUNCTION finance.evaluate_risk(text, text, numeric, text, text, text, jsonb, boolean) IS
+'what the live ruleset would say of a transfer, without moving money';
+CREATE FUNCTION finance.replay_decision(transfer_id bigint, version integer DEFAULT NULL,
+	OUT same boolean, OUT outcome text, OUT score integer, OUT hits jsonb,
+	OUT recorded_outcome text, OUT recorded_hits jsonb)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_replay_decision';
+COMMENT ON FUNCTION finance.replay_decision(bigint, integer) IS
+'judges a transfer again, by the version and the inputs its decision recorded (version null: the live one), and says whether the answer is the same';
+
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit_*.c)
@@ -3322,6 +3538,10 @@ ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.ruleset ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.ruleset USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.holiday ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.holiday USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
@@ -3388,6 +3608,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.ruleset', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.holiday', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');

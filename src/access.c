@@ -44,7 +44,10 @@ static const char *const app_functions[] = {
 static const char *const operator_functions[] = {
 	"set_account_status", "set_account_limits", "set_min_available",
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
-	"enable_rule", "block_account", "unblock_account", "add_to_list",
+	"enable_rule", "rule_kinds", "create_ruleset", "publish_ruleset",
+	"retire_ruleset", "drop_ruleset", "add_holiday", "remove_holiday",
+	"explain_risk", "evaluate_risk", "replay_decision",
+	"block_account", "unblock_account", "add_to_list",
 	"load_list", "remove_from_list", "remove_expired_entries",
 	"set_rule_limit", "clear_rule_limit", "rule_limit_of",
 	"set_account_level", "create_queue",
@@ -64,16 +67,19 @@ static const char *const operator_functions[] = {
 
 static const char *const auditor_functions[] = {
 	"audit_trace", "check_integrity", "rule_limit_of", "transfers_in_flight",
-	"rate_limits", NULL
+	"rate_limits", "replay_decision", "rule_kinds", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
 	" finance._hold, finance.entry," \
 	" finance.transfer, finance.currency, finance.risk_decision," \
+	" finance.risk_hit," \
 	" finance.account_type, finance.transfer_type, finance.journal," \
 	" finance.reversal, finance.exchange, finance.exchange_residue"
 #define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
-	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
+	" finance.ruleset, finance.risk_rule, finance.live_rule," \
+	" finance.holiday," \
+	" finance.risk_list, finance.rule_limit," \
 	" finance.queue, finance.binding," \
 	" finance.transfer_pause, finance.rate_limit," \
 	" finance.queue_default, finance.subscription, finance.message," \
@@ -83,7 +89,9 @@ static const char *const auditor_functions[] = {
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
 	" finance.group_position, finance.risk_measure, finance.risk_total"
 #define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
-	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
+	" finance.ruleset, finance.risk_rule, finance.live_rule," \
+	" finance.holiday," \
+	" finance.risk_list, finance.rule_limit," \
 	" finance.idempotency_key," \
 	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \

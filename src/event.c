@@ -101,18 +101,34 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
+/* a number, not one of our ids or amounts */
 static void
-push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
+push_number(JsonbParseState **state, const char *key, int number)
+{
+	JsonbValue	value = {.type = jbvNumeric};
+
+	push_key(state, key);
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_decisions(JsonbParseState **state, const FinRiskJudgement *judgement)
 {
 	push_key(state, "decisions");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < judgement->nhits; i++)
 	{
+		const FinRiskHit *hit = &judgement->hits[i];
+
 		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-		push_text(state, "rule", decisions[i].rule);
-		push_text(state, "kind", decisions[i].kind);
-		push_text(state, "observed", decisions[i].observed);
-		push_text(state, "threshold", decisions[i].threshold);
+		push_text(state, "rule", hit->rule);
+		push_text(state, "kind", hit->kind);
+		push_text(state, "outcome", fin_risk_outcome_name(hit->outcome));
+		push_number(state, "score", hit->score);
+		push_text(state, "observed", hit->observed);
+		push_text(state, "threshold", hit->threshold);
+		push_text(state, "window", hit->window);
 		pushJsonbValue(state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
@@ -124,7 +140,7 @@ push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
  */
 static void
 push_payload(JsonbParseState **state, const FinOutcome *outcome,
-			 const FinDecisionRow *decisions, int ndecisions)
+			 const FinRiskJudgement *judgement)
 {
 	const FinTransferRow *row = &outcome->row;
 	const FinSide *from = &row->moved.from;
@@ -139,8 +155,8 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 	push_text(state, "currency", row->currency);
 	if (row->released != 0)
 		push_amount(state, "released", row->released, row->scale);
-	if (ndecisions > 0)
-		push_decisions(state, decisions, ndecisions);
+	if (judgement != NULL)
+		push_decisions(state, judgement);
 	push_text(state, "reference", row->reference);
 	if (row->journal_id != 0)
 		push_id(state, "journal_id", row->journal_id);
@@ -161,14 +177,13 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 
 static Jsonb *
 message_body(const FinContext *context, int64 message_id, const char *topic,
-			 const FinOutcome *outcome, const FinDecisionRow *decisions,
-			 int ndecisions)
+			 const FinOutcome *outcome, const FinRiskJudgement *judgement)
 {
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "type", topic);
-	push_payload(&state, outcome, decisions, ndecisions);
+	push_payload(&state, outcome, judgement);
 	push_metadata(&state, outcome->row.metadata);
 	push_text(&state, "trace_id", uuid_text(&context->trace_id));
 	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
@@ -195,8 +210,8 @@ fin_event_has_listeners(const FinContext *context, const char *status)
 
 void
 fin_event_publish(const FinContext *context, int64 message_id,
-				  const FinOutcome *outcome, const FinDecisionRow *decisions,
-				  int ndecisions)
+				  const FinOutcome *outcome,
+				  const FinRiskJudgement *judgement)
 {
 	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
@@ -205,7 +220,7 @@ fin_event_publish(const FinContext *context, int64 message_id,
 	message.message_id = message_id;
 	message.topic = topic;
 	message.payload = message_body(context, message_id, topic, outcome,
-								   decisions, ndecisions);
+								   judgement);
 	fin_queue_publish(&message);
 }
 

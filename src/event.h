@@ -7,6 +7,7 @@
 
 #include "context.h"
 #include "posting.h"
+#include "risk.h"
 
 /* is a queue bound to what an outcome of this status publishes? */
 extern bool fin_event_has_listeners(const FinContext *context,
@@ -19,7 +20,7 @@ extern bool fin_event_has_listeners(const FinContext *context,
  */
 extern void fin_event_publish(const FinContext *context, int64 message_id,
 							  const FinOutcome *outcome,
-							  const FinDecisionRow *decisions, int ndecisions);
+							  const FinRiskJudgement *judgement);
 
 /* what the audit log calls the order */
 extern const char *fin_event_operation(const FinOrder *order);

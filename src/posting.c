@@ -51,6 +51,7 @@ fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 		posting->groups[group].owner = -1;
 	outcome->row.id = 0;
 	outcome->replayed = false;
+	posting->verdicts[i] = NULL;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
 	/* one that was never judged is answered with the accounts it named */
@@ -184,24 +185,34 @@ note_remaining(FinOutcome *outcome, const FinHold *hold)
 	outcome->remaining = fin_engine_remaining(hold);
 }
 
-/* risk said no: remember why, for the rows written later */
+/* a verdict that is recorded with its transfer */
+static void
+keep_verdict(FinPosting *posting, int i, const FinVerdict *verdict)
+{
+	FinVerdict *kept;
+
+	if (verdict->inputs == NULL)
+		return;
+	kept = palloc(sizeof(FinVerdict));
+	*kept = *verdict;
+	posting->verdicts[i] = kept;
+}
+
+/* risk said no: there is a row of it, and nothing moves */
 static void
 reject(FinPosting *posting, int i, const FinMovement *movement,
 	   const FinVerdict *verdict)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
-	FinVerdict *kept = palloc(sizeof(FinVerdict));
+	const char *rule = fin_risk_live(verdict)->rule;
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
 	/* there is no such hold */
 	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
-	*kept = *verdict;
-	for (int hit = 0; hit < kept->nhits; hit++)
-		kept->hits[hit].transfer_id = outcome->row.id;
-	posting->rejections[i] = kept;
-	outcome->rule = MemoryContextStrdup(posting->memory, kept->hits[0].rule);
+	if (rule != NULL)
+		outcome->rule = MemoryContextStrdup(posting->memory, rule);
 }
 
 /* what is taken from a hold was judged when it was held; history is history */
@@ -209,6 +220,49 @@ static bool
 needs_judgement(const FinOrder *order)
 {
 	return !fin_posting_is_of_hold(order) && !order->has_recorded_at;
+}
+
+/* where nothing is counted: what lists may be asked about */
+static void
+fill_event(const FinPosting *posting, int i, const FinMovement *movement,
+		   FinMeterEvent *event)
+{
+	const FinOrder *order = &posting->orders[i];
+
+	memset(event, 0, sizeof(FinMeterEvent));
+	event->id = posting->ids[i];
+	event->from_id = movement->from->account_id;
+	event->to_id = movement->to->account_id;
+	event->scale = movement->from->scale;
+	event->type = order->type;
+	event->currency = movement->from->currency;
+	event->moment.at = posting->now;
+	event->moment.date = posting->business_date;
+	event->moment.time = posting->time_of_day;
+	event->amount = movement->amount;
+	fin_meter_take_texts(event, order->metadata);
+}
+
+static void
+judge(FinPosting *posting, int i, const FinMovement *movement,
+	  FinVerdict *verdict)
+{
+	const FinOrder *order = &posting->orders[i];
+	FinRiskSubject subject;
+
+	subject.tenant_id = posting->context->tenant_id;
+	subject.book = posting->rules;
+	subject.movement = movement;
+	subject.type = order->type;
+	subject.reference = order->reference;
+	subject.metadata = order->metadata;
+	subject.is_reversal = order->reverses_id != 0;
+	subject.meter = posting->meter;
+	if (posting->meter != NULL)
+		subject.event = *fin_posting_event(posting, i, movement);
+	else
+		fill_event(posting, i, movement, &subject.event);
+	fin_risk_judge(&subject, verdict);
 }
 
 static void
@@ -316,13 +370,13 @@ decide(FinPosting *posting, int i, bool in_chain)
 							   movement.hold->type);
 	if (fault != NULL)
 		return fault;
-	if (needs_judgement(order))
-		fin_risk_judge(posting->context->tenant_id, &movement,
-					   posting->time_of_day, &verdict);
-	if (verdict.outcome == FIN_RISK_REJECT && order->strict)
+	if (posting->rules != NULL && needs_judgement(order))
+		judge(posting, i, &movement, &verdict);
+	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 
 	fill_row(posting, i, &movement, &outcome->row);
+	keep_verdict(posting, i, &verdict);
 	if (verdict.outcome == FIN_RISK_REJECT)
 	{
 		reject(posting, i, &movement, &verdict);
@@ -394,7 +448,7 @@ restore_found(FinPosting *posting)
 	posting->nholds = posting->nholds_found;
 	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
-	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	memset(posting->verdicts, 0, sizeof(FinVerdict *) * posting->norders);
 	if (posting->meter != NULL)
 		fin_meter_reset(posting->meter);
 	for (int i = 0; i < posting->ngroups; i++)
@@ -422,7 +476,7 @@ prepare(FinPosting *posting)
 	posting->ids = palloc(sizeof(int64) * n);
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
-	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	posting->verdicts = palloc0(sizeof(FinVerdict *) * n);
 	if (posting->orders[0].has_recorded_at)
 		fin_store_lock_imports(posting->context->tenant_id);
 	fin_posting_find_and_lock(posting);
@@ -439,7 +493,7 @@ prepare(FinPosting *posting)
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);
-	fin_posting_open_meter(posting);
+	fin_posting_hold_rules(posting);
 	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);

@@ -194,14 +194,42 @@ fin_posting_fault_finding(const FinMovement *movement, FinFinding finding)
 	elog(ERROR, "unknown finding %d", (int) finding);
 }
 
+/* what risk asks for instead of doing it */
+static const char *
+outcome_words(FinRiskOutcome outcome)
+{
+	switch (outcome)
+	{
+		case FIN_RISK_CHALLENGE:
+			return "must be confirmed, says";
+		case FIN_RISK_REVIEW:
+			return "must be reviewed, says";
+		default:
+			return "rejected by";
+	}
+}
+
 FinFault *
 fin_posting_fault_rejected(const FinVerdict *verdict)
 {
-	const FinDecisionRow *hit = &verdict->hits[0];
+	const FinRiskJudgement *judgement = fin_risk_live(verdict);
+	const FinRiskHit *hit = &judgement->hits[0];
+	FinFault   *fault;
 
-	return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
-									  "transfer rejected by risk rule \"%s\"",
-									  hit->rule),
+	if (judgement->rule == NULL)
+		return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
+										  "transfer %s risk scores",
+										  outcome_words(judgement->outcome)),
+								"The scores of %d rules add up to %d.",
+								judgement->nhits, judgement->score);
+	while (hit->outcome != judgement->outcome)
+		hit++;
+	fault = fin_fault(ERRCODE_FIN_RISK_REJECTED, "transfer %s risk rule \"%s\"",
+					  outcome_words(judgement->outcome), hit->rule);
+	if (hit->threshold == NULL)
+		return fin_fault_detail(fault, "The rule is a %s; observed was %s.",
+								hit->kind, hit->observed);
+	return fin_fault_detail(fault,
 							"The rule is a %s; observed was %s, the threshold is %s.",
 							hit->kind, hit->observed, hit->threshold);
 }

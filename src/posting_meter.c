@@ -12,7 +12,11 @@
  */
 #include "postgres.h"
 
+#include "utils/inval.h"
+
 #include "posting_parts.h"
+
+#define HOLD_TRIES_MAX 10
 
 /* does the order give back what was held? */
 static bool
@@ -75,15 +79,9 @@ fill_event(FinPosting *posting, int i, FinMeterEvent *event)
 		fin_meter_take_texts(event, order->metadata);
 }
 
-void
-fin_posting_open_meter(FinPosting *posting)
+static void
+open_meter(FinPosting *posting, const FinMeasure *measures, int n)
 {
-	int			n;
-	const FinMeasure *measures = fin_meter_measures(posting->context->tenant_id,
-													&n);
-
-	if (n == 0)
-		return;
 	posting->meter = fin_meter_open(posting->context->tenant_id, measures, n);
 	posting->events = MemoryContextAllocExtended(CurrentMemoryContext,
 												 sizeof(FinMeterEvent) *
@@ -92,6 +90,34 @@ fin_posting_open_meter(FinPosting *posting)
 	for (int i = 0; i < posting->norders; i++)
 		fill_event(posting, i, &posting->events[i]);
 	fin_meter_prefetch(posting->meter, posting->events, posting->norders);
+}
+
+void
+fin_posting_hold_rules(FinPosting *posting)
+{
+	int32		tenant_id = posting->context->tenant_id;
+
+	for (int i = 0; i < HOLD_TRIES_MAX; i++)
+	{
+		const FinMeasure *measures;
+		int			n;
+
+		posting->rules = fin_risk_hold(tenant_id);
+		measures = fin_meter_measures(tenant_id, &n);
+		if (posting->rules == NULL ||
+			fin_risk_is_counted(posting->rules, measures, n))
+		{
+			if (n > 0)
+				open_meter(posting, measures, n);
+			return;
+		}
+		/* published between the two looks: both again */
+		AcceptInvalidationMessages();
+	}
+	ereport(ERROR,
+			errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			errmsg("risk rules are being published again and again"),
+			errhint("Try again."));
 }
 
 const FinMeterEvent *

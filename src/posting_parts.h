@@ -59,9 +59,10 @@ typedef struct FinPosting
 	FinHold    *holds_found;
 	int			nholds;
 	int			nholds_found;
-	FinMeter   *meter;			/* NULL: the tenant measures nothing */
+	RiskBook   *rules;			/* in force; NULL: none */
+	FinMeter   *meter;			/* NULL: the rules count nothing */
 	FinMeterEvent *events;		/* per order, with a meter; from_id 0: none */
-	FinVerdict **rejections;	/* per order; NULL: not rejected */
+	FinVerdict **verdicts;		/* per order; NULL: nothing to record */
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
@@ -171,7 +172,7 @@ extern bool fin_posting_take_keys(FinPosting *posting);
 /* ---- posting_meter.c ---- */
 
 /* under the accounts' locks, before ids are drawn */
-extern void fin_posting_open_meter(FinPosting *posting);
+extern void fin_posting_hold_rules(FinPosting *posting);
 
 /*
  * Order i as risk measures it, with the amount the movement has; NULL: the

@@ -48,11 +48,9 @@ write_decisions(FinPosting *posting)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
-		FinVerdict *rejection = posting->rejections[i];
-
-		if (rejection != NULL && is_new(posting, i))
-			fin_store_write_decisions(posting->context->tenant_id,
-									  rejection->hits, rejection->nhits);
+		if (posting->verdicts[i] != NULL && is_new(posting, i))
+			fin_risk_record(posting->context->tenant_id,
+							posting->outcomes[i].row.id, posting->verdicts[i]);
 	}
 }
 
@@ -222,13 +220,15 @@ publish(FinPosting *posting, const int64 *message_ids)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
-		FinVerdict *rejection = posting->rejections[i];
+		const FinRiskJudgement *judgement = NULL;
 
+		if (posting->verdicts[i] != NULL)
+			judgement = fin_risk_live(posting->verdicts[i]);
 		if (message_ids[i] != 0)
 			fin_event_publish(posting->context, message_ids[i],
 							  &posting->outcomes[i],
-							  rejection != NULL ? rejection->hits : NULL,
-							  rejection != NULL ? rejection->nhits : 0);
+							  judgement != NULL && judgement->nhits > 0 ?
+							  judgement : NULL);
 	}
 }
 

@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_node.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/fmgroids.h"
@@ -31,6 +32,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "compat.h"
 #include "expr_parts.h"
 
 /* numeric(140, 40) */
@@ -350,16 +352,21 @@ written_string(const FinExprSource *source, int location)
 static void
 check_const(const FinExprSource *source, Const *node)
 {
-	const char *string = written_string(source, node->location);
+	const char *string;
 	const char *hint = NULL;
 
-	if (node->constisnull || string == NULL)
+	if (node->constisnull)
 		return;
+	string = written_string(source, node->location);
+	if (string == NULL && node->consttype == NUMERICOID)
+		return;					/* a number, which the raw check has seen */
+	if (string == NULL)
+		string = "";
 	switch (node->consttype)
 	{
 		case NUMERICOID:
 			if (!fin_expr_is_number(string))
-				hint = "A number has at most 100 digits and an exponent of two.";
+				hint = "A number has at most 100 digits, and an exponent of at most 99.";
 			break;
 		case DATEOID:
 			if (!fin_expr_is_datetime(string, DATEOID))
@@ -424,7 +431,7 @@ check_function(const FinExprSource *source, Oid function, Oid operator,
 				   format_operator(operator)) :
 			errmsg("function %s is not allowed in an expression",
 				   format_procedure(function)),
-			errhint("Cast to another type, as numeric; text has no order, and there are no floating-point numbers."),
+			errhint("Text and JSON have no order; cast what is a number to numeric."),
 			fin_expr_position(source, location));
 }
 
@@ -461,6 +468,8 @@ check_pattern(const FinExprSource *source, List *args, int location)
 static void
 check_extract(const FinExprSource *source, FuncExpr *call)
 {
+	ParseState *pstate = make_parsestate(NULL);
+	ParseCallbackState place;
 	Interval	no_time = {0};
 	Const	   *field = constant_argument(call->args, 0);
 	Datum		zero = Int64GetDatum(0);
@@ -474,12 +483,30 @@ check_extract(const FinExprSource *source, FuncExpr *call)
 		zero = DateADTGetDatum(0);
 	else if (call->funcid == F_EXTRACT_TEXT_INTERVAL)
 		zero = IntervalPGetDatum(&no_time);
+	pstate->p_sourcetext = source->text;
+	setup_parser_errposition_callback(&place, pstate, call->location);
 	(void) OidFunctionCall2(call->funcid, field->constvalue, zero);
+	cancel_parser_errposition_callback(&place);
+}
+
+FIN_NORETURN static void
+refuse_cast(const FinExprSource *source, Oid from, Node *cast)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_BAD_EXPRESSION),
+			errmsg("cast from %s to %s is not allowed in an expression",
+				   format_type_be(from), format_type_be(exprType(cast))),
+			errhint("Text is cast to numeric, bigint, integer or boolean, numbers to each other, and integers to text; functions of numbers want numeric."),
+			fin_expr_position(source, exprLocation(cast)));
 }
 
 static void
 check_call(const FinExprSource *source, FuncExpr *call)
 {
+	if (call->funcformat != COERCE_EXPLICIT_CALL &&
+		call->funcformat != COERCE_SQL_SYNTAX &&
+		!is_allowed_function(call->funcid))
+		refuse_cast(source, exprType(linitial(call->args)), (Node *) call);
 	check_function(source, call->funcid, InvalidOid, call->location);
 	switch (call->funcid)
 	{
@@ -529,13 +556,10 @@ check_io_cast(const FinExprSource *source, CoerceViaIO *node)
 {
 	Oid			from = exprType((Node *) node->arg);
 
-	if (!is_allowed_io_cast(from, node->resulttype))
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_BAD_EXPRESSION),
-				errmsg("cast from %s to %s is not allowed in an expression",
-					   format_type_be(from), format_type_be(node->resulttype)),
-				errhint("Text is cast to numeric, bigint, integer or boolean, and integers to text."),
-				fin_expr_position(source, node->location));
+	/* somebody may have made a cast implicit */
+	if (!is_allowed_io_cast(from, node->resulttype) ||
+		node->coerceformat != COERCE_EXPLICIT_CAST)
+		refuse_cast(source, from, (Node *) node);
 }
 
 /* ------------------------------------------------------------------------
@@ -549,6 +573,8 @@ check_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
+	/* arguments first: what is wrong with them explains the rest */
+	(void) expression_tree_walker(node, check_walker, context);
 	switch (nodeTag(node))
 	{
 		case T_Const:
@@ -595,7 +621,7 @@ check_walker(Node *node, void *context)
 					errmsg("expression has a part that is not allowed"),
 					fin_expr_position(source, exprLocation(node)));
 	}
-	return expression_tree_walker(node, check_walker, context);
+	return false;
 }
 
 void

@@ -183,8 +183,8 @@ check_constant(Walk *walk, A_Const *constant)
 			break;
 		case T_Float:
 			if (!fin_expr_is_number(constant->val.fval.fval))
-				refuse(walk, constant->location, "number is too long",
-					   "A number may have 100 digits on either side of the point.");
+				refuse(walk, constant->location, "number is out of range",
+					   "A number has at most 100 digits, and an exponent of at most 99.");
 			break;
 		case T_String:
 			walk->source->strings = lappend(walk->source->strings, constant);
@@ -418,6 +418,27 @@ check(Walk *walk, Node *node, int copies)
 	walk->depth--;
 }
 
+/* where what is more than one condition begins, if that is known */
+static int
+excess_location(SelectStmt *select)
+{
+	Node	   *excess[] = {
+		(Node *) select->fromClause, select->whereClause,
+		(Node *) select->groupClause, select->havingClause,
+		(Node *) select->windowClause, (Node *) select->sortClause,
+		select->limitOffset, select->limitCount
+	};
+
+	if (list_length(select->targetList) > 1)
+		return exprLocation(lsecond(select->targetList));
+	for (int i = 0; i < (int) lengthof(excess); i++)
+	{
+		if (excess[i] != NULL)
+			return exprLocation(excess[i]);
+	}
+	return -1;
+}
+
 /* the grammar of an expression is that of a SELECT without the word */
 Node *
 fin_expr_check_raw(FinExprSource *source, List *raw)
@@ -426,16 +447,17 @@ fin_expr_check_raw(FinExprSource *source, List *raw)
 	SelectStmt *select = (SelectStmt *) linitial_node(RawStmt, raw)->stmt;
 	ResTarget  *target;
 
-	if (!IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
+	if (!IsA(select, SelectStmt))
+		elog(ERROR, "expression was not parsed as one");
+	if (list_length(select->targetList) != 1 ||
 		select->distinctClause != NIL || select->intoClause != NULL ||
+		select->valuesLists != NIL || select->lockingClause != NIL ||
+		select->withClause != NULL || select->op != SETOP_NONE ||
 		select->fromClause != NIL || select->whereClause != NULL ||
 		select->groupClause != NIL || select->havingClause != NULL ||
-		select->windowClause != NIL || select->valuesLists != NIL ||
-		select->sortClause != NIL || select->limitOffset != NULL ||
-		select->limitCount != NULL || select->lockingClause != NIL ||
-		select->withClause != NULL || select->op != SETOP_NONE)
-		refuse(&walk, list_length(select->targetList) > 1 ?
-			   exprLocation(lsecond(select->targetList)) : -1,
+		select->windowClause != NIL || select->sortClause != NIL ||
+		select->limitOffset != NULL || select->limitCount != NULL)
+		refuse(&walk, excess_location(select),
 			   "expression is not one condition", KINDS_HINT);
 	target = linitial_node(ResTarget, select->targetList);
 	if (target->name != NULL || target->indirection != NIL)

@@ -93,13 +93,13 @@ fault_too_many(const FinGateLimit *limit, const FinBucketRefusal *refusal)
 	int64		wait_ms = refusal->wait_us / US_PER_MS +
 		(refusal->wait_us % US_PER_MS > 0);
 
-	fin_fault_detail(fault, "Scope %s allows %s a second, and %d at once%s.",
-					 limit->scope, limit->rate_text, limit->limit.burst,
-					 refusal->is_crowded ?
-					 "; there is no place left to count in" : "");
-	return fin_fault_hint(fault,
-						  psprintf("Try again in " INT64_FORMAT ".%03d seconds.",
-								   wait_ms / 1000, (int) (wait_ms % 1000)));
+	return fin_fault_detail(fault,
+							"Scope %s allows %s a second, and %d at once%s; the next may come in "
+							INT64_FORMAT ".%03d seconds.",
+							limit->scope, limit->rate_text, limit->limit.burst,
+							refusal->is_crowded ?
+							", and there is no place left to count in" : "",
+							wait_ms / 1000, (int) (wait_ms % 1000));
 }
 
 /* what cannot be counted is not let through */

@@ -33,6 +33,7 @@ static const char *const app_functions[] = {
 	"transfer", "transfer_batch", "request", "hold", "capture", "release",
 	"capture_group", "release_group", "expire_holds", "journal", "leg",
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
+	"confirm_challenge", "new_challenge_token",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "read_with_poll", "wait_for_message", "pop", "delete", "archive", "nack", "set_vt",
 	"test_routing", "list_queues", "metrics", "process_once",
@@ -54,11 +55,12 @@ static const char *const operator_functions[] = {
 	"create_producer_group", "alter_producer_group", "drop_producer_group",
 	"recheck_half_message", "check_half_messages", "create_log_queue",
 	"create_consumer_group", "drop_consumer_group", "seek_group",
-	"trim_log_queues", NULL
+	"trim_log_queues", "review_transfer", "settle_reviews", "assign_alert",
+	"comment_alert", "close_alert", "reopen_alert", "export_aml", NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", NULL
+	"audit_trace", "check_integrity", "export_aml", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -66,7 +68,11 @@ static const char *const auditor_functions[] = {
 	" finance.transfer, finance.currency, finance.risk_decision," \
 	" finance.account_type, finance.transfer_type, finance.journal," \
 	" finance.reversal, finance.exchange, finance.exchange_residue"
-#define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+#define CASE_RELATIONS "finance.risk_review, finance.review, finance._alert," \
+	" finance.alert, finance.alert_transfer, finance.alert_comment," \
+	" finance.aml_report"
+#define OPERATOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.queue, finance.binding," \
 	" finance.queue_default, finance.subscription, finance.message," \
 	" finance.message_archive, finance.inbox, finance.workers," \
@@ -74,7 +80,8 @@ static const char *const auditor_functions[] = {
 	" finance.half_check, finance.half_answer, finance.parked_half_message," \
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
 	" finance.group_position"
-#define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+#define AUDITOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
 	" finance.risk_rule, finance.risk_list, finance.idempotency_key," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
 	" finance.value_day"

@@ -77,6 +77,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 		/* one that appeared only after its accounts had been looked for? */
 		if (movement->hold == NULL || posting->from_ids[i] == 0)
 			return fin_posting_fault_unknown_hold(order->hold_id);
+		if (movement->hold->status == FIN_HOLD_OPEN &&
+			(movement->hold->parking != FIN_NOT_PARKED) != (order->settles != NULL))
+			return fin_posting_fault_parked(movement->hold);
 	}
 	if (fin_posting_names_one_account(order))
 		return fin_posting_fault_same(order->from_code);
@@ -120,6 +123,8 @@ status_of(const FinMovement *movement)
 			return "released";
 		case FIN_EXPIRE:
 			return "expired";
+		case FIN_UNPARK:
+			return "approved";
 	}
 	elog(ERROR, "unknown action %d", (int) movement->action);
 }
@@ -183,24 +188,32 @@ note_remaining(FinOutcome *outcome, const FinHold *hold)
 	outcome->remaining = fin_engine_remaining(hold);
 }
 
-/* risk said no: remember why, for the rows written later */
+/* risk had something to say: remember what, for the rows written later */
 static void
-reject(FinPosting *posting, int i, const FinMovement *movement,
-	   const FinVerdict *verdict)
+keep_verdict(FinPosting *posting, int i, const FinVerdict *verdict)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
 	FinVerdict *kept = palloc(sizeof(FinVerdict));
+
+	*kept = *verdict;
+	for (int hit = 0; hit < kept->nhits; hit++)
+		kept->hits[hit].transfer_id = outcome->row.id;
+	posting->verdicts[i] = kept;
+	if (kept->outcome > FIN_RISK_REPORT && kept->nhits > 0)
+		outcome->rule = MemoryContextStrdup(posting->memory,
+											kept->hits[0].rule);
+}
+
+static void
+reject(FinPosting *posting, int i, const FinMovement *movement)
+{
+	FinOutcome *outcome = &posting->outcomes[i];
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
 	/* there is no such hold */
 	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
-	*kept = *verdict;
-	for (int hit = 0; hit < kept->nhits; hit++)
-		kept->hits[hit].transfer_id = outcome->row.id;
-	posting->rejections[i] = kept;
-	outcome->rule = MemoryContextStrdup(posting->memory, kept->hits[0].rule);
 }
 
 /* what is taken from a hold was judged when it was held; history is history */
@@ -210,9 +223,24 @@ needs_judgement(const FinOrder *order)
 	return !fin_posting_is_of_hold(order) && !order->has_recorded_at;
 }
 
+/* a member of a chain would be done without the others */
+static bool
+may_park(const FinOrder *order, bool in_chain)
+{
+	return !in_chain && !order->in_journal;
+}
+
+static bool
+is_to_park(const FinVerdict *verdict)
+{
+	return verdict->outcome == FIN_RISK_CHALLENGE ||
+		verdict->outcome == FIN_RISK_REVIEW;
+}
+
 static void
 carry_out(FinPosting *posting, int i, FinMovement *movement)
 {
+	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 
 	fin_engine_post(movement, &outcome->row.moved);
@@ -220,6 +248,11 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 	movement->to->last_transfer_id = outcome->row.id;
 	if (movement->action == FIN_HOLD)
 		movement->hold = make_hold(posting, i, movement);
+	if (movement->action == FIN_UNPARK)
+	{
+		movement->hold->expires = order->expires_at != 0;
+		movement->hold->expires_at = order->expires_at;
+	}
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
 }
@@ -275,7 +308,7 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
-/* NULL: done, or rejected by risk */
+/* NULL: done, or parked or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
 {
@@ -304,18 +337,27 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (needs_judgement(order))
 		fin_risk_judge(posting->context->tenant_id, &movement,
 					   posting->time_of_day, &verdict);
-	if (verdict.outcome == FIN_RISK_REJECT && order->strict)
+	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
+	if (is_to_park(&verdict) && !may_park(order, in_chain))
+		return fin_posting_fault_not_parked(&verdict);
 
+	outcome->settles = order->settles != NULL;
 	fill_row(posting, i, &movement, &outcome->row);
+	if (verdict.outcome != FIN_RISK_PASS)
+		keep_verdict(posting, i, &verdict);
 	if (verdict.outcome == FIN_RISK_REJECT)
 	{
-		reject(posting, i, &movement, &verdict);
+		reject(posting, i, &movement);
 		return NULL;
 	}
 	if (in_chain)
 		fin_posting_save_for_undo(posting, &movement);
+	if (is_to_park(&verdict))
+		movement.action = FIN_HOLD;
 	carry_out(posting, i, &movement);
+	if (is_to_park(&verdict))
+		fin_posting_park(posting, i, movement.hold, &verdict);
 	return NULL;
 }
 
@@ -378,7 +420,7 @@ restore_found(FinPosting *posting)
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
-	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	memset(posting->verdicts, 0, sizeof(FinVerdict *) * posting->norders);
 	for (int i = 0; i < posting->ngroups; i++)
 		posting->groups[i].owner = -1;
 }
@@ -404,7 +446,7 @@ prepare(FinPosting *posting)
 	posting->ids = palloc(sizeof(int64) * n);
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
-	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	posting->verdicts = palloc0(sizeof(FinVerdict *) * n);
 	if (posting->orders[0].has_recorded_at)
 		fin_store_lock_imports(posting->context->tenant_id);
 	fin_posting_find_and_lock(posting);

@@ -25,6 +25,9 @@
 #define TENANTS_CACHED_MAX	16
 #define BLOCKED_CACHED_MAX	1024
 
+#define REVIEW_TIMEOUT_US		(24 * SECS_PER_HOUR * USECS_PER_SEC)
+#define CHALLENGE_TIMEOUT_US	(10 * SECS_PER_MINUTE * USECS_PER_SEC)
+
 typedef enum RuleKind
 {
 	RULE_TRANSFER_LIMIT,
@@ -345,6 +348,9 @@ fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 
 	verdict->outcome = FIN_RISK_PASS;
 	verdict->nhits = 0;
+	verdict->review_timeout_us = REVIEW_TIMEOUT_US;
+	verdict->review_default_approve = false;
+	verdict->challenge_timeout_us = CHALLENGE_TIMEOUT_US;
 	for (int i = 0; i < book->nrules; i++)
 	{
 		Rule	   *rule = &book->rules[i];
@@ -370,6 +376,20 @@ fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 				break;
 		}
 	}
+}
+
+const char *
+fin_risk_outcome_name(FinRiskOutcome outcome)
+{
+	static const char *const names[] = {
+		[FIN_RISK_PASS] = "pass",
+		[FIN_RISK_REPORT] = "report",
+		[FIN_RISK_CHALLENGE] = "challenge",
+		[FIN_RISK_REVIEW] = "review",
+		[FIN_RISK_REJECT] = "reject",
+	};
+
+	return names[outcome];
 }
 
 void

@@ -24,6 +24,11 @@ typedef enum FinRiskOutcome
 typedef struct FinVerdict
 {
 	FinRiskOutcome outcome;
+	int32		version;		/* of the ruleset; 0: unknown */
+	int32		score;
+	int64		review_timeout_us;	/* then it is settled by itself, */
+	bool		review_default_approve; /* carried out, or else given back */
+	int64		challenge_timeout_us;	/* then it is given back */
 	int			nhits;
 	FinDecisionRow hits[FIN_RISK_HITS_MAX];
 } FinVerdict;
@@ -35,6 +40,9 @@ typedef struct FinVerdict
  */
 extern void fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 						   TimeADT time_of_day, FinVerdict *verdict);
+
+/* 'pass', 'report' ... */
+extern const char *fin_risk_outcome_name(FinRiskOutcome outcome);
 
 extern void fin_risk_init(void);
 

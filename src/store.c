@@ -704,9 +704,10 @@ static FinQuery insert_decision =
 {
 	.sql = "INSERT INTO finance.risk_decision"
 	" (tenant_id, transfer_id, ordinal, rule, kind, verdict, observed, threshold)"
-	" VALUES ($1, $2, $3, $4, $5, 'reject', $6, $7)",
-	.nargs = 7,
-	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
+	" VALUES ($1, $2, $3, $4, $5, $8, $6, $7)",
+	.nargs = 8,
+	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	TEXTOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
 	.writes_one = "risk_decision",
@@ -722,14 +723,16 @@ static FinQuery select_rejection =
 };
 
 void
-fin_store_write_decisions(int32 tenant_id, const FinDecisionRow *rows, int n)
+fin_store_write_decisions(int32 tenant_id, const char *verdict,
+						  const FinDecisionRow *rows, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
 		const FinDecisionRow *row = &rows[i];
-		Datum		values[7];
-		char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+		Datum		values[8];
+		char		nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
+		values[7] = CStringGetTextDatum(verdict);
 		values[0] = Int32GetDatum(tenant_id);
 		values[1] = Int64GetDatum(row->transfer_id);
 		values[2] = Int32GetDatum(i + 1);

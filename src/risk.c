@@ -214,16 +214,40 @@ find_book(int32 tenant_id)
  * the rules
  * ------------------------------------------------------------------------ */
 
+/* TEMPORARY, until rules have an outcome: a prefix of the rule's name */
+static FinRiskOutcome
+outcome_by_name(const Rule *rule, FinVerdict *verdict)
+{
+	if (strstr(rule->name, ":quick") != NULL)
+		verdict->review_timeout_us = verdict->challenge_timeout_us = USECS_PER_SEC;
+	if (strncmp(rule->name, "report:", 7) == 0)
+		return FIN_RISK_REPORT;
+	if (strncmp(rule->name, "challenge:", 10) == 0)
+		return FIN_RISK_CHALLENGE;
+	if (strncmp(rule->name, "review:", 7) != 0)
+		return FIN_RISK_REJECT;
+	if (strstr(rule->name, ":approve") != NULL)
+		verdict->review_default_approve = true;
+	return FIN_RISK_REVIEW;
+}
+
 static void
 add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
 		const char *threshold)
 {
 	FinDecisionRow *hit;
+	FinRiskOutcome outcome = outcome_by_name(rule, verdict);
 
-	verdict->outcome = FIN_RISK_REJECT;
 	if (verdict->nhits == FIN_RISK_HITS_MAX)
 		return;
 	hit = &verdict->hits[verdict->nhits++];
+	if (outcome > verdict->outcome)
+	{
+		memmove(&verdict->hits[1], &verdict->hits[0],
+				sizeof(FinDecisionRow) * (verdict->nhits - 1));
+		hit = &verdict->hits[0];
+		verdict->outcome = outcome;
+	}
 	/* copies: a trigger of somebody may have the rules reloaded meanwhile */
 	hit->rule = pstrdup(rule->name);
 	hit->kind = pstrdup(rule->kind_name);

@@ -87,11 +87,9 @@ make_settlement(int32 tenant_id, const FinDueHold *hold, bool gives_back,
 	fin_query_begin(&scope);
 	if (fin_posting_read_parked(tenant_id, hold->hold_id, &parked, memory))
 	{
-		MemoryContext inner = MemoryContextSwitchTo(memory);
-
 		settlement->of_challenge = parked.parking == FIN_PARKED_FOR_CHALLENGE;
-		fin_posting_make_settlement(tenant_id, &parked, settlement, order);
-		MemoryContextSwitchTo(inner);
+		fin_posting_make_settlement(tenant_id, &parked, settlement, memory,
+									order);
 	}
 	fin_query_end(&scope);
 }

@@ -514,11 +514,15 @@ take_over(const FinTransferRow *row, bool carries_out, FinOrder *order)
 
 void
 fin_posting_make_settlement(int32 tenant_id, const FinParked *parked,
-							const FinSettlement *settlement, FinOrder *order)
+							const FinSettlement *settlement,
+							MemoryContext memory, FinOrder *order)
 {
 	bool		carries_out = !settlement->gives_back &&
 		is_carried_out(parked, settlement->end);
 	FinTransferRow row;
+	bool		is_kept = fin_store_read_transfer(tenant_id, parked->transfer_id,
+												  &row, NULL, NULL, memory);
+	MemoryContext old = MemoryContextSwitchTo(memory);
 
 	memset(order, 0, sizeof(FinOrder));
 	order->settles = settlement;
@@ -526,8 +530,7 @@ fin_posting_make_settlement(int32 tenant_id, const FinParked *parked,
 	order->expected_from_version = FIN_NO_VERSION;
 	order->expected_to_version = FIN_NO_VERSION;
 	order->request = settlement_json(settlement);
-	if (fin_store_read_transfer(tenant_id, parked->transfer_id, &row, NULL,
-								NULL, CurrentMemoryContext))
+	if (is_kept)
 		take_over(&row, carries_out && !parked->was_hold, order);
 	if (!carries_out)
 		order->action = settlement->end == FIN_REVIEW_TIMED_OUT ? FIN_EXPIRE :
@@ -543,6 +546,7 @@ fin_posting_make_settlement(int32 tenant_id, const FinParked *parked,
 														TimestampTzGetDatum(fin_ident_now()),
 														IntervalPGetDatum(parked->hold_expires_in)));
 	}
+	MemoryContextSwitchTo(old);
 }
 
 void
@@ -551,13 +555,11 @@ fin_posting_settle(const FinParked *parked, const FinSettlement *settlement,
 {
 	int32		tenant_id = fin_context()->tenant_id;
 	FinQueryScope scope;
-	MemoryContext inner;
 	FinOrder	order;
 
 	fin_query_begin(&scope);
-	inner = MemoryContextSwitchTo(scope.caller);
-	fin_posting_make_settlement(tenant_id, parked, settlement, &order);
-	MemoryContextSwitchTo(inner);
+	fin_posting_make_settlement(tenant_id, parked, settlement, scope.caller,
+								&order);
 	fin_query_end(&scope);
 	fin_posting_execute(&order, 1, outcome, FIN_POSTING_RAISE);
 }

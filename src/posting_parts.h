@@ -153,10 +153,11 @@ extern void fin_posting_park(FinPosting *posting, int i, FinHold *hold,
 /* reviews that were begun, and those that ended */
 extern void fin_posting_write_reviews(FinPosting *posting);
 
-/* the order that settles what is parked so; texts in the current context */
+/* the order that settles what is parked so; allocated in 'memory' */
 extern void fin_posting_make_settlement(int32 tenant_id,
 										const FinParked *parked,
 										const FinSettlement *settlement,
+										MemoryContext memory,
 										FinOrder *order);
 
 /* as fin_posting_lock_parked(), when the accounts are locked */

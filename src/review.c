@@ -164,6 +164,7 @@ finance_review_transfer(PG_FUNCTION_ARGS)
 	fin_query_begin(&scope);
 	lock_parked(context, id, scope.caller, &parked);
 	check_review(context, &parked, approve);
+	settlement.of_challenge = parked.parking == FIN_PARKED_FOR_CHALLENGE;
 	fin_query_end(&scope);
 	fin_posting_settle(&parked, &settlement, &outcome);
 	return fin_order_answer(fcinfo, &outcome);

@@ -2844,19 +2844,21 @@ CREATE VIEW finance.aml_report WITH (security_invoker = true) AS
 SELECT t.tenant_id, t.id AS transfer_id, t.recorded_at, t.status,
 	f.code AS from_account, a.code AS to_account, t.amount::numeric AS amount,
 	t.currency, t.type, t.reference, t.metadata, h.outcome, h.rules, h.version,
-	h.alert_id, l.level, l.status AS alert_status, l.assignee, l.closed_by, l.closed_at,
+	v.status AS review_status, h.alert_id, l.level, l.status AS alert_status, l.assignee,
+	l.closed_by, l.closed_at,
 	(SELECT c.comment FROM finance.alert_comment c
 		WHERE c.tenant_id = l.tenant_id AND c.alert_id = l.alert_id
 		AND c.action = l.status ORDER BY c.comment_id DESC LIMIT 1) AS comment
 FROM finance.alert_transfer h
 JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.transfer_id
 JOIN finance._alert l ON l.tenant_id = h.tenant_id AND l.alert_id = h.alert_id
+LEFT JOIN finance.risk_review v ON v.tenant_id = h.tenant_id AND v.transfer_id = h.transfer_id
 JOIN finance._account f ON f.tenant_id = t.tenant_id AND f.account_id = t.from_account_id
 JOIN finance._account a ON a.tenant_id = t.tenant_id AND a.account_id = t.to_account_id
 WHERE l.status = 'confirmed' OR h.outcome = 'report'
 	OR h.kinds && ARRAY['large_value', 'structuring'];
 COMMENT ON VIEW finance.aml_report IS
-'large and suspicious transfers: reported by risk, hit by a rule of kind large_value or structuring, or of an alert that was confirmed; comment: with which the alert was closed';
+'large and suspicious transfers: reported by risk, hit by a rule of kind large_value or structuring, or of an alert that was confirmed; review_status: what became of one that was parked; comment: with which the alert was closed';
 
 CREATE FUNCTION finance.assign_alert(alert_id bigint, assignee text) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -3147,6 +3149,12 @@ FULL JOIN (SELECT h.tenant_id, h.alert_id, count(*) AS transfers,
 	GROUP BY h.tenant_id, h.alert_id) h
 	ON h.tenant_id = l.tenant_id AND h.alert_id = l.alert_id
 WHERE l.alert_id IS NULL OR h.alert_id IS NULL OR h.others > 0
+UNION ALL
+SELECT 'I5 what is parked has an alert', t.tenant_id, 'transfer ' || t.id,
+	'an alert', 'none'
+FROM finance.transfer t
+WHERE t.status IN ('review', 'challenged') AND NOT EXISTS (SELECT
+	FROM finance.alert_transfer h WHERE h.tenant_id = t.tenant_id AND h.transfer_id = t.id)
 UNION ALL
 SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothing',
 	'balance ' || a.credits_posted - a.debits_posted || ', pending '

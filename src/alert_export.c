@@ -36,12 +36,13 @@ static FinQuery export_csv =
 {
 	.sql = "SELECT l.line FROM (SELECT 0::bigint AS id,"
 	" 'transfer_id,recorded_at,status,from_account,to_account,amount,currency,"
-	"type,reference,outcome,rules,alert_id,alert_status,comment'::text AS line"
+	"type,reference,outcome,rules,review_status,alert_id,alert_status,comment'::text AS line"
 	" UNION ALL SELECT r.transfer_id, pg_catalog.concat_ws(',', r.transfer_id,"
 	" " TIME_TEXT("r.recorded_at") ", r.status, " CSV("r.from_account") ","
 	" " CSV("r.to_account") ", r.amount, r.currency, " CSV("r.type") ","
 	" " CSV("r.reference") ", r.outcome,"
-	" " CSV("pg_catalog.array_to_string(r.rules, ';')") ", r.alert_id,"
+	" " CSV("pg_catalog.array_to_string(r.rules, ';')") ","
+	" coalesce(r.review_status, ''), r.alert_id,"
 	" r.alert_status, " CSV("r.comment") ")" REPORTED ") l ORDER BY l.id",
 	.nargs = 3,
 	.argtypes = {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID},
@@ -57,7 +58,8 @@ static FinQuery export_json =
 	" 'status', r.status, 'from_account', r.from_account,"
 	" 'to_account', r.to_account, 'amount', r.amount::text,"
 	" 'currency', r.currency, 'type', r.type, 'reference', r.reference,"
-	" 'outcome', r.outcome, 'rules', r.rules, 'alert_id', r.alert_id::text,"
+	" 'outcome', r.outcome, 'rules', r.rules,"
+	" 'review_status', r.review_status, 'alert_id', r.alert_id::text,"
 	" 'alert_status', r.alert_status, 'comment', r.comment)::text"
 	REPORTED " ORDER BY r.transfer_id",
 	.nargs = 3,

@@ -113,7 +113,9 @@ check_review(const FinContext *context, const FinParked *parked, bool approve)
 				errcode(ERRCODE_FIN_MAKER_IS_CHECKER),
 				errmsg("transfer " INT64_FORMAT " must be reviewed by another person",
 					   parked->transfer_id),
-				errdetail("\"%s\" requested it.", parked->requested_by));
+				errdetail("\"%s\" requested it, in a session of \"%s\".",
+						  parked->requested_by,
+						  parked->requested_session_user));
 	if (approve && parked->parking == FIN_PARKED_FOR_CHALLENGE)
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -46,7 +46,8 @@ typedef struct Turn
 	int64		message_id;
 	int64		msg_id;			/* 0: nobody's */
 	int			segment;
-	bool		is_open;		/* an open transaction has a message of it */
+	int64		open_id;		/* msg_id of the first that an open transaction
+								 * is changing; 0: none */
 } Turn;
 
 /* a scan that sees what is not committed; NULL: the queue is dropped */
@@ -100,8 +101,12 @@ look_at_segment(FinQueueTables *tables, int segment, Datum key,
 
 		if (TransactionIdIsValid(tables->dirty.xmin))
 			continue;			/* being sent */
-		turn->is_open = TransactionIdIsValid(tables->dirty.xmax);
-		if (turn->is_open || is_claimed(row, now))
+		if (TransactionIdIsValid(tables->dirty.xmax))
+		{
+			turn->open_id = fin_segment_int64(row, FIN_MSG_ID);
+			return false;
+		}
+		if (is_claimed(row, now))
 			return false;
 		if (is_over(row, now))
 			continue;
@@ -122,7 +127,7 @@ look_at_key(FinQueueTables *tables, Datum key, TimestampTz now, Turn *turn)
 
 	turn->message_id = PG_INT64_MAX;
 	turn->msg_id = 0;
-	turn->is_open = false;
+	turn->open_id = 0;
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
 		if ((used & (1 << i)) == 0 ||
@@ -161,11 +166,13 @@ fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row, TimestampTz now)
 
 /*
  * An open transaction may be the last that stands before this message.  When it
- * commits it looks at what was passed: so look once more after saying so.
+ * commits it looks at what was passed: so look once more after saying so.  When
+ * it is this message that it has, there is nothing to say of it, and the next
+ * one of the key is to be looked at.
  */
 TupleTableSlot *
 fin_queue_whose_turn(FinQueueTables *tables, TupleTableSlot *row, int *segment,
-					 TimestampTz now)
+					 TimestampTz now, bool *look_at_next)
 {
 	bool		isnull;
 	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
@@ -173,7 +180,8 @@ fin_queue_whose_turn(FinQueueTables *tables, TupleTableSlot *row, int *segment,
 	Turn		turn;
 
 	look_at_key(tables, key, now, &turn);
-	if (turn.is_open)
+	*look_at_next = turn.open_id == msg_id;
+	if (turn.open_id != 0 && turn.open_id != msg_id)
 	{
 		fin_backlog_passed(tables->queue_id, msg_id, *segment);
 		look_at_key(tables, key, now, &turn);

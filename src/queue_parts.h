@@ -136,6 +136,9 @@ extern TupleTableSlot *fin_segment_last(FinSegmentScan *scan);
 extern bool fin_segment_lock(FinSegment *segment, TupleTableSlot *row,
 							 Snapshot snapshot, bool wait);
 
+/* did this transaction write the row in the slot? */
+extern bool fin_segment_is_own(TupleTableSlot *row);
+
 /* does somebody hold the row in the slot without having changed it? */
 extern bool fin_segment_is_only_locked(TupleTableSlot *row);
 
@@ -154,6 +157,10 @@ typedef enum FinSegmentDelete
 extern FinSegmentDelete fin_segment_delete(FinSegment *segment,
 										   TupleTableSlot *row,
 										   Snapshot snapshot, bool wait);
+
+/* how many rows the snapshot shows; those visible by now are added to *visible */
+extern int64 fin_segment_count(FinSegment *segment, Snapshot snapshot,
+							   TimestampTz now, int64 *visible);
 
 /* all columns of a row in a slot, copied out of the table */
 extern void fin_segment_copy(TupleTableSlot *row, Datum **values,
@@ -195,7 +202,13 @@ typedef struct FinQueueConfig
  */
 extern FinQueueConfig *fin_queue_find(int32 tenant_id, const char *name);
 
-/* the same, or LG309 if it is a log queue */
+/*
+ * The same, not from the cache: who is woken by a commit may see its changes
+ * before the cache hears of them.
+ */
+extern FinQueueConfig *fin_queue_find_anew(int32 tenant_id, const char *name);
+
+/* as fin_queue_find(), or LG309 if it is a log queue */
 extern FinQueueConfig *fin_queue_find_standard(int32 tenant_id,
 											   const char *name);
 
@@ -285,10 +298,12 @@ extern void fin_queue_lock_key(int64 queue_id, Datum key, LOCKTAG *tag);
 /*
  * The message whose turn it is of the key that the message 'row' in *segment
  * has, and its segment; NULL: none that can be read now.  With the key locked.
+ * *look_at_next: see what this returns for another message of the key, too.
  */
 extern TupleTableSlot *fin_queue_whose_turn(FinQueueTables *tables,
 											TupleTableSlot *row, int *segment,
-											TimestampTz now);
+											TimestampTz now,
+											bool *look_at_next);
 
 /* is it the turn of this message? */
 extern bool fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row,

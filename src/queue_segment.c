@@ -502,6 +502,14 @@ fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 }
 
 bool
+fin_segment_is_own(TupleTableSlot *row)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+}
+
+bool
 fin_segment_is_only_locked(TupleTableSlot *row)
 {
 	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
@@ -631,6 +639,26 @@ fin_segment_last(FinSegmentScan *scan)
 	if (!index_getnext_slot(scan->scan, BackwardScanDirection, scan->row))
 		return NULL;
 	return scan->row;
+}
+
+int64
+fin_segment_count(FinSegment *segment, Snapshot snapshot, TimestampTz now,
+				  int64 *visible)
+{
+	TableScanDesc scan = table_beginscan(segment->table, snapshot, 0, NULL);
+	TupleTableSlot *row = table_slot_create(segment->table, NULL);
+	int64		n = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		n++;
+		if (fin_segment_int64(row, FIN_MSG_VISIBLE_AT) <= now)
+			(*visible)++;
+	}
+	ExecDropSingleTupleTableSlot(row);
+	table_endscan(scan);
+	return n;
 }
 
 void

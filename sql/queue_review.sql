@@ -41,6 +41,13 @@ SELECT message FROM finance.read('limited', 1000, 10);
 COMMIT;
 SELECT message FROM finance.read('limited', 1000, 10);
 
+-- what a statement did before it counts
+SELECT finance.create_queue('counted', max_length => 10),
+	finance.create_queue('bad', max_deliveries => 1, dead_letter_queue => 'counted');
+SELECT finance.send('bad', '1') > 0 AS sent;
+SELECT finance.nack('bad', msg_id), finance.send('counted', '2') > 0 AS sent FROM finance.read('bad', 0);
+SELECT queue_length FROM finance.metrics('counted');
+
 RESET finance.test_clock;
 SELECT finance.create_queue('met');
 SELECT count(finance.send('met', to_jsonb(n), ordering_key => n::text)) FROM generate_series(1, 3) n;

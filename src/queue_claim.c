@@ -379,15 +379,28 @@ take(Claim *claim, int segment, TupleTableSlot *row)
 	unlock_key(claim);
 }
 
+/*
+ * A message whose life is over is the worker's.  But it holds up others of its
+ * ordering key no longer, and nobody looks at these before it is taken away: so
+ * who meets it does.
+ */
+static bool
+leaves_key(const Claim *claim, TupleTableSlot *row)
+{
+	bool		isnull;
+
+	(void) fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
+	return !isnull && claim->waiting == NULL;
+}
+
 /* a message that is met on the way */
 static void
 consider(Claim *claim, int segment, TupleTableSlot *row)
 {
 	TimestampTz visible_at = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
 	TimestampTz due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
-	TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
 
-	if (expires_at != 0 && expires_at <= claim->now)
+	if (fin_queue_is_over(row, claim->now) && !leaves_key(claim, row))
 		return;					/* the worker's */
 	/* delayed ones that are due are met twice, and counted once */
 	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)

@@ -68,9 +68,8 @@ begin_scan(FinQueueTables *tables, int segment, Datum key)
 	return tables->keys[segment];
 }
 
-/* is it the worker's to take away? */
-static bool
-is_over(TupleTableSlot *row, TimestampTz now)
+bool
+fin_queue_is_over(TupleTableSlot *row, TimestampTz now)
 {
 	TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
 
@@ -108,7 +107,7 @@ look_at_segment(FinQueueTables *tables, int segment, Datum key,
 		}
 		if (is_claimed(row, now))
 			return false;
-		if (is_over(row, now))
+		if (fin_queue_is_over(row, now))
 			continue;
 		if (n++ == 0 && message_id < turn->message_id)
 		{
@@ -221,7 +220,7 @@ fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row,
 		{
 			int64		msg_id = fin_segment_int64(next, FIN_MSG_ID);
 
-			if (is_over(next, now))
+			if (fin_queue_is_over(next, now))
 				continue;
 			if (n++ == 0)
 				fin_wake_note(tables->queue_id, msg_id, 1);

@@ -46,8 +46,9 @@ typedef struct Metrics
 } Metrics;
 
 /*
- * A snapshot as of now, whatever the isolation level, and not older than the
- * locks: no message is moved from one segment to another meanwhile.
+ * A snapshot as of now, whatever the isolation level, that sees also what the
+ * current statement did before; and not older than the locks, so that nothing
+ * it sees is truncated.
  */
 static void
 begin_counting(FinQueueTables *tables, int64 queue_id)
@@ -110,7 +111,7 @@ fin_queue_count(int64 queue_id)
 	/* a commit in between, and the number is not to be kept */
 	for (int attempt = 0; attempt < FIN_COUNT_ATTEMPTS; attempt++)
 	{
-		uint64		begun = fin_backlog_begin_count(queue_id);
+		FinBacklogCounting begun = fin_backlog_begin_count(queue_id);
 
 		length = count_messages(queue_id, now, &visible);
 		if (fin_backlog_end_count(queue_id, begun, length))

@@ -305,6 +305,9 @@ extern TupleTableSlot *fin_queue_whose_turn(FinQueueTables *tables,
 											TimestampTz now,
 											bool *look_at_next);
 
+/* is its time to live over, and nobody working on it?  Then it is the worker's */
+extern bool fin_queue_is_over(TupleTableSlot *row, TimestampTz now);
+
 /* is it the turn of this message? */
 extern bool fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row,
 							  TimestampTz now);

@@ -1,4 +1,4 @@
-# Queues under attack: waiting readers, segments that move away, slots of shared
+# Queues under attack: waiting readers, segments that are emptied, slots of shared
 # memory that change hands, a standby, a queue in trouble, and ordering keys
 # under load.
 use strict;
@@ -88,7 +88,7 @@ sql("SELECT finance.delete('keyed', msg_id) FROM finance.message WHERE payload =
 is(heard($reader), '2', 'the key is free');
 
 # ------------------------------------------------------------------------
-# a message that is moved while somebody waits to delete it
+# a message that is in another segment when who deletes it gets there
 # ------------------------------------------------------------------------
 sql("SELECT finance.create_queue('moved')");
 my $moved = sql("SELECT finance.send('moved', '1')");
@@ -100,15 +100,43 @@ poll_ok($node, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted", 'who delet
 $mover->query_safe('COMMIT');
 is(heard($deleter), 't', 'and finds the message where it is now');
 
-$moved = sql("SELECT finance.send('moved', '2')");
+$mover->quit;
+
+# and one that is left in a segment the worker empties is where it was, also for
+# who looked before
+$moved = sql("SELECT min(msg_id) FROM finance.send_batch('moved', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 9000) n)) AS msg_id");
+my $file = sql("SELECT pg_relation_filenode('finance.message_${id}_0')");
 my $old = $node->background_psql('postgres');
 $old->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
-$mover->query_safe("BEGIN; INSERT INTO finance.message SELECT msg_id, message_id, queue_id, enqueued_at, visible_at, tenant_id, read_ct, priority, 1, due_at, expires_at, topic, ordering_key, headers, payload FROM finance.message_${id}_0; TRUNCATE finance.message_${id}_0; COMMIT");
-is($old->query_safe("DO \$\$ BEGIN PERFORM finance.delete('moved', $moved); EXCEPTION WHEN serialization_failure THEN PERFORM set_config('finance.user_agent', 'again', false); END \$\$; SHOW finance.user_agent"),
-	'again', 'an old snapshot is told to try again');
+sql("SELECT count(*) FROM finance.delete('moved', ARRAY(SELECT msg_id FROM finance.message WHERE queue_id = $id AND msg_id <> $moved))");
+poll_ok($node, "SELECT pg_relation_filenode('finance.message_${id}_0') <> $file", 'the segment is emptied');
+is($old->query_safe("SELECT finance.delete('moved', $moved)"), 't', 'an old snapshot finds what is left in it');
+$old->query_safe('COMMIT');
 $old->quit;
-$mover->quit;
-is(sql("SELECT finance.delete('moved', $moved)"), 't', 'which helps');
+
+# ------------------------------------------------------------------------
+# what is known of a queue while only its maker sees it, and of one before it
+# ------------------------------------------------------------------------
+sql("SELECT finance.create_queue('passing', expired => 'discard')");
+my $maker = $node->background_psql('postgres');
+$maker->query_safe("BEGIN; SELECT finance.create_queue('unborn', max_length => 2)");
+$maker->query_safe("SELECT finance.send('unborn', '1'), finance.send('unborn', '2')");
+sql("SELECT finance.send('passing', '1', ttl => 1)");
+poll_ok($node, "SELECT count(*) = 0 FROM finance.message m JOIN finance.queue q USING (queue_id) WHERE q.name = 'passing'", 'the worker looks at all queues');
+is($maker->query_safe("DO \$\$ BEGIN PERFORM finance.send('unborn', '3'); EXCEPTION WHEN SQLSTATE 'LG306' THEN PERFORM set_config('finance.user_agent', 'full', false); END \$\$; SHOW finance.user_agent"),
+	'full', 'a queue the worker does not see yet keeps its limit');
+$maker->query_safe('COMMIT');
+$maker->quit;
+is(sql("SELECT queue_length FROM finance.metrics('unborn')"), '2', 'and is counted');
+
+$node->safe_psql('postgres', 'CREATE DATABASE again');
+$node->safe_psql('again', "CREATE EXTENSION finance; SELECT finance.create_queue('first')");
+$node->safe_psql('again', "SELECT finance.send_batch('first', ARRAY['1', '2', '3']::jsonb[])");
+is($node->safe_psql('again', "SELECT queue_length FROM finance.metrics('first')"), '3', 'a queue of an extension that is dropped');
+$node->safe_psql('again', "DROP EXTENSION finance; CREATE EXTENSION finance");
+$node->safe_psql('again', "SELECT finance.create_queue('second', max_length => 1)");
+is($node->safe_psql('again', "SELECT queue_id || ' ' || queue_length FROM finance.queue, finance.metrics('second')"), '1 0', 'nothing of it is thought of one that has its id');
+is($node->safe_psql('again', "SELECT finance.send('second', '1') > 0"), 't', 'which has room');
 
 # ------------------------------------------------------------------------
 # a queue in trouble keeps no other from being tidied up

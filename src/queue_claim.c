@@ -107,7 +107,7 @@ fin_queue_tables_end(FinQueueTables *tables)
 		if (tables->keys[i] != NULL)
 			fin_segment_end_scan(tables->keys[i]);
 		if (tables->segments[i] != NULL)
-			fin_segment_close(tables->segments[i]);
+			fin_segment_leave(tables->segments[i]);
 	}
 	PopActiveSnapshot();
 }

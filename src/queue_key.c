@@ -16,7 +16,9 @@
  * Locks: an exclusive lock on a hash of queue and key, from looking whose turn
  * it is until the message is claimed, and never while waiting for anything.  It
  * is of the kind of advisory locks, in a class of its own.  From then on the
- * changed row tells.
+ * changed row tells.  Of the segments, only those in which a row was changed
+ * stay locked after the call: why what was seen in the others stays true is told
+ * at fin_segment_leave().
  *
  * Owns nothing.
  */

@@ -91,6 +91,9 @@ extern void fin_segment_drop(int64 queue_id);
 extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 									LOCKMODE mode);
 extern void fin_segment_close(FinSegment *segment);
+
+/* the same, and gives the lock back if no row was written or locked */
+extern void fin_segment_leave(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
 /* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
@@ -253,7 +256,8 @@ typedef struct FinQueueTables
 
 /*
  * Begin takes a new snapshot, under READ COMMITTED, that sees what this
- * transaction did so far; end lets go of all but the locks.
+ * transaction did so far; end lets go of all but the locks on segments in which
+ * rows were written or locked.
  */
 extern void fin_queue_tables_begin(FinQueueTables *tables, int64 queue_id,
 								   LOCKMODE mode);

@@ -11,6 +11,7 @@ use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = finance_node('main', allows_streaming => 1);
 # whoever reads finance.message locks the tables of all queues
@@ -113,6 +114,50 @@ poll_ok($node, "SELECT pg_relation_filenode('finance.message_${id}_0') <> $file"
 is($old->query_safe("SELECT finance.delete('left', $left)"), 't', 'an old snapshot finds what is left in it');
 $old->query_safe('COMMIT');
 $old->quit;
+
+# ------------------------------------------------------------------------
+# who works on messages with ordering keys keeps only the segment they lie in
+# ------------------------------------------------------------------------
+sql("SELECT finance.create_queue('chained')");
+$id = sql("SELECT queue_id FROM finance.queue WHERE name = 'chained'");
+sql("SELECT count(*) FROM finance.send_batch('chained', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 9000) n), ordering_keys => ARRAY(SELECT (n % 100)::text FROM generate_series(1, 9000) n))");
+# the second is written to when the worker has found it clean
+poll_ok($node, "DO \$\$ BEGIN PERFORM finance.send('chained', '0', ordering_key => '0'); END \$\$; SELECT max(segment) > 0 FROM finance.message WHERE queue_id = $id", 'the first segment is full');
+$file = sql("SELECT pg_relation_filenode('finance.message_${id}_0')");
+my $blocker = $node->background_psql('postgres');
+$blocker->query_safe("BEGIN; LOCK TABLE finance.message_${id}_0 IN ACCESS SHARE MODE");
+sql("SELECT count(*) FROM finance.delete('chained', ARRAY(SELECT msg_id FROM finance.message WHERE queue_id = $id))");
+sql("SELECT count(*) FROM finance.send_batch('chained', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 200) n), ordering_keys => ARRAY(SELECT (n % 50)::text FROM generate_series(1, 200) n))");
+
+sub work_on
+{
+	return $_[0]->query_safe("SELECT count(finance.delete('chained', msg_id)) FROM finance.read('chained', 600, 20)");
+}
+my $worker = $node->background_psql('postgres');
+my $locks = "SELECT string_agg(DISTINCT c.relname::text, ' ') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname ~ '^message_${id}_[0-9]' AND pid = pg_backend_pid() AND c.relkind = 'r'";
+my $segment = sql("SELECT 'message_${id}_' || min(segment) FROM finance.message WHERE queue_id = $id");
+$worker->query_safe('BEGIN');
+is(work_on($worker), '20', 'a transaction works on keys');
+is($worker->query_safe("SELECT count(*) > 0 FROM finance.read('chained', 600, 1)"), 't', 'and has a message');
+is($worker->query_safe($locks), $segment, 'it has one segment locked,');
+is($worker->query_safe("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname ~ '^message_${id}_0'"), '1', 'and of another not even an index');
+is(sql("SELECT pg_relation_filenode('finance.message_${id}_0')"), $file, 'which somebody else keeps');
+$blocker->query_safe('COMMIT');
+$blocker->quit;
+my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+my $worked = 0;
+while ($patience-- > 0 && sql("SELECT pg_relation_filenode('finance.message_${id}_0')") eq $file)
+{
+	$worked += work_on($worker);
+	sql("SELECT finance.send('chained', '1', ordering_key => '1')");
+	usleep(10_000);
+}
+cmp_ok(sql("SELECT pg_relation_filenode('finance.message_${id}_0')"), '!=', $file, 'it is emptied while the transaction goes on');
+$worker->query_safe('COMMIT');
+$worker->quit;
+note("$worked messages meanwhile");
+poll_ok($node, "SELECT count(finance.delete('chained', msg_id)) = 0 FROM finance.read('chained', 600, 100)", 'the others are read');
+is(sql("SELECT count(DISTINCT ordering_key) FROM finance.message WHERE queue_id = $id"), '1', 'but for the key that is worked on');
 
 # ------------------------------------------------------------------------
 # what is known of a queue while only its maker sees it, and of one before it

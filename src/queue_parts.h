@@ -6,7 +6,7 @@
  * queue.c finds queues and their settings, queue_segment.c is about the tables
  * of a queue, queue_claim.c about which messages are read next, queue_key.c
  * about ordering keys, queue_take.c about what becomes of messages that were
- * read, queue_dead.c about dead letters,
+ * read, queue_dead.c about dead letters, queue_check.c about all messages,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
  * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,

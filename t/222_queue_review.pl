@@ -202,6 +202,15 @@ sql("SELECT count(*) FROM (SELECT finance.create_queue('many_' || n) FROM genera
   for 0 .. 15;
 sql("SELECT finance.create_queue('counted', max_length => 3)");
 
+# what looks at queues locks one at a time, or only its own
+my $counter = $node->background_psql('postgres');
+$counter->query_safe('BEGIN');
+is($counter->query_safe("SELECT count(*) FROM finance.check_integrity()"), '0', 'many queues are sound');
+is($counter->query_safe("SELECT queue_length FROM finance.metrics('counted')"), '0', 'one is counted');
+is($counter->query_safe("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname ~ '^message_[0-9]' AND pid = pg_backend_pid()"), '0', 'and no table of any is still locked');
+$counter->query_safe('COMMIT');
+$counter->quit;
+
 sub touch_many
 {
 	$node->safe_psql('postgres', join ';', map { "SELECT queue_length FROM finance.metrics('many_$_')" } 1 .. 320);

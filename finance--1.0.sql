@@ -312,6 +312,7 @@ CREATE TABLE finance._account (
 	currency		text NOT NULL,
 	type			text NOT NULL,
 	code			text NOT NULL,
+	level			text,
 	parent_id		bigint,
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
@@ -321,13 +322,14 @@ CREATE INDEX account_parent ON finance._account (tenant_id, parent_id)
 	WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
-COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
+COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
 COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+COMMENT ON COLUMN finance._account.level IS 'level of its customer, for limits of rules; null: none';
 COMMENT ON COLUMN finance._account.parent_id IS 'account it is summed up under; null: none';
 
 -- a constraint trigger in C and not a CHECK: the server parses a CHECK anew in
@@ -355,7 +357,7 @@ SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
 	a.credits_posted - a.debits_posted - a.debits_pending AS available,
 	a.min_available, a.max_balance,
 	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
-	a.version, a.created_at, a.parent_id, a.metadata
+	a.version, a.created_at, a.parent_id, a.level, a.metadata
 FROM finance._account a;
 COMMENT ON VIEW finance.account IS
 'accounts with their balance (credits posted - debits posted), what is held, and what is available';
@@ -371,7 +373,7 @@ CREATE TABLE finance.account_change (
 	actor		text NOT NULL,
 	changed_at	timestamptz NOT NULL,
 	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
-	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent', 'level'))
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the transfers they account for every version';
@@ -607,18 +609,6 @@ COMMENT ON COLUMN finance.risk_rule.account_id IS
 COMMENT ON COLUMN finance.risk_rule.window_start IS
 'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
 
-CREATE TABLE finance.risk_list (
-	tenant_id	integer NOT NULL,
-	list		text NOT NULL,
-	account_id	bigint NOT NULL,
-	reason		text NOT NULL,
-	added_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, account_id),
-	CONSTRAINT risk_list_name CHECK (list = 'blocklist')
-);
-COMMENT ON TABLE finance.risk_list IS
-'accounts on a list that a rule looks at; change it with block_account() and unblock_account()';
-
 CREATE TABLE finance.risk_decision (
 	tenant_id	integer NOT NULL,
 	transfer_id	bigint NOT NULL,
@@ -637,10 +627,6 @@ CREATE TRIGGER config_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
 ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
-CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
-	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
@@ -862,14 +848,6 @@ COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
 CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
 COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
-CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_block_account';
-COMMENT ON FUNCTION finance.block_account(text, text) IS
-'puts an account on the blocklist, which rules of kind blocklist reject; false if it is there';
-CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_unblock_account';
-COMMENT ON FUNCTION finance.unblock_account(text, text) IS
-'takes an account off the blocklist; false if it is not there';
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit_*.c)
@@ -1585,6 +1563,12 @@ CREATE FUNCTION finance.close_account(code text, to_account text DEFAULT NULL,
 	AS 'MODULE_PATHNAME', 'finance_close_account';
 COMMENT ON FUNCTION finance.close_account(text, text, text) IS
 'closes an account for ever, frozen or not, its balance moved to to_account (or from it, where negative) by a transfer of type closing; not while money is held; returns the account''s version';
+CREATE FUNCTION finance.set_account_level(code text, level text,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_account_level';
+COMMENT ON FUNCTION finance.set_account_level(text, text, text) IS
+'sets the level of the account''s customer (null: none), for which rules may have limits of their own; returns the account''s version';
 CREATE FUNCTION finance.lock_accounts(codes text[])
 	RETURNS TABLE (code text, account_id bigint, status text, currency text,
 		balance numeric, held numeric, available numeric, version bigint)
@@ -2580,6 +2564,327 @@ COMMENT ON FUNCTION finance.trim_log_queues() IS
 'empty segments of logs that are older than the retention, as the worker does by itself; returns how many';
 
 -- ========================================================================
+-- LISTS SECTION (list.c, list_change.c, limit.c, limit_change.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- what is looked up stands first in a row; its order and its equality are
+-- those of bytes, which is what the caches in C search by
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_list (
+	tenant_id	integer NOT NULL,
+	list		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	added_by	text NOT NULL,
+	added_at	timestamptz NOT NULL,
+	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, subject, value),
+	CONSTRAINT risk_list_length CHECK (pg_catalog.octet_length(list) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 255),
+	CONSTRAINT risk_list_subject CHECK (subject IN ('account', 'country', 'device')),
+	CONSTRAINT risk_list_country CHECK (subject <> 'country' OR value ~ '^[A-Z][A-Z]$'),
+	CONSTRAINT risk_list_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.risk_list IS
+'accounts, countries and devices on lists that rules look at; change it with add_to_list(), load_list() and remove_from_list()';
+COMMENT ON COLUMN finance.risk_list.value IS
+'code of the account; country of ISO 3166-1 alpha-2; fingerprint of the device';
+COMMENT ON COLUMN finance.risk_list.expires_at IS
+'from then on it does not count; null: it does not expire';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rule_limit (
+	tenant_id	integer NOT NULL,
+	rule		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	temporary	boolean NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	threshold	numeric NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	set_by		text NOT NULL,
+	set_at		timestamptz NOT NULL,
+	CONSTRAINT rule_limit_pkey PRIMARY KEY (tenant_id, rule, subject, temporary, value),
+	CONSTRAINT rule_limit_length CHECK (pg_catalog.octet_length(rule) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 128),
+	CONSTRAINT rule_limit_subject CHECK (subject IN ('account', 'level', 'account_type')),
+	CONSTRAINT rule_limit_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
+	CONSTRAINT rule_limit_temporary CHECK (temporary = (expires_at IS NOT NULL)),
+	CONSTRAINT rule_limit_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.rule_limit IS
+'other thresholds of rules for an account, a level or a type of accounts; change it with set_rule_limit() and clear_rule_limit()';
+COMMENT ON COLUMN finance.rule_limit.rule IS
+'name of the rule, in whatever ruleset';
+COMMENT ON COLUMN finance.rule_limit.temporary IS
+'holds until expires_at, and until then comes before the lasting one of the same subject';
+COMMENT ON COLUMN finance.rule_limit.value IS
+'code of the account; name of the level or type';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rule_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rule_limit ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE FUNCTION finance.add_to_list(list text, subject text, value text,
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_add_to_list';
+COMMENT ON FUNCTION finance.add_to_list(text, text, text, text, timestamptz) IS
+'puts an account (its code), a country (two capital letters) or a device on a list, until expires_at (null: for good); one that is there gets the new reason and end, and the result is false';
+CREATE FUNCTION finance.load_list(list text, subject text, entries text[],
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_load_list';
+COMMENT ON FUNCTION finance.load_list(text, text, text[], text, timestamptz) IS
+'add_to_list() for up to 100,000 entries at once, all or none; returns how many were not on the list';
+CREATE FUNCTION finance.remove_from_list(list text, subject text, value text,
+	reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_from_list';
+COMMENT ON FUNCTION finance.remove_from_list(text, text, text, text) IS
+'takes an entry off a list; false if it is not there';
+CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_block_account';
+COMMENT ON FUNCTION finance.block_account(text, text) IS
+'puts an account on the list blocklist, which rules of kind blocklist look at; false if it is there';
+CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unblock_account';
+COMMENT ON FUNCTION finance.unblock_account(text, text) IS
+'takes an account off the list blocklist; false if it is not there';
+CREATE FUNCTION finance.remove_expired_entries("limit" integer DEFAULT 10000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_expired_entries';
+COMMENT ON FUNCTION finance.remove_expired_entries(integer) IS
+'removes entries of lists and temporary limits of rules that are over, which count for nothing already; returns how many';
+
+CREATE FUNCTION finance.set_rule_limit(rule text, threshold numeric, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rule_limit';
+COMMENT ON FUNCTION finance.set_rule_limit(text, numeric, text, text, text, text, timestamptz) IS
+'gives a rule another threshold for what an account pays, or the accounts of a type or a level, for good or until expires_at';
+CREATE FUNCTION finance.clear_rule_limit(rule text, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, temporary boolean DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_clear_rule_limit';
+COMMENT ON FUNCTION finance.clear_rule_limit(text, text, text, text, text, boolean) IS
+'takes back a threshold that set_rule_limit() gave: the temporary one, the lasting one, or (null) both; false if there is none';
+CREATE FUNCTION finance.rule_limit_of(rule text, account text) RETURNS numeric
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rule_limit_of';
+COMMENT ON FUNCTION finance.rule_limit_of(text, text) IS
+'threshold that set_rule_limit() gave the rule for what this account pays now; null: the rule''s own holds';
+
+-- ========================================================================
+-- EXPR SECTION (expr.c, expr_*.c, fact.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.risk_facts(OUT name text, OUT type text, OUT description text) RETURNS SETOF record
+	LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 54
+	AS 'MODULE_PATHNAME', 'finance_risk_facts';
+COMMENT ON FUNCTION finance.risk_facts() IS
+'the facts of a transfer that a risk expression may use';
+
+CREATE FUNCTION finance.check_expression(expression text, facts jsonb DEFAULT NULL) RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_check_expression';
+COMMENT ON FUNCTION finance.check_expression(text, jsonb) IS
+'compiles a risk expression, and with facts (an object by name; those left out are null) gives its result';
+
+-- ========================================================================
+-- METER SECTION (measure.c, meter.c, store_measure.c, posting_meter.c)
+-- ========================================================================
+
+CREATE SEQUENCE finance._measure_id_seq AS integer;
+COMMENT ON SEQUENCE finance._measure_id_seq IS
+'numbers of measures, none of which is used twice: totals are stored under them';
+
+CREATE TABLE finance.risk_measure (
+	tenant_id	integer NOT NULL,
+	measure_id	integer NOT NULL DEFAULT pg_catalog.nextval('finance._measure_id_seq'),
+	scope		text NOT NULL,
+	period		text NOT NULL,
+	span		interval,
+	band_min	numeric,
+	band_max	numeric,
+	CONSTRAINT risk_measure_pkey PRIMARY KEY (tenant_id, measure_id),
+	CONSTRAINT risk_measure_scope CHECK (scope IN ('account', 'counterparty', 'pair', 'account_type', 'type', 'device')),
+	CONSTRAINT risk_measure_period CHECK (period IN ('hour', 'day', 'month', 'sliding', 'ever', 'last_device', 'last_country')),
+	CONSTRAINT risk_measure_last CHECK (period NOT IN ('last_device', 'last_country')
+		OR scope = 'account' AND band_min IS NULL AND band_max IS NULL),
+	CONSTRAINT risk_measure_span CHECK ((period = 'sliding') = (span IS NOT NULL)
+		AND span >= '1 millisecond' AND span <= '366 days'),
+	CONSTRAINT risk_measure_band CHECK (band_min >= 0 AND band_min < 'Infinity'
+		AND band_max > 0 AND band_max < 'Infinity' AND band_min < band_max)
+);
+ALTER SEQUENCE finance._measure_id_seq OWNED BY finance.risk_measure.measure_id;
+COMMENT ON TABLE finance.risk_measure IS
+'what the published rulesets need counted: of whose transfers, over what time; written by publishing one';
+COMMENT ON COLUMN finance.risk_measure.scope IS
+'account: what the payer pays; counterparty: what the payee gets; pair: what this payer pays this payee; account_type: what the payer pays in one type; type: what all pay in one type and currency; device: what the payer pays from one device';
+COMMENT ON COLUMN finance.risk_measure.period IS
+'hour, day, month: in the tenant''s time zone; sliding: the time of span before now; ever; last_device, last_country: the last one, and when';
+COMMENT ON COLUMN finance.risk_measure.band_min IS 'counts amounts from this on only; null: all';
+COMMENT ON COLUMN finance.risk_measure.band_max IS 'and below this; null: all';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_measure
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_measure ENABLE ALWAYS TRIGGER config_changed;
+
+-- One row for each key, with the totals of all its measures, so that a transfer
+-- updates one row for an account however many rules there are; the update stays
+-- on its page (HOT).  What a deleted row counted is read from the history again.
+CREATE TABLE finance.risk_total (
+	account_id	bigint NOT NULL,
+	other_id	bigint NOT NULL,
+	tenant_id	integer NOT NULL,
+	class		text COLLATE "C" NOT NULL,
+	state		bytea NOT NULL,
+	CONSTRAINT risk_total_pkey PRIMARY KEY (tenant_id, account_id, other_id, class)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE finance.risk_total IS
+'what each measure of finance.risk_measure has come to, by account, payee, pair, type and device; finance._risk_totals() tells what a state says';
+COMMENT ON COLUMN finance.risk_total.account_id IS 'the payer; 0: any';
+COMMENT ON COLUMN finance.risk_total.other_id IS 'the payee; 0: any';
+COMMENT ON COLUMN finance.risk_total.class IS
+'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
+
+-- ========================================================================
+-- GATE SECTION (gate.c, gate_*.c, bucket.c)
+-- ========================================================================
+
+CREATE TABLE finance.transfer_pause (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	reason		text NOT NULL,
+	paused_by	text NOT NULL,
+	paused_session_user text NOT NULL,
+	paused_at	timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT transfer_pause_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT transfer_pause_scope CHECK (scope IN ('all', 'everywhere')
+		OR scope ~ '^(account|type|currency)=.'),
+	CONSTRAINT transfer_pause_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT transfer_pause_everywhere CHECK (scope <> 'everywhere' OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_pause IS
+'where no money moves now; change it with pause_transfers() and resume_transfers(), whose history is in the audit log';
+COMMENT ON COLUMN finance.transfer_pause.tenant_id IS
+'0 for scope everywhere, which is all tenants';
+COMMENT ON COLUMN finance.transfer_pause.scope IS
+'all (of the tenant), everywhere, account=CODE, type=NAME or currency=CODE';
+COMMENT ON COLUMN finance.transfer_pause.paused_by IS 'finance.actor of who paused';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_pause
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_pause ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rate_limit (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	limit_id	bigint NOT NULL,
+	rate		numeric NOT NULL,
+	burst		integer NOT NULL,
+	set_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT rate_limit_scope CHECK (scope IN ('tenant', 'account') OR scope ~ '^(account|type)=.'),
+	CONSTRAINT rate_limit_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT rate_limit_id CHECK (limit_id > 0),
+	CONSTRAINT rate_limit_rate CHECK (rate > 0 AND rate <= 1000000 AND rate = pg_catalog.round(rate, 6)),
+	CONSTRAINT rate_limit_burst CHECK (burst >= 1 AND burst <= 1000000)
+);
+COMMENT ON TABLE finance.rate_limit IS
+'how often money may move; change it with set_rate_limit() and drop_rate_limit(); rate_limits() tells how many tokens are left';
+COMMENT ON COLUMN finance.rate_limit.scope IS
+'tenant, account (each that pays), account=CODE (this one, instead) or type=NAME';
+COMMENT ON COLUMN finance.rate_limit.limit_id IS
+'by which tokens are counted: of a limit dropped and set anew, all are there';
+COMMENT ON COLUMN finance.rate_limit.rate IS 'transfers a second in the long run';
+COMMENT ON COLUMN finance.rate_limit.burst IS 'transfers at once after a pause';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rate_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rate_limit ENABLE ALWAYS TRIGGER config_changed;
+
+-- whoever moved money holds this lock until the transaction ends
+CREATE FUNCTION finance.transfers_in_flight()
+	RETURNS TABLE (state text, pid integer, gid text, transaction xid, since timestamptz)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+AS $$
+WITH held AS (
+	SELECT k.pid, k.virtualtransaction, k.locktype, k.transactionid
+	FROM pg_catalog.pg_locks k
+	WHERE k.granted AND k.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+	AND (k.locktype OPERATOR(pg_catalog.=) 'transactionid'
+		OR k.locktype OPERATOR(pg_catalog.=) 'relation'
+		AND k.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'
+		AND k.relation OPERATOR(pg_catalog.=) 'finance._account'::pg_catalog.regclass
+		AND k.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+), mover AS (
+	SELECT DISTINCT h.pid, h.virtualtransaction FROM held h
+	WHERE h.locktype OPERATOR(pg_catalog.=) 'relation'
+)
+SELECT CASE WHEN m.pid IS NULL THEN 'prepared' ELSE 'running' END,
+	m.pid, p.gid, coalesce(p.transaction, a.backend_xid), coalesce(p.prepared, a.xact_start)
+FROM mover m
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) m.pid
+LEFT JOIN (held h JOIN pg_catalog.pg_prepared_xacts p
+		ON p.transaction OPERATOR(pg_catalog.=) h.transactionid)
+	ON m.pid IS NULL AND h.pid IS NULL
+	AND h.virtualtransaction OPERATOR(pg_catalog.=) m.virtualtransaction
+ORDER BY 1, 5, 2
+$$;
+COMMENT ON FUNCTION finance.transfers_in_flight() IS
+'transactions of other sessions, of whatever tenant, that may have moved money and are open: running ones, and prepared ones, which no pause stops any more';
+
+CREATE FUNCTION finance.pause_transfers(scope text, reason text,
+	OUT paused boolean, OUT running integer, OUT prepared integer)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_pause_transfers';
+COMMENT ON FUNCTION finance.pause_transfers(text, text) IS
+'stops money from moving in the scope from its commit on, also what moved in open transactions: all (of the tenant), account=CODE, type=NAME, currency=CODE, or everywhere (owner only); false where it was paused; running and prepared: transactions that may have moved money and are open';
+
+CREATE FUNCTION finance.resume_transfers(scope text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_resume_transfers';
+COMMENT ON FUNCTION finance.resume_transfers(text, text) IS
+'takes back the pause of this scope; false where there was none';
+
+CREATE FUNCTION finance.set_rate_limit(scope text, rate numeric, burst integer) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rate_limit';
+COMMENT ON FUNCTION finance.set_rate_limit(text, numeric, integer) IS
+'lets at most burst transfers and holds pass at once, and rate a second in the long run: of the tenant, of each account that pays, of account=CODE instead, or of type=NAME';
+
+CREATE FUNCTION finance.drop_rate_limit(scope text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_rate_limit';
+COMMENT ON FUNCTION finance.drop_rate_limit(text) IS
+'takes back the rate limit of this scope; false where there was none';
+
+CREATE FUNCTION finance.rate_limits(account text DEFAULT NULL)
+	RETURNS TABLE (scope text, rate numeric, burst integer, tokens numeric)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_rate_limits';
+COMMENT ON FUNCTION finance.rate_limits(text) IS
+'the tenant''s rate limits and the tokens left in each; of the limit for each account, those of this one';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -3026,6 +3331,14 @@ ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rule_limit USING (finance._is_tenant_visible(tenant_id));
+-- what is paused everywhere is so for all
+ALTER TABLE finance.transfer_pause ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_pause
+	USING (scope = 'everywhere' OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rate_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rate_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
@@ -3044,6 +3357,10 @@ ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -3079,7 +3396,13 @@ SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

@@ -84,7 +84,8 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers',
 	'create_producer_group', 'alter_producer_group', 'drop_producer_group', 'recheck_half_message', 'check_half_messages',
-	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues'], 'operator: these in addition');
+	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
+	'risk_facts', 'check_expression'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',

@@ -6,7 +6,8 @@
  * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then idempotency keys in ascending order.  Everything
+ * over the whole set, then the totals of types that risk measures, then
+ * idempotency keys in ascending order.  Everything
  * that is decided is decided under the accounts' locks: versions, funds, holds,
  * risk facts, and the transfers' ids, which are above the last id of all the
  * accounts, so that an account's id order is its version order whatever the
@@ -222,6 +223,8 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 		movement->hold = make_hold(posting, i, movement);
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
+	if (posting->meter != NULL)
+		fin_posting_count(posting, i, movement);
 }
 
 /* could there be more room for it?  history did without */
@@ -275,6 +278,14 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
+/* what is given back nobody stops, and history is history */
+static bool
+passes_gate(const FinOrder *order)
+{
+	return order->action != FIN_RELEASE && order->action != FIN_EXPIRE &&
+		!order->has_recorded_at;
+}
+
 /* NULL: done, or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -299,16 +310,20 @@ decide(FinPosting *posting, int i, bool in_chain)
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
 	fault = check_movement(posting, i, &movement);
+	if (fault == NULL && passes_gate(order))
+		fault = fin_gate_check(&posting->gate, posting->context->tenant_id,
+							   &movement, order->type != NULL ? order->type :
+							   movement.hold->type);
 	if (fault != NULL)
 		return fault;
 	if (needs_judgement(order))
 		fin_risk_judge(posting->context->tenant_id, &movement,
 					   posting->time_of_day, &verdict);
-	if (verdict.nhits > 0 && order->strict)
+	if (verdict.outcome == FIN_RISK_REJECT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 
 	fill_row(posting, i, &movement, &outcome->row);
-	if (verdict.nhits > 0)
+	if (verdict.outcome == FIN_RISK_REJECT)
 	{
 		reject(posting, i, &movement, &verdict);
 		return NULL;
@@ -377,8 +392,11 @@ restore_found(FinPosting *posting)
 	memcpy(posting->holds, posting->holds_found,
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
+	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
 	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	if (posting->meter != NULL)
+		fin_meter_reset(posting->meter);
 	for (int i = 0; i < posting->ngroups; i++)
 		posting->groups[i].owner = -1;
 }
@@ -421,9 +439,24 @@ prepare(FinPosting *posting)
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);
+	fin_posting_open_meter(posting);
 	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);
+}
+
+/* for the gate, which looks again before the transaction commits */
+static void
+note_moved(const FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinOutcome *outcome = &posting->outcomes[i];
+
+		if (outcome->row.id != 0 && !outcome->replayed &&
+			!outcome->row.rejected && passes_gate(&posting->orders[i]))
+			fin_gate_moved(&outcome->row);
+	}
 }
 
 /*
@@ -452,6 +485,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		fin_posting_settle_all(&posting);
 		if (hindering != NULL && posting.nhindering > 0)
 		{
+			fin_gate_give_back(&posting.gate, 0);
 			memcpy(hindering, posting.hindering,
 				   sizeof(FinDueHold) * posting.nhindering);
 			fin_query_end(&scope);
@@ -461,6 +495,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
+	note_moved(&posting);
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
 	return 0;

@@ -6,8 +6,8 @@
  *
  * A trigger somebody attached to finance.transfer, or to a queue, may move
  * money in its turn, and must find all that decides about it as this posting
- * leaves it: what was given back of a transfer, the running totals of value
- * dates, the accounts, and the holds.  So these are written before the rows
+ * leaves it: the totals of risk, what was given back of a transfer, the running
+ * totals of value dates, the accounts, and the holds.  So these are written before the rows
  * that tell of them; and accounts after the former, so that a trigger on those
  * that changes an account is found out when that is written.
  */
@@ -249,6 +249,8 @@ fin_posting_write(FinPosting *posting)
 	int32		tenant_id = posting->context->tenant_id;
 	int64	   *message_ids = draw_message_ids(posting);
 
+	if (posting->meter != NULL)
+		fin_meter_write(posting->meter);
 	write_reversals(posting);
 	write_values(posting);
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);

@@ -2,10 +2,8 @@
  * risk.c
  *		Rules that judge a movement under its accounts' locks.
  *
- * Owns: per tenant, its enabled rules and the accounts on its blocklist, in
- * one memory context; invalidated with finance.risk_rule and
- * finance.risk_list, and emptied when more tenants come by than it holds.  A
- * blocklist longer than BLOCKED_CACHED_MAX is not kept but probed by index.
+ * Owns: per tenant, its enabled rules, in one memory context; invalidated with
+ * finance.risk_rule, and emptied when more tenants come by than it holds.
  *
  * The facts (amount, what the account spent today) are those of the locked
  * rows, so a cumulative limit is exact however many clients there are.
@@ -19,11 +17,11 @@
 #include "utils/memutils.h"
 
 #include "cache.h"
+#include "list.h"
 #include "query.h"
 #include "risk.h"
 
 #define TENANTS_CACHED_MAX	16
-#define BLOCKED_CACHED_MAX	1024
 
 typedef enum RuleKind
 {
@@ -52,13 +50,9 @@ typedef struct RuleBook
 	int32		tenant_id;
 	int			nrules;
 	Rule	   *rules;			/* by name */
-	int			nblocked;
-	int64	   *blocked;		/* ascending */
-	bool		blocked_whole;	/* false: too many to keep, probe */
 } RuleBook;
 
 static FinCache rule_cache = {.table = "risk_rule"};
-static FinCache list_cache = {.table = "risk_list"};
 static MemoryContext books_context = NULL;
 static RuleBook *books[TENANTS_CACHED_MAX];
 static int	nbooks = 0;
@@ -70,26 +64,6 @@ static FinQuery select_rules =
 	" WHERE tenant_id = $1 AND enabled ORDER BY name",
 	.nargs = 1,
 	.argtypes = {INT4OID},
-	.expect = SPI_OK_SELECT,
-	.read_latest = true,
-};
-
-static FinQuery select_blocked =
-{
-	.sql = "SELECT account_id FROM finance.risk_list"
-	" WHERE tenant_id = $1 AND list = 'blocklist' ORDER BY account_id LIMIT $2",
-	.nargs = 2,
-	.argtypes = {INT4OID, INT8OID},
-	.expect = SPI_OK_SELECT,
-	.read_latest = true,
-};
-
-static FinQuery probe_blocked =
-{
-	.sql = "SELECT account_id FROM finance.risk_list"
-	" WHERE tenant_id = $1 AND list = 'blocklist' AND account_id = $2",
-	.nargs = 2,
-	.argtypes = {INT4OID, INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_latest = true,
 };
@@ -148,21 +122,6 @@ read_rules(RuleBook *book)
 }
 
 static void
-read_blocked(RuleBook *book)
-{
-	Datum		values[2] = {Int32GetDatum(book->tenant_id),
-	Int64GetDatum(BLOCKED_CACHED_MAX + 1)};
-	int			n = (int) fin_query_run(&select_blocked, values, NULL, 0);
-
-	book->blocked_whole = n <= BLOCKED_CACHED_MAX;
-	book->nblocked = book->blocked_whole ? n : 0;
-	book->blocked = MemoryContextAlloc(books_context,
-									   sizeof(int64) * Max(book->nblocked, 1));
-	for (int i = 0; i < book->nblocked; i++)
-		book->blocked[i] = fin_query_int64(i, 1);
-}
-
-static void
 forget_books(void)
 {
 	if (books_context == NULL)
@@ -177,18 +136,13 @@ static RuleBook *
 load_book(int32 tenant_id)
 {
 	RuleBook   *book;
-	bool		rules_current;
-	bool		lists_current;
 
-	rules_current = fin_cache_loading(&rule_cache);
-	lists_current = fin_cache_loading(&list_cache);
-	if (!rules_current || !lists_current || books_context == NULL ||
+	if (!fin_cache_loading(&rule_cache) || books_context == NULL ||
 		nbooks == TENANTS_CACHED_MAX)
 		forget_books();
 	book = MemoryContextAllocZero(books_context, sizeof(RuleBook));
 	book->tenant_id = tenant_id;
 	read_rules(book);
-	read_blocked(book);
 	books[nbooks++] = book;		/* only now: an ERROR above leaves no half */
 	return book;
 }
@@ -196,7 +150,7 @@ load_book(int32 tenant_id)
 static RuleBook *
 find_book(int32 tenant_id)
 {
-	if (fin_cache_valid(&rule_cache) && fin_cache_valid(&list_cache))
+	if (fin_cache_valid(&rule_cache))
 	{
 		for (int i = 0; i < nbooks; i++)
 		{
@@ -217,6 +171,7 @@ add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
 {
 	FinDecisionRow *hit;
 
+	verdict->outcome = FIN_RISK_REJECT;
 	if (verdict->nhits == FIN_RISK_HITS_MAX)
 		return;
 	hit = &verdict->hits[verdict->nhits++];
@@ -290,39 +245,19 @@ judge_window(Rule *rule, const FinMovement *movement, TimeADT time,
 }
 
 static bool
-is_blocked(const RuleBook *book, const FinAccount *account)
+is_blocked(int32 tenant_id, const FinAccount *account, TimestampTz now)
 {
-	int			low = 0;
-	int			high = book->nblocked;
-
-	if (!book->blocked_whole)
-	{
-		Datum		values[2] = {Int32GetDatum(book->tenant_id),
-		Int64GetDatum(account->account_id)};
-
-		return fin_query_run(&probe_blocked, values, NULL, 1) == 1;
-	}
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (book->blocked[middle] == account->account_id)
-			return true;
-		if (book->blocked[middle] < account->account_id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return false;
+	return fin_list_contains(tenant_id, FIN_LIST_BLOCKLIST, FIN_LIST_ACCOUNT,
+							 account->code, now);
 }
 
 static void
 judge_blocklist(const RuleBook *book, Rule *rule, const FinMovement *movement,
 				FinVerdict *verdict)
 {
-	if (is_blocked(book, movement->from))
+	if (is_blocked(book->tenant_id, movement->from, movement->now))
 		add_hit(verdict, rule, movement->from->code, "blocklist");
-	if (is_blocked(book, movement->to))
+	if (is_blocked(book->tenant_id, movement->to, movement->now))
 		add_hit(verdict, rule, movement->to->code, "blocklist");
 }
 
@@ -342,6 +277,7 @@ fin_risk_judge(int32 tenant_id, const FinMovement *movement,
 {
 	RuleBook   *book = find_book(tenant_id);
 
+	verdict->outcome = FIN_RISK_PASS;
 	verdict->nhits = 0;
 	for (int i = 0; i < book->nrules; i++)
 	{
@@ -374,5 +310,4 @@ void
 fin_risk_init(void)
 {
 	fin_cache_register(&rule_cache);
-	fin_cache_register(&list_cache);
 }

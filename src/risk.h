@@ -11,9 +11,20 @@
 /* most rules of one verdict that are recorded; the first decides */
 #define FIN_RISK_HITS_MAX 16
 
+/* what a rule asks for, and the whole: the highest of its rules */
+typedef enum FinRiskOutcome
+{
+	FIN_RISK_PASS,
+	FIN_RISK_REPORT,			/* done, and told of */
+	FIN_RISK_CHALLENGE,			/* done once the caller confirms it */
+	FIN_RISK_REVIEW,			/* done once another person approves it */
+	FIN_RISK_REJECT				/* not done */
+} FinRiskOutcome;
+
 typedef struct FinVerdict
 {
-	int			nhits;			/* 0: pass */
+	FinRiskOutcome outcome;
+	int			nhits;
 	FinDecisionRow hits[FIN_RISK_HITS_MAX];
 } FinVerdict;
 

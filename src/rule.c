@@ -1,9 +1,9 @@
 /*
  * rule.c
- *		Risk rules and the blocklist: what operators change.
+ *		Risk rules: what operators change.
  *
- * Owns nothing between calls.  Each change is audited and, by the tables'
- * triggers, invalidates the rule caches (risk.c) when it commits.
+ * Owns nothing between calls.  Each change is audited and, by the table's
+ * trigger, invalidates the rule caches (risk.c) when it commits.
  */
 #include "postgres.h"
 
@@ -53,27 +53,6 @@ static FinQuery update_enabled =
 	.fires_triggers = true,
 };
 
-static FinQuery insert_blocked =
-{
-	.sql = "INSERT INTO finance.risk_list (tenant_id, list, account_id, reason)"
-	" VALUES ($1, 'blocklist', $2, $3)"
-	" ON CONFLICT (tenant_id, list, account_id) DO NOTHING",
-	.nargs = 3,
-	.argtypes = {INT4OID, INT8OID, TEXTOID},
-	.expect = SPI_OK_INSERT,
-	.fires_triggers = true,
-};
-
-static FinQuery delete_blocked =
-{
-	.sql = "DELETE FROM finance.risk_list"
-	" WHERE tenant_id = $1 AND list = 'blocklist' AND account_id = $2",
-	.nargs = 2,
-	.argtypes = {INT4OID, INT8OID},
-	.expect = SPI_OK_DELETE,
-	.fires_triggers = true,
-};
-
 static FinQuery find_currency =
 {
 	.sql = "SELECT code FROM finance.currency WHERE code = $1",
@@ -83,7 +62,7 @@ static FinQuery find_currency =
 };
 
 /*
- * Rules and lists keep the id, so a code remembered from an account whose
+ * Rules keep the id, so a code remembered from an account whose
  * creation rolled back must not be trusted here: it would watch an account
  * that is not there, and miss the one that gets the code later.
  */
@@ -345,54 +324,4 @@ finance_enable_rule(PG_FUNCTION_ARGS)
 			   named_rule_json(name), 0);
 	fin_query_end(&scope);
 	PG_RETURN_VOID();
-}
-
-static Datum
-change_blocklist(FunctionCallInfo fcinfo, const char *operation,
-				 FinQuery *query)
-{
-	char	   *code = fin_argument_text(fcinfo, 0, "code", FIN_CODE_LENGTH_MAX);
-	char	   *reason = fin_argument_text(fcinfo, 1, "reason",
-										   FIN_REASON_LENGTH_MAX);
-	const FinContext *context = fin_context_hold();
-	FinQueryScope scope;
-	Datum		values[3];
-	int64		account_id;
-	bool		changed;
-
-	fin_query_begin(&scope);
-	account_id = find_account(context, code);
-	values[0] = Int32GetDatum(context->tenant_id);
-	values[1] = Int64GetDatum(account_id);
-	values[2] = CStringGetTextDatum(reason);
-	changed = fin_query_run(query, values, NULL, 0) == 1;
-	if (changed)
-	{
-		StringInfoData json;
-
-		initStringInfo(&json);
-		fin_json_text(&json, "code", code);
-		fin_json_text(&json, "reason", reason);
-		audit_rule(context, operation, fin_json_end(&json), account_id);
-	}
-	fin_query_end(&scope);
-	PG_RETURN_BOOL(changed);
-}
-
-PG_FUNCTION_INFO_V1(finance_block_account);
-
-/* finance.block_account(code, reason).  Errors: LG002 unknown account. */
-Datum
-finance_block_account(PG_FUNCTION_ARGS)
-{
-	return change_blocklist(fcinfo, "block_account", &insert_blocked);
-}
-
-PG_FUNCTION_INFO_V1(finance_unblock_account);
-
-/* finance.unblock_account(code, reason).  Errors: LG002 unknown account. */
-Datum
-finance_unblock_account(PG_FUNCTION_ARGS)
-{
-	return change_blocklist(fcinfo, "unblock_account", &delete_blocked);
 }

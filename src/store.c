@@ -36,8 +36,8 @@
 #define CODE_CACHE_MAX			16384
 
 /* of finance._account: all, and those posting reads, which come first */
-#define ACCOUNT_COLUMNS			20
-#define ACCOUNT_COLUMNS_READ	18
+#define ACCOUNT_COLUMNS			21
+#define ACCOUNT_COLUMNS_READ	19
 
 typedef struct CodeKey
 {
@@ -206,7 +206,7 @@ static FinQuery lock_accounts =
 	.sql = "SELECT ctid, account_id, tenant_id, minor_units, version,"
 	" last_transfer_id, created_at, spent_on, debits_posted, credits_posted,"
 	" debits_pending, credits_pending, spent, min_available, max_balance,"
-	" status, currency, type, code"
+	" status, currency, type, code, level"
 	" FROM finance._account"
 	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
 	" ORDER BY account_id FOR NO KEY UPDATE",
@@ -309,6 +309,8 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 	strlcpy(account->currency, currency, sizeof(account->currency));
 	account->type = text_in(memory, values[16]);
 	account->code = text_in(memory, values[17]);
+	account->level = nulls[18] ? NULL : text_in(memory, values[18]);
+	account->created_at = DatumGetTimestampTz(values[5]);
 	account->changed = false;
 }
 

@@ -3419,6 +3419,13 @@ CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
 COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
 'whether the outer user is a member of the tenant''s role or owns the extension';
 
+CREATE FUNCTION finance._message_ids()
+	RETURNS TABLE (tenant_id integer, queue_id bigint, message_id bigint)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_message_ids';
+COMMENT ON FUNCTION finance._message_ids() IS
+'for check_integrity(): all messages in queues, without locking all their tables at once';
+
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -3789,13 +3796,13 @@ UNION ALL
 -- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
-FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance._message_ids() w
 	UNION ALL
 	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance._message_ids() w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL

@@ -85,11 +85,11 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'import_transfers',
 	'create_producer_group', 'alter_producer_group', 'drop_producer_group', 'recheck_half_message', 'check_half_messages',
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
-	'risk_facts', 'check_expression'], 'operator: these in addition');
+	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount'], 'auditor: these functions');
+	'split_amount', 'transfers_in_flight', 'rate_limits'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -101,10 +101,12 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_ac
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
-	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position'], 'operator: reads these');
+	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position',
+	'transfer_pause', 'rate_limit'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
-	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day'], 'auditor: reads these');
+	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
+	'transfer_pause', 'rate_limit'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
@@ -119,7 +121,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'transfers_in_flight', 'rate_limits')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -128,11 +130,23 @@ SELECT lives_ok($$SELECT finance.balance('a')$$, 'auditor: balance()');
 SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()');
 SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
 SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
-	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry']) AS call;
+	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry',
+	'finance.transfers_in_flight()', 'finance.rate_limits(''a'')', 'finance.transfer_pause', 'finance.rate_limit']) AS call;
 SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
 	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
 RESET ROLE;
 SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
+
+-- the switch: an operator's, but everywhere only the owner's
+SET LOCAL ROLE fin_test_app;
+SELECT throws_ok('SELECT ' || call, '42501', NULL, 'app: not ' || call) FROM unnest(ARRAY['finance.pause_transfers(''all'', ''x'')', 'finance.resume_transfers(''all'', ''x'')',
+	'finance.set_rate_limit(''tenant'', 1, 1)', 'finance.drop_rate_limit(''tenant'')', 'finance.rate_limits()', 'finance.transfers_in_flight()']) AS call;
+SET LOCAL ROLE fin_test_operator;
+SELECT throws_ok('SELECT ' || call, '42501', 'permission denied for scope everywhere', 'operator: not ' || call)
+	FROM unnest(ARRAY['finance.pause_transfers(''everywhere'', ''x'')', 'finance.resume_transfers(''everywhere'', ''x'')']) AS call;
+SELECT lives_ok('SELECT ' || call, 'operator: ' || call) FROM unnest(ARRAY['finance.pause_transfers(''all'', ''x'')', 'finance.resume_transfers(''all'', ''x'')',
+	'finance.set_rate_limit(''tenant'', 1, 1)', 'finance.drop_rate_limit(''tenant'')', 'finance.rate_limits()', 'finance.transfers_in_flight()']) AS call;
+RESET ROLE;
 
 -- ------------------------------------------------------------------------
 -- what runs as its owner
@@ -154,7 +168,8 @@ SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.
 	'and every partition, should somebody be granted one');
 SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.oid WHERE k.relrowsecurity AND NOT c.relispartition
 	AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
-		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
+		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))',
+			'((scope = ''everywhere''::text) OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
 SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
 	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation')$$,
 	'only currencies are everybody''s, and what is known of the cluster');

@@ -52,6 +52,7 @@ SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 SELECT finance.send('log', '{}') \g /dev/null
+SELECT finance.pause_transfers('type=their type', 'test'), finance.set_rate_limit('type=their type', 1, 1) \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -138,6 +139,11 @@ INSERT INTO call VALUES
 	('unblock_account', $$finance.unblock_account('b', 'x')$$),
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
+	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
+	('resume_transfers', $$finance.resume_transfers('type=their type', 'x')$$),
+	('set_rate_limit', $$finance.set_rate_limit('tenant', 1, 1)$$),
+	('drop_rate_limit', $$finance.drop_rate_limit('type=their type')$$),
+	('rate_limits', $$finance.rate_limits('a')$$),
 	('create_queue', $$finance.create_queue('q2')$$),
 	('alter_queue', $$finance.alter_queue('q', max_deliveries => 3)$$),
 	('pause_queue', $$finance.pause_queue('q')$$),
@@ -200,7 +206,8 @@ INSERT INTO call VALUES
 -- of no tenant; check_integrity() is looked at below, and the procedure
 -- wait_for_message() by the TAP test of waiting: it runs in no transaction
 SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND proname NOT LIKE '\_%' EXCEPT SELECT proname FROM call$$,
-	ARRAY['id_time', 'id_floor', 'topic_matches', 'risk_facts', 'check_expression', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message'],
+	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message',
+		'transfers_in_flight', 'risk_facts', 'check_expression'],
 	'all functions of a tenant are tried');
 
 -- each is undone
@@ -272,6 +279,10 @@ INSERT INTO foreign_call VALUES
 	('account', $$finance.block_account(%L, 'x')$$),
 	('account', $$finance.unblock_account(%L, 'x')$$),
 	('account', $$finance.add_rule('r', 'daily_limit', 1, account => %L)$$),
+	('account', $$finance.pause_transfers('account=' || %L, 'x')$$),
+	('account', $$finance.resume_transfers('account=' || %L, 'x')$$),
+	('account', $$finance.set_rate_limit('account=' || %L, 1, 1)$$),
+	('account', $$finance.rate_limits(%L)$$),
 	('account id', 'finance.transfer(%s, :mine, 1)'),
 	('account id', 'finance.transfer(:mine, %s, 1)'),
 	('hold', 'finance.capture(%s)'),
@@ -288,6 +299,8 @@ INSERT INTO foreign_call VALUES
 	('type', $$finance.transfer('mine', 'mine too', 1, type => %L)$$),
 	('type', $$finance.create_transfer_type('my type', ARRAY[%L])$$),
 	('type', $$finance.journal(ARRAY[finance.leg('mine', 'debit', 1), finance.leg('mine too', 'credit', 1)], type => %L)$$),
+	('type', $$finance.pause_transfers('type=' || %L, 'x')$$),
+	('type', $$finance.set_rate_limit('type=' || %L, 1, 1)$$),
 	('queue', $$finance.send(%L, '1')$$),
 	('queue', $$finance.send_batch(%L, '{1}')$$),
 	('queue', $$finance.read(%L, 1)$$),

@@ -98,7 +98,8 @@ typedef enum FinExpiry
 {
 	FIN_EXPIRY_DONE,
 	FIN_EXPIRY_NOT_OPEN,		/* somebody else was faster */
-	FIN_EXPIRY_BUSY				/* another transaction has locked its account */
+	FIN_EXPIRY_BUSY				/* another transaction has locked its account,
+								 * or the total of its type */
 } FinExpiry;
 
 #define FIN_EXPIRY_BATCH	100 /* holds moderate to expire at once */

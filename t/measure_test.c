@@ -17,7 +17,7 @@
 /* the server has its own, which is not linked here */
 #undef printf
 
-#define WORLD_EVENTS	240
+#define WORLD_EVENTS	160
 
 /* ------------------------------------------------------------------------
  * chance, and time
@@ -460,7 +460,7 @@ main(int argc, char **argv)
 		}
 		at += draw_step();
 		/* dense crowds now and then */
-		if (n % WORLD_EVENTS >= 150 && below(3) != 0)
+		if (n % WORLD_EVENTS >= 80 && below(3) != 0)
 			at += below(30000);
 		now = moment_at(at, summer);
 		check(&now);

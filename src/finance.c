@@ -19,6 +19,9 @@
 #include "expansion.h"
 #include "gate.h"
 #include "ident.h"
+#include "limit.h"
+#include "list.h"
+#include "meter.h"
 #include "partition.h"
 #include "queue.h"
 #include "risk.h"
@@ -74,7 +77,10 @@ _PG_init(void)
 	fin_context_init();
 	fin_gate_init();
 	fin_partition_init();
+	fin_meter_init();
 	fin_queue_init();
+	fin_list_init();
+	fin_limit_init();
 	fin_risk_init();
 	fin_type_init();
 	fin_expansion_init();

@@ -229,9 +229,33 @@ fin_queue_emit(FunctionCallInfo fcinfo, TupleTableSlot *row, int read_ct,
 }
 
 static void
-claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
+note_claimed(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 			 TimestampTz was_due_at)
 {
+	fin_backlog_note_claimed(claim->tables.queue_id, segment,
+							 fin_segment_int64(row, FIN_MSG_ID), claim->until,
+							 was_due_at);
+	fin_queue_emit(claim->fcinfo, row, read_ct, claim->until);
+	claim->made++;
+}
+
+/* without locking the row first; false: this cannot be done so */
+static bool
+claim_at_once(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	if (fin_segment_int64(row, FIN_MSG_DUE_AT) != 0 ||
+		!fin_segment_claim(claim->tables.segments[segment], row,
+						   claim->tables.snapshot, claim->until, read_ct))
+		return false;
+	note_claimed(claim, segment, row, read_ct, 0);
+	return true;
+}
+
+static void
+claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	TimestampTz was_due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
+
 	static const int columns[] = {FIN_MSG_VISIBLE_AT, FIN_MSG_READ_CT,
 	FIN_MSG_DUE_AT};
 	Datum		values[3] = {TimestampTzGetDatum(claim->until),
@@ -240,11 +264,7 @@ claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 
 	fin_segment_update(claim->tables.segments[segment], row, columns,
 					   was_due_at != 0 ? 3 : 2, values, nulls);
-	fin_backlog_note_claimed(claim->tables.queue_id, segment,
-							 fin_segment_int64(row, FIN_MSG_ID), claim->until,
-							 was_due_at);
-	fin_queue_emit(claim->fcinfo, row, read_ct, claim->until);
-	claim->made++;
+	note_claimed(claim, segment, row, read_ct, was_due_at);
 }
 
 static void
@@ -315,21 +335,23 @@ take_row(Claim *claim, int segment, TupleTableSlot *row)
 	bool		isnull;
 	int			read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT,
 														  &isnull));
+	bool		is_last = max > 0 && read_ct >= max;
 
-	if (claim->until == 0 && (max == 0 || read_ct < max))
+	if (claim->until == 0 && !is_last)
 		pop(claim, segment, row, read_ct);
+	else if (!is_last && claim_at_once(claim, segment, row, read_ct + 1))
+		return;
 	else if (!fin_segment_lock(claim->tables.segments[segment], row,
 							   claim->tables.snapshot, false))
 		skip(claim, segment, row);
-	else if (max > 0 && read_ct >= max)
+	else if (is_last)
 	{
 		unlock_key(claim);
 		fin_queue_bury(claim->config, &claim->tables, segment, row,
 					   "max_deliveries", claim->now);
 	}
 	else
-		claim_locked(claim, segment, row, read_ct + 1,
-					 fin_segment_int64(row, FIN_MSG_DUE_AT));
+		claim_locked(claim, segment, row, read_ct + 1);
 }
 
 /* was the key of the last message that has one the same?  Then this is no news. */

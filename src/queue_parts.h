@@ -144,6 +144,15 @@ extern void fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 							   const int *columns, int n, const Datum *values,
 							   const bool *nulls);
 
+/*
+ * Sets visible_at and read_ct of the row in the slot, which is not delayed and
+ * need not be locked.  False: nothing is done, as somebody else may have it or
+ * have changed it; fin_segment_lock() tells.
+ */
+extern bool fin_segment_claim(FinSegment *segment, TupleTableSlot *row,
+							  Snapshot snapshot, TimestampTz visible_at,
+							  int read_ct);
+
 typedef enum FinSegmentDelete
 {
 	FIN_DELETED,

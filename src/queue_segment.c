@@ -82,6 +82,26 @@ struct FinSegment
 	TupleTableSlot *changed;	/* for updating, NULL until needed */
 };
 
+/*
+ * How a row begins in its table, as no column among these is null; columns
+ * that claims change are changed in a copy of the row, not by making it anew
+ * of all its columns.
+ */
+typedef struct Head
+{
+	int64		msg_id;
+	int64		message_id;
+	int64		queue_id;
+	TimestampTz enqueued_at;
+	TimestampTz visible_at;
+	int32		tenant_id;
+	int32		read_ct;
+	int16		priority;
+	int16		segment;
+} Head;
+
+#define HEAD_COLUMNS	(FIN_MSG_SEGMENT + 1)
+
 struct FinSegmentScan
 {
 	FinSegmentIndex which;
@@ -276,10 +296,25 @@ refuse_triggers(Relation table)
 			errhint("Drop them; bind a queue of its own to what is to be observed."));
 }
 
+static bool
+is_laid_out(TupleDesc desc)
+{
+	static const int16 lengths[HEAD_COLUMNS] = {8, 8, 8, 8, 8, 4, 4, 2, 2};
+
+	if (desc->natts != FIN_MSG_COLUMNS)
+		return false;
+	for (int i = 0; i < HEAD_COLUMNS; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen != lengths[i])
+			return false;
+	}
+	return true;
+}
+
 static void
 refuse_other_columns(Relation table)
 {
-	if (RelationGetDescr(table)->natts == FIN_MSG_COLUMNS)
+	if (is_laid_out(RelationGetDescr(table)))
 		return;
 	ereport(ERROR,
 			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -536,6 +571,60 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 								&only_summarizing))
 		insert_entries(segment, changed);
 	ExecClearTuple(changed);
+}
+
+/* the head of a row, or NULL when it has none */
+static Head *
+head_of(HeapTuple tuple)
+{
+	for (int i = 0; HeapTupleHasNulls(tuple) && i < HEAD_COLUMNS; i++)
+	{
+		if (att_isnull(i, tuple->t_data->t_bits))
+			return NULL;
+	}
+	return (Head *) GETSTRUCT(tuple);
+}
+
+/*
+ * An update that does not wait needs no lock on the row before it.  Where
+ * somebody has or had it this is not tried: most often it is in vain.
+ */
+static bool
+may_claim(HeapTuple tuple)
+{
+#ifdef USE_ASSERT_CHECKING
+	/* heap_update() asserts that its callers wait, though it can do without */
+	return false;
+#else
+	return (tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0;
+#endif
+}
+
+bool
+fin_segment_claim(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
+				  TimestampTz visible_at, int read_ct)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+	TupleTableSlot *changed;
+	TM_Result	result;
+	bool		entries = false;
+	Head	   *head;
+
+	if (!may_claim(tuple) || head_of(tuple) == NULL)
+		return false;
+	if (segment->changed == NULL)
+		segment->changed = table_slot_create(segment->table, NULL);
+	changed = segment->changed;
+	ExecForceStoreHeapTuple(tuple, changed, false);
+	head = head_of(ExecFetchSlotHeapTuple(changed, true, NULL));
+	head->visible_at = visible_at;
+	head->read_ct = read_ct;
+	result = fin_compat_try_update_tuple(segment->table, &row->tts_tid,
+										 changed, snapshot, &entries);
+	if (entries)
+		insert_entries(segment, changed);
+	ExecClearTuple(changed);
+	return result == TM_Ok;
 }
 
 FinSegmentDelete

@@ -605,6 +605,7 @@ walk_range(Claim *claim, Walk *walk)
 {
 	int64		reached = walk->range.first;
 	int64		last = walk->range.last;
+	bool		is_fresh = last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(last));
 	int64		msg_id;
 	int			segment;
 
@@ -615,10 +616,16 @@ walk_range(Claim *claim, Walk *walk)
 			return msg_id;
 		consider(claim, segment, walk->heads[segment]);
 		reached = msg_id + 1;
+		/* what follows is for the next reader to find */
+		if (is_fresh && claim->made >= claim->wanted)
+		{
+			walk->heads[segment] = NULL;
+			return reached;
+		}
 		walk->heads[segment] =
 			fin_segment_next(claim->tables.scans[segment][FIN_BY_ID]);
 	}
-	return last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(last)) ? reached : last + 1;
+	return is_fresh ? reached : last + 1;
 }
 
 static void

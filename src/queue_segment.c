@@ -18,7 +18,8 @@
  *
  * Owns: a hash from queue to the OIDs of its tables and indexes, of at most
  * FIN_SEGMENT_QUEUES_MAX queues; all go when it is full.  OIDs are believed
- * only under the table's lock.  A FinSegment lives in the memory context that
+ * only under the table's lock.  Also slots for rows to be inserted, at most
+ * FIN_SEGMENT_ROWS_AT_ONCE, which hold nothing between two calls.  A FinSegment lives in the memory context that
  * was current when it was opened; an ERROR leaves closing to the transaction.
  *
  * Locks: ROW EXCLUSIVE on each table used, until the end of the transaction,
@@ -127,6 +128,12 @@ static const struct
 };
 
 static HTAB *known_queues = NULL;
+
+static MemoryContext spare_slots_context = NULL;
+static TupleDesc spare_slots_desc;
+static TupleTableSlot **spare_slots = NULL;
+static int	nspare_slots = 0;
+static bool spare_slots_clean;
 
 /* ------------------------------------------------------------------------
  * making and dropping
@@ -420,7 +427,8 @@ index_of(FinSegment *segment, int i)
 
 /* the entry of a row in one index; none in a partial one if its column is null */
 static void
-insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
+insert_entry(FinSegment *segment, int i, Datum *row, const bool *isnull,
+			 ItemPointer tid)
 {
 	FinSegmentIndex kind = segment->known.kinds[i];
 	Relation	index;
@@ -429,7 +437,10 @@ insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
 	static IndexInfo *info = NULL;	/* B-trees look at none of it */
 
 	for (int k = 0; k < shapes[kind].ncolumns; k++)
-		values[k] = slot_getattr(row, shapes[kind].columns[k], &nulls[k]);
+	{
+		values[k] = row[shapes[kind].columns[k] - 1];
+		nulls[k] = isnull[shapes[kind].columns[k] - 1];
+	}
 	if (nulls[0])
 		return;
 	if (info == NULL)
@@ -442,17 +453,69 @@ insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
 	index = index_of(segment, i);
 	if (!index->rd_index->indisready)
 		return;
-	(void) index_insert(index, values, nulls, &row->tts_tid, segment->table,
+	(void) index_insert(index, values, nulls, tid, segment->table,
 						index->rd_index->indisunique ?
 						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
 						false, info);
 }
 
 static void
-insert_entries(FinSegment *segment, TupleTableSlot *row)
+insert_entries(FinSegment *segment, Datum *row, const bool *isnull,
+			   ItemPointer tid)
 {
 	for (int i = 0; i < segment->known.nindexes; i++)
-		insert_entry(segment, i, row);
+		insert_entry(segment, i, row, isnull, tid);
+}
+
+static void
+insert_slot_entries(FinSegment *segment, TupleTableSlot *row)
+{
+	slot_getallattrs(row);
+	insert_entries(segment, row->tts_values, row->tts_isnull, &row->tts_tid);
+}
+
+/*
+ * Slots for rows to be inserted; all segments are alike.  They are kept for
+ * the next time, with nothing in them, unless an error got in between.
+ */
+static TupleTableSlot **
+borrow_slots(Relation table, int n)
+{
+	if (spare_slots == NULL || !spare_slots_clean)
+	{
+		MemoryContext old;
+
+		if (spare_slots_context != NULL)
+			MemoryContextDelete(spare_slots_context);
+		spare_slots = NULL;
+		nspare_slots = 0;
+		spare_slots_context = AllocSetContextCreate(TopMemoryContext,
+													"finance messages",
+													ALLOCSET_DEFAULT_SIZES);
+		old = MemoryContextSwitchTo(spare_slots_context);
+		spare_slots_desc = CreateTupleDescCopy(RelationGetDescr(table));
+		spare_slots = palloc(FIN_SEGMENT_ROWS_AT_ONCE *
+							 sizeof(TupleTableSlot *));
+		MemoryContextSwitchTo(old);
+	}
+	spare_slots_clean = false;
+	for (; nspare_slots < n; nspare_slots++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(spare_slots_context);
+
+		spare_slots[nspare_slots] = MakeTupleTableSlot(spare_slots_desc,
+													   table_slot_callbacks(table));
+		MemoryContextSwitchTo(old);
+	}
+	return spare_slots;
+}
+
+static void
+return_slots(int n)
+{
+	for (int i = 0; i < n; i++)
+		ExecClearTuple(spare_slots[i]);
+	spare_slots_clean = true;
 }
 
 /* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
@@ -461,11 +524,10 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 			int n, int options)
 {
 	CommandId	command = GetCurrentCommandId(true);
-	TupleTableSlot **rows = palloc(n * sizeof(TupleTableSlot *));
+	TupleTableSlot **rows = borrow_slots(segment->table, n);
 
 	for (int i = 0; i < n; i++)
 	{
-		rows[i] = table_slot_create(segment->table, NULL);
 		values[i][FIN_MSG_SEGMENT] = Int16GetDatum(segment->number);
 		memcpy(rows[i]->tts_values, values[i],
 			   sizeof(Datum) * FIN_MSG_COLUMNS);
@@ -477,11 +539,8 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 	else
 		table_multi_insert(segment->table, rows, n, command, options, NULL);
 	for (int i = 0; i < n; i++)
-	{
-		insert_entries(segment, rows[i]);
-		ExecDropSingleTupleTableSlot(rows[i]);
-	}
-	pfree(rows);
+		insert_entries(segment, values[i], nulls[i], &rows[i]->tts_tid);
+	return_slots(n);
 }
 
 static void
@@ -569,7 +628,7 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 	ExecStoreVirtualTuple(changed);
 	if (fin_compat_update_tuple(segment->table, &row->tts_tid, changed,
 								&only_summarizing))
-		insert_entries(segment, changed);
+		insert_slot_entries(segment, changed);
 	ExecClearTuple(changed);
 }
 
@@ -622,7 +681,7 @@ fin_segment_claim(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 	result = fin_compat_try_update_tuple(segment->table, &row->tts_tid,
 										 changed, snapshot, &entries);
 	if (entries)
-		insert_entries(segment, changed);
+		insert_slot_entries(segment, changed);
 	ExecClearTuple(changed);
 	return result == TM_Ok;
 }

@@ -191,6 +191,19 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 	return NULL;
 }
 
+TupleTableSlot *
+fin_queue_find_own(FinQueueTables *tables, int64 msg_id, int *segment)
+{
+	FinSegment *table;
+
+	*segment = fin_segment_where(tables->queue_id, msg_id);
+	if (*segment < 0)
+		return NULL;
+	table = fin_queue_table(tables, *segment);
+	return table == NULL ? NULL :
+		fin_segment_fetch(table, msg_id, tables->snapshot);
+}
+
 void
 fin_queue_note_gone(const FinQueueTables *tables, int segment,
 					TupleTableSlot *row, TimestampTz now)

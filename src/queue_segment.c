@@ -19,8 +19,10 @@
  * Owns: a hash from queue to the OIDs of its tables and indexes, of at most
  * FIN_SEGMENT_QUEUES_MAX queues; all go when it is full.  OIDs are believed
  * only under the table's lock.  Also slots for rows to be inserted, at most
- * FIN_SEGMENT_ROWS_AT_ONCE, which hold nothing between two calls.  A FinSegment lives in the memory context that
- * was current when it was opened; an ERROR leaves closing to the transaction.
+ * FIN_SEGMENT_ROWS_AT_ONCE, which hold nothing between two calls, and the
+ * places of FIN_SEGMENT_PLACES messages changed last.  A FinSegment lives in
+ * the memory context that was current when it was opened; an ERROR leaves
+ * closing to the transaction.
  *
  * Locks: ROW EXCLUSIVE on each table used, until the end of the transaction,
  * which keeps out DROP and TRUNCATE.  Take segments in ascending order.
@@ -55,6 +57,8 @@
 #define FIN_SEGMENT_QUEUES_MAX	1024
 #define FIN_SEGMENT_INDEXES_MAX	16	/* with those REINDEX is making */
 #define FIN_SEGMENT_ROWS_AT_ONCE 256
+#define PLACE_BITS		10
+#define FIN_SEGMENT_PLACES	(1 << PLACE_BITS)
 
 /* every claim writes a second version of the row: leave it room on the page */
 #define SEGMENT_STORAGE " WITH (fillfactor = 50)"
@@ -76,11 +80,14 @@ typedef struct KnownQueue
 
 struct FinSegment
 {
+	int64		queue_id;
 	int			number;
 	Relation	table;
 	Known		known;
 	Relation	open[FIN_SEGMENT_INDEXES_MAX];	/* NULL until needed */
 	TupleTableSlot *changed;	/* for updating, NULL until needed */
+	TupleTableSlot *fetched;	/* for fin_segment_fetch(), the same */
+	BlockNumber npages;			/* it has at least so many */
 };
 
 /*
@@ -110,6 +117,18 @@ struct FinSegmentScan
 	TupleTableSlot *row;
 };
 
+/*
+ * Where this session put a message when it changed it: who deletes it later is
+ * mostly who has read it.  A hint; rows move and go.
+ */
+typedef struct Place
+{
+	int64		queue_id;		/* 0: free */
+	int64		msg_id;
+	ItemPointerData tid;
+	int16		segment;
+} Place;
+
 /* the columns of each kind of index */
 static const struct
 {
@@ -128,6 +147,8 @@ static const struct
 };
 
 static HTAB *known_queues = NULL;
+
+static Place places[FIN_SEGMENT_PLACES];
 
 static MemoryContext spare_slots_context = NULL;
 static TupleDesc spare_slots_desc;
@@ -332,10 +353,11 @@ refuse_other_columns(Relation table)
 
 /* a segment that is locked in some mode */
 static FinSegment *
-open_locked(Known *known, int number)
+open_locked(Known *known, int64 queue_id, int number)
 {
 	FinSegment *segment = palloc0(sizeof(FinSegment));
 
+	segment->queue_id = queue_id;
 	segment->number = number;
 	segment->table = table_open(known->relid, NoLock);
 	refuse_triggers(segment->table);
@@ -357,7 +379,7 @@ open_segment(int64 queue_id, int number, LOCKMODE mode, bool wait,
 	{
 		if (OidIsValid(known->relid) &&
 			lock_table(known->relid, mode, wait, &locked))
-			return locked ? open_locked(known, number) : NULL;
+			return locked ? open_locked(known, queue_id, number) : NULL;
 		known->nindexes = 0;
 		known->relid = fin_query_relation(psprintf("message_" INT64_FORMAT "_%d",
 												   queue_id, number));
@@ -401,6 +423,8 @@ fin_segment_close(FinSegment *segment)
 	}
 	if (segment->changed != NULL)
 		ExecDropSingleTupleTableSlot(segment->changed);
+	if (segment->fetched != NULL)
+		ExecDropSingleTupleTableSlot(segment->fetched);
 	table_close(segment->table, NoLock);
 	pfree(segment);
 }
@@ -604,6 +628,59 @@ fin_segment_is_only_locked(TupleTableSlot *row)
 		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
 }
 
+static Place *
+place_of(int64 queue_id, int64 msg_id)
+{
+	/* ids of a batch follow each other: this spreads them well */
+	uint64		hash = ((uint64) msg_id ^ (uint64) queue_id) *
+		UINT64CONST(0x9E3779B97F4A7C15);
+
+	return &places[hash >> (64 - PLACE_BITS)];
+}
+
+static void
+remember_place(const FinSegment *segment, int64 msg_id, ItemPointer tid)
+{
+	Place	   *place = place_of(segment->queue_id, msg_id);
+
+	place->queue_id = segment->queue_id;
+	place->msg_id = msg_id;
+	place->tid = *tid;
+	place->segment = segment->number;
+}
+
+int
+fin_segment_where(int64 queue_id, int64 msg_id)
+{
+	const Place *place = place_of(queue_id, msg_id);
+
+	return place->queue_id == queue_id && place->msg_id == msg_id ?
+		place->segment : -1;
+}
+
+/*
+ * The page may be gone, as VACUUM and TRUNCATE take pages away, but not while
+ * the table is locked; and another row may be there now.
+ */
+TupleTableSlot *
+fin_segment_fetch(FinSegment *segment, int64 msg_id, Snapshot snapshot)
+{
+	Place	   *place = place_of(segment->queue_id, msg_id);
+	BlockNumber page = ItemPointerGetBlockNumber(&place->tid);
+
+	if (page >= segment->npages)
+		segment->npages = RelationGetNumberOfBlocks(segment->table);
+	if (page >= segment->npages)
+		return NULL;
+	if (segment->fetched == NULL)
+		segment->fetched = table_slot_create(segment->table, NULL);
+	if (!table_tuple_fetch_row_version(segment->table, &place->tid, snapshot,
+									   segment->fetched) ||
+		fin_segment_int64(segment->fetched, FIN_MSG_ID) != msg_id)
+		return NULL;
+	return segment->fetched;
+}
+
 void
 fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 				   const int *columns, int n, const Datum *values,
@@ -629,6 +706,8 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 	if (fin_compat_update_tuple(segment->table, &row->tts_tid, changed,
 								&only_summarizing))
 		insert_slot_entries(segment, changed);
+	remember_place(segment, fin_segment_int64(row, FIN_MSG_ID),
+				   &changed->tts_tid);
 	ExecClearTuple(changed);
 }
 
@@ -682,6 +761,8 @@ fin_segment_claim(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 										 changed, snapshot, &entries);
 	if (entries)
 		insert_slot_entries(segment, changed);
+	if (result == TM_Ok)
+		remember_place(segment, head->msg_id, &changed->tts_tid);
 	ExecClearTuple(changed);
 	return result == TM_Ok;
 }

@@ -274,7 +274,7 @@ ROLLBACK TO s;
 SELECT finance.add_rule('limit', 'transfer_limit', 10, account => 'a', currency => 'EVIL'), finance.add_rule('night', 'night_window', window_start => '00:00', window_end => '24:00'),
 	finance.add_rule('day', 'daily_limit', 20), finance.add_rule('blocked', 'blocklist'), finance.block_account('b', 'test');
 SELECT status, rule FROM finance.transfer('a', 'b', 10.001);
-SELECT rule, observed, threshold FROM finance.risk_decision WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
+SELECT rule, observed, threshold FROM finance.risk_hit WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
 SELECT finance.unblock_account('b', 'test'), finance.remove_rule('night'), finance.enable_rule('day', false), finance.remove_rule('limit');
 SELECT status FROM finance.transfer('a', 'b', 10.001);
 SELECT finance.set_account_limits('b', 1, 50), finance.set_account_status('b', 'frozen');

@@ -418,7 +418,7 @@ CREATE TABLE finance.transfer (
 COMMENT ON TABLE finance.transfer IS
 'amounts moved, held, given back, or refused by risk; one row for both sides, never changed';
 COMMENT ON COLUMN finance.transfer.status IS
-'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved';
+'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved; review, challenged: reserved until another person approves or the token confirms it; approved: what was parked so is an ordinary hold now';
 COMMENT ON COLUMN finance.transfer.hold_id IS
 'the hold it makes (its own id), captures, releases or expires';
 COMMENT ON COLUMN finance.transfer.journal_id IS
@@ -503,11 +503,14 @@ CREATE TABLE finance._hold (
 	released		numeric NOT NULL DEFAULT 0,
 	type			text NOT NULL,
 	hold_group		text,
+	parked			text,
 	CONSTRAINT hold_pkey PRIMARY KEY (tenant_id, hold_id),
 	CONSTRAINT hold_status CHECK (status IN ('open', 'captured', 'released', 'expired')),
 	CONSTRAINT hold_parts CHECK (captured >= 0 AND released >= 0
 		AND captured + released <= amount),
-	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
+	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount)),
+	CONSTRAINT hold_parked CHECK (parked IN ('review', 'challenge')),
+	CONSTRAINT hold_parked_for_a_time CHECK (parked IS NULL OR expires_at IS NOT NULL)
 ) WITH (fillfactor = 80);
 CREATE INDEX hold_expiry ON finance._hold (expires_at, hold_id)
 	WHERE status = 'open' AND expires_at IS NOT NULL;
@@ -517,6 +520,8 @@ CREATE INDEX hold_account_open ON finance._hold (tenant_id, from_account_id)
 	WHERE status = 'open';
 COMMENT ON TABLE finance._hold IS
 'holds as posting keeps them; read them through the view finance.hold';
+COMMENT ON COLUMN finance._hold.parked IS
+'not to be captured or released before risk''s review or challenge is over, at expires_at at the latest; stays when the hold ends';
 
 CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._hold
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -566,16 +571,18 @@ COMMENT ON FUNCTION finance._now() IS
 -- go through the table's indexes.
 CREATE VIEW finance.hold WITH (security_invoker = true) AS
 SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
-	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
+	CASE WHEN h.status = 'open' AND h.parked = 'challenge' THEN 'challenged'
+		WHEN h.status = 'open' AND h.parked IS NOT NULL THEN h.parked
+		WHEN h.status = 'open' AND h.expires_at <= c.now
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
+	CASE WHEN h.status = 'open' AND h.parked IS NULL AND h.expires_at <= c.now
 		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h CROSS JOIN (SELECT finance._now() AS now) c;
 COMMENT ON VIEW finance.hold IS
-'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not';
+'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not; one with status review or challenged is parked';
 
 -- ------------------------------------------------------------------------
 -- risk
@@ -831,10 +838,11 @@ CREATE TYPE finance.transfer_result AS (
 	replayed		boolean,
 	hold_id			bigint,
 	hold_remaining	numeric,
-	journal_id		bigint
+	journal_id		bigint,
+	token			text
 );
 COMMENT ON TYPE finance.transfer_result IS
-'a transfer as made: status completed, held, released, expired or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+'a transfer as made: status completed, held, released, expired, rejected, or parked as review or challenged (by which rule), or approved, and both accounts after it; replayed: the first answer of an idempotency key, given again; token: confirms what is challenged, told this once';
 
 CREATE TYPE finance.transfer_request AS (
 	from_account	text,
@@ -899,7 +907,8 @@ CREATE TYPE finance.batch_result AS (
 	replayed		boolean,
 	hold_id			bigint,
 	hold_remaining	numeric,
-	journal_id		bigint
+	journal_id		bigint,
+	token			text
 );
 COMMENT ON TYPE finance.batch_result IS
 'what became of one request of a batch: its position from 1, the SQLSTATE and words of its error (null: none; status is failed when there is one), then as transfer_result';
@@ -3101,6 +3110,305 @@ COMMENT ON FUNCTION finance.rate_limits(text) IS
 'the tenant''s rate limits and the tokens left in each; of the limit for each account, those of this one';
 
 -- ========================================================================
+-- REVIEW SECTION (posting_park.c, review.c, expire.c, alert.c, alert_export.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- What risk wants reviewed or confirmed is a transfer with status review or
+-- challenged, a parked hold, and a row here; all three are made and ended
+-- together, under the locks of both accounts.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_review (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	kind			text NOT NULL,
+	status			text NOT NULL DEFAULT 'open',
+	from_account_id	bigint NOT NULL,
+	to_account_id	bigint NOT NULL,
+	amount			finance.amount NOT NULL,
+	currency		text NOT NULL,
+	rules			text[] NOT NULL,
+	version			integer,
+	requested_by	text NOT NULL,
+	requested_session_user text NOT NULL,
+	requested_at	timestamptz NOT NULL,
+	expires_at		timestamptz NOT NULL,
+	default_outcome	text NOT NULL,
+	was_hold		boolean NOT NULL,
+	hold_expires_in	interval,
+	wrong_tokens	integer NOT NULL DEFAULT 0,
+	reviewer		text,
+	reviewer_session_user text,
+	comment			text,
+	decided_at		timestamptz,
+	settled_id		bigint,
+	CONSTRAINT risk_review_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT risk_review_kind CHECK (kind IN ('review', 'challenge')),
+	CONSTRAINT risk_review_status CHECK (status IN ('open', 'approved', 'rejected',
+		'confirmed', 'failed', 'timed_out')),
+	CONSTRAINT risk_review_status_of_kind CHECK (kind = 'review' OR status <> 'approved'),
+	CONSTRAINT risk_review_status_of_challenge CHECK (kind = 'challenge'
+		OR status NOT IN ('confirmed', 'failed')),
+	CONSTRAINT risk_review_default CHECK (default_outcome IN ('reject', 'approve')),
+	CONSTRAINT risk_review_wrong_tokens CHECK (wrong_tokens BETWEEN 0 AND 5),
+	CONSTRAINT risk_review_decided CHECK ((status = 'open') = (decided_at IS NULL)
+		AND (status = 'open') = (settled_id IS NULL)),
+	CONSTRAINT risk_review_has_reviewer CHECK ((status IN ('open', 'timed_out')) = (reviewer IS NULL)
+		AND (reviewer IS NULL) = (reviewer_session_user IS NULL)),
+	CONSTRAINT risk_review_reason CHECK (status <> 'rejected' OR comment IS NOT NULL),
+	-- a reviewer is another person than who requested it; one who acts as
+	-- himself, by his own login, is not another for calling himself so
+	CONSTRAINT risk_review_maker_checker CHECK (status NOT IN ('approved', 'rejected')
+		OR reviewer <> requested_by
+			AND (reviewer_session_user <> requested_session_user
+				OR requested_by <> requested_session_user
+					AND reviewer <> reviewer_session_user))
+);
+CREATE INDEX risk_review_open ON finance.risk_review (tenant_id, transfer_id)
+	WHERE status = 'open';
+COMMENT ON TABLE finance.risk_review IS
+'transfers and holds that risk wanted reviewed by another person, or confirmed by a token, before they are carried out; decide with review_transfer() and confirm_challenge()';
+COMMENT ON COLUMN finance.risk_review.transfer_id IS
+'the transfer as it was parked, and its hold';
+COMMENT ON COLUMN finance.risk_review.status IS
+'open; approved or rejected by a reviewer; confirmed by the token, or failed after too many wrong ones; timed_out: settled by itself, as default_outcome says';
+COMMENT ON COLUMN finance.risk_review.version IS
+'of the ruleset that wanted it';
+COMMENT ON COLUMN finance.risk_review.requested_by IS
+'actor of the request: finance.actor, else the user';
+COMMENT ON COLUMN finance.risk_review.expires_at IS
+'then it is settled by itself';
+COMMENT ON COLUMN finance.risk_review.default_outcome IS
+'what it is settled to when its time is over: approve carries it out, reject gives it back';
+COMMENT ON COLUMN finance.risk_review.was_hold IS
+'a hold was asked for: approved it is an ordinary one, which lasts hold_expires_in from then on';
+COMMENT ON COLUMN finance.risk_review.reviewer IS
+'actor who decided it; null: nobody did';
+COMMENT ON COLUMN finance.risk_review.settled_id IS
+'the transfer that carried it out or gave it back';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.risk_review
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_review ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance._challenge (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	salt			bytea NOT NULL,
+	token_hash		bytea NOT NULL,
+	renewed			integer NOT NULL DEFAULT 0,
+	CONSTRAINT challenge_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT challenge_salt CHECK (pg_catalog.octet_length(salt) = 16),
+	CONSTRAINT challenge_token_hash CHECK (pg_catalog.octet_length(token_hash) = 32),
+	CONSTRAINT challenge_renewed CHECK (renewed BETWEEN 0 AND 5)
+);
+COMMENT ON TABLE finance._challenge IS
+'of each open challenge, SHA-256 of a salt and its token, which itself is kept nowhere';
+COMMENT ON COLUMN finance._challenge.renewed IS
+'how often new_challenge_token() made another';
+
+CREATE VIEW finance.review WITH (security_invoker = true) AS
+SELECT r.tenant_id, r.transfer_id, r.kind, f.code AS from_account, a.code AS to_account,
+	r.amount::numeric AS amount, r.currency, t.type, r.rules, r.version,
+	r.requested_by, r.requested_at, c.now - r.requested_at AS age, r.expires_at,
+	r.default_outcome, r.was_hold,
+	CASE WHEN r.kind = 'challenge' THEN 5 - r.wrong_tokens END AS attempts_left,
+	t.reference, t.metadata
+FROM finance.risk_review r
+JOIN finance._account f ON f.tenant_id = r.tenant_id AND f.account_id = r.from_account_id
+JOIN finance._account a ON a.tenant_id = r.tenant_id AND a.account_id = r.to_account_id
+LEFT JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
+CROSS JOIN (SELECT finance._now() AS now) c
+WHERE r.status = 'open';
+COMMENT ON VIEW finance.review IS
+'what is parked now and waits for a review or a token: who requested it, since when, and which rules wanted it';
+
+CREATE TYPE finance.challenge_result AS (
+	confirmed		boolean,
+	attempts_left	integer,
+	id				bigint,
+	status			text,
+	amount			numeric,
+	currency		text,
+	from_account	text,
+	from_version	bigint,
+	from_balance	numeric,
+	from_available	numeric,
+	to_account		text,
+	to_version		bigint,
+	to_balance		numeric,
+	to_available	numeric,
+	recorded_at		timestamptz,
+	trace_id		uuid,
+	rule			text,
+	replayed		boolean,
+	hold_id			bigint,
+	hold_remaining	numeric,
+	journal_id		bigint,
+	token			text
+);
+COMMENT ON TYPE finance.challenge_result IS
+'whether the token was the right one, how many more may be wrong (null when it was right), then as transfer_result: what was carried out or given back, or the transfer as it is parked';
+
+CREATE FUNCTION finance.review_transfer(id bigint, approve boolean,
+	comment text DEFAULT NULL) RETURNS finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_review_transfer';
+COMMENT ON FUNCTION finance.review_transfer(bigint, boolean, text) IS
+'carries out what is parked for review, or gives it back, which needs a comment; by another person than who requested it';
+CREATE FUNCTION finance.confirm_challenge(id bigint, token text)
+	RETURNS finance.challenge_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_confirm_challenge';
+COMMENT ON FUNCTION finance.confirm_challenge(bigint, text) IS
+'carries out a challenged transfer by the token that was told when it was requested; a wrong one is answered, so that it counts when committed, and the fifth gives the money back';
+CREATE FUNCTION finance.new_challenge_token(id bigint) RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_new_challenge_token';
+COMMENT ON FUNCTION finance.new_challenge_token(bigint) IS
+'another token for a challenged transfer, for who requested it; the one before is void; at most five times';
+CREATE FUNCTION finance.settle_reviews("limit" integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_settle_reviews';
+COMMENT ON FUNCTION finance.settle_reviews(integer) IS
+'settles what is parked and whose time is over as its default_outcome says, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
+
+-- ------------------------------------------------------------------------
+-- alerts
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance._alert (
+	tenant_id		integer NOT NULL,
+	alert_id		bigint NOT NULL,
+	account_id		bigint NOT NULL,
+	rule			text NOT NULL,
+	level			text NOT NULL,
+	day				date NOT NULL,
+	status			text NOT NULL DEFAULT 'open',
+	assignee		text,
+	raised_at		timestamptz NOT NULL,
+	closed_by		text,
+	closed_at		timestamptz,
+	CONSTRAINT alert_pkey PRIMARY KEY (tenant_id, alert_id),
+	CONSTRAINT alert_level CHECK (level IN ('info', 'warning', 'critical')),
+	CONSTRAINT alert_status CHECK (status IN ('open', 'confirmed', 'dismissed')),
+	CONSTRAINT alert_closed CHECK ((status = 'open') = (closed_by IS NULL)
+		AND (status = 'open') = (closed_at IS NULL))
+);
+CREATE INDEX alert_open ON finance._alert (tenant_id, account_id, rule, level, day)
+	WHERE status = 'open';
+COMMENT ON TABLE finance._alert IS
+'alerts as risk raised them and people closed them; read them through the view finance.alert';
+
+CREATE TABLE finance.alert_transfer (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	alert_id		bigint NOT NULL,
+	outcome			text NOT NULL,
+	rules			text[] NOT NULL,
+	kinds			text[] NOT NULL,
+	version			integer,
+	score			integer NOT NULL,
+	CONSTRAINT alert_transfer_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT alert_transfer_outcome CHECK (outcome IN ('report', 'challenge', 'review', 'reject'))
+);
+CREATE INDEX alert_transfer_alert ON finance.alert_transfer (tenant_id, alert_id, transfer_id);
+COMMENT ON TABLE finance.alert_transfer IS
+'each transfer that risk reported, challenged, had reviewed or rejected, and the alert it is counted into';
+COMMENT ON COLUMN finance.alert_transfer.rules IS
+'rules that hit, the one that decided first; kinds: theirs';
+COMMENT ON COLUMN finance.alert_transfer.version IS
+'of the ruleset';
+
+CREATE TABLE finance.alert_comment (
+	tenant_id		integer NOT NULL,
+	alert_id		bigint NOT NULL,
+	comment_id		bigint NOT NULL,
+	action			text NOT NULL,
+	actor			text NOT NULL,
+	comment			text,
+	commented_at	timestamptz NOT NULL,
+	CONSTRAINT alert_comment_pkey PRIMARY KEY (tenant_id, alert_id, comment_id),
+	CONSTRAINT alert_comment_action CHECK (action IN ('comment', 'assigned',
+		'confirmed', 'dismissed', 'reopened')),
+	CONSTRAINT alert_comment_needed CHECK (action = 'assigned' OR comment IS NOT NULL)
+);
+COMMENT ON TABLE finance.alert_comment IS
+'what people did with an alert and said of it, in order of comment_id; of assigned the comment is the assignee, null: nobody';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._alert
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance._alert ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.alert_transfer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.alert_transfer ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.alert_comment
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.alert_comment ENABLE ALWAYS TRIGGER guard;
+
+CREATE VIEW finance.alert WITH (security_invoker = true) AS
+SELECT l.tenant_id, l.alert_id, l.level, l.status, a.code AS account, l.rule, l.day,
+	h.transfers, h.first_transfer_id, h.last_transfer_id,
+	finance.id_time(h.last_transfer_id) AS last_at,
+	l.assignee, l.raised_at, l.closed_by, l.closed_at, l.account_id
+FROM finance._alert l
+JOIN finance._account a ON a.tenant_id = l.tenant_id AND a.account_id = l.account_id
+CROSS JOIN LATERAL (SELECT count(*) AS transfers, min(t.transfer_id) AS first_transfer_id,
+		max(t.transfer_id) AS last_transfer_id
+	FROM finance.alert_transfer t
+	WHERE t.tenant_id = l.tenant_id AND t.alert_id = l.alert_id) h;
+COMMENT ON VIEW finance.alert IS
+'alerts: of one paying account, rule, level (info: reported; warning: challenged or reviewed; critical: rejected) and business day, with how many transfers hit; more of the same are counted into an open one';
+
+CREATE VIEW finance.aml_report WITH (security_invoker = true) AS
+SELECT t.tenant_id, t.id AS transfer_id, t.recorded_at, t.status,
+	f.code AS from_account, a.code AS to_account, t.amount::numeric AS amount,
+	t.currency, t.type, t.reference, t.metadata, h.outcome, h.rules, h.version,
+	v.status AS review_status, h.alert_id, l.level, l.status AS alert_status, l.assignee,
+	l.closed_by, l.closed_at,
+	(SELECT c.comment FROM finance.alert_comment c
+		WHERE c.tenant_id = l.tenant_id AND c.alert_id = l.alert_id
+		AND c.action = l.status ORDER BY c.comment_id DESC LIMIT 1) AS comment
+FROM finance.alert_transfer h
+JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.transfer_id
+JOIN finance._alert l ON l.tenant_id = h.tenant_id AND l.alert_id = h.alert_id
+LEFT JOIN finance.risk_review v ON v.tenant_id = h.tenant_id AND v.transfer_id = h.transfer_id
+JOIN finance._account f ON f.tenant_id = t.tenant_id AND f.account_id = t.from_account_id
+JOIN finance._account a ON a.tenant_id = t.tenant_id AND a.account_id = t.to_account_id
+WHERE l.status = 'confirmed' OR h.outcome = 'report'
+	OR h.kinds && ARRAY['large_value', 'structuring'];
+COMMENT ON VIEW finance.aml_report IS
+'large and suspicious transfers: reported by risk, hit by a rule of kind large_value or structuring, or of an alert that was confirmed; review_status: what became of one that was parked; comment: with which the alert was closed';
+
+CREATE FUNCTION finance.assign_alert(alert_id bigint, assignee text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_assign_alert';
+COMMENT ON FUNCTION finance.assign_alert(bigint, text) IS
+'says who looks into an open alert (null: nobody)';
+CREATE FUNCTION finance.comment_alert(alert_id bigint, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_comment_alert';
+COMMENT ON FUNCTION finance.comment_alert(bigint, text) IS
+'adds a comment to an alert, open or closed';
+CREATE FUNCTION finance.close_alert(alert_id bigint, status text, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_close_alert';
+COMMENT ON FUNCTION finance.close_alert(bigint, text, text) IS
+'closes an alert as confirmed or dismissed, and says why';
+CREATE FUNCTION finance.reopen_alert(alert_id bigint, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reopen_alert';
+COMMENT ON FUNCTION finance.reopen_alert(bigint, text) IS
+'opens a closed alert again, and says why';
+CREATE FUNCTION finance.export_aml(from_time timestamptz, to_time timestamptz,
+	format text DEFAULT 'json') RETURNS SETOF text
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_export_aml';
+COMMENT ON FUNCTION finance.export_aml(timestamptz, timestamptz, text) IS
+'the AML report of what was recorded from from_time until just before to_time, as lines of json or of csv';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -3111,6 +3419,13 @@ CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
 COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
 'whether the outer user is a member of the tenant''s role or owns the extension';
 
+CREATE FUNCTION finance._message_ids()
+	RETURNS TABLE (tenant_id integer, queue_id bigint, message_id bigint)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_message_ids';
+COMMENT ON FUNCTION finance._message_ids() IS
+'for check_integrity(): all messages in queues, without locking all their tables at once';
+
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -3120,8 +3435,8 @@ WITH side AS (
 	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.from_version AS version,
 		CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END AS debit,
 		0::numeric AS credit,
-		CASE WHEN t.status = 'held' THEN t.amount::numeric
-			WHEN t.hold_id IS NULL THEN 0
+		CASE WHEN t.status IN ('held', 'review', 'challenged') THEN t.amount::numeric
+			WHEN t.hold_id IS NULL OR t.status = 'approved' THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END AS debit_pending,
 		0::numeric AS credit_pending,
 		t.from_balance AS balance, coalesce(t.from_held, 0) AS held, t.currency
@@ -3129,8 +3444,8 @@ WITH side AS (
 	UNION ALL
 	SELECT t.tenant_id, t.to_account_id, t.id, t.to_version,
 		0, CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END,
-		0, CASE WHEN t.status = 'held' THEN t.amount::numeric
-			WHEN t.hold_id IS NULL THEN 0
+		0, CASE WHEN t.status IN ('held', 'review', 'challenged') THEN t.amount::numeric
+			WHEN t.hold_id IS NULL OR t.status = 'approved' THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END,
 		t.to_balance, coalesce(t.to_held, 0), t.currency
 	FROM finance.transfer t WHERE t.to_version IS NOT NULL
@@ -3163,7 +3478,7 @@ WITH side AS (
 	GROUP BY 1, 2
 ), used AS (
 	SELECT t.tenant_id, t.hold_id,
-		sum(t.amount) FILTER (WHERE t.status = 'held') AS held,
+		sum(t.amount) FILTER (WHERE t.status IN ('held', 'review', 'challenged')) AS held,
 		coalesce(sum(t.amount) FILTER (WHERE t.status = 'completed'), 0) AS captured,
 		coalesce(sum(t.amount) FILTER (WHERE t.status IN ('released', 'expired')), 0)
 			+ coalesce(sum(t.released), 0) AS released
@@ -3299,6 +3614,76 @@ FROM finance._hold h
 JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.hold_id = h.hold_id
 WHERE (t.from_account_id, t.to_account_id) <> (h.from_account_id, h.to_account_id)
 UNION ALL
+-- what is parked is a transfer, a hold and a review, while it is open
+SELECT 'I5 review = parked hold', coalesce(r.tenant_id, h.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, h.hold_id),
+	coalesce(r.kind || ' of ' || r.amount || ' from ' || r.from_account_id || ' to '
+		|| r.to_account_id || ' until ' || (r.expires_at AT TIME ZONE 'UTC'), 'none'),
+	coalesce(h.parked || ' of ' || h.amount - h.captured - h.released || ' from '
+		|| h.from_account_id || ' to ' || h.to_account_id || ' until '
+		|| (h.expires_at AT TIME ZONE 'UTC'), 'none')
+FROM (SELECT * FROM finance.risk_review r WHERE r.status = 'open') r
+FULL JOIN (SELECT * FROM finance._hold h WHERE h.status = 'open' AND h.parked IS NOT NULL) h
+	ON h.tenant_id = r.tenant_id AND h.hold_id = r.transfer_id
+WHERE (r.kind, r.amount, r.from_account_id, r.to_account_id, r.expires_at)
+	IS DISTINCT FROM (h.parked, h.amount - h.captured - h.released, h.from_account_id,
+		h.to_account_id, h.expires_at)
+UNION ALL
+SELECT 'I5 review has its transfer', coalesce(r.tenant_id, t.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, t.id),
+	coalesce(r.kind || ' of ' || r.amount || ' ' || r.currency, 'none'),
+	coalesce(t.status || ' of ' || t.amount || ' ' || t.currency, 'none')
+FROM finance.risk_review r
+FULL JOIN (SELECT * FROM finance.transfer t WHERE t.status IN ('review', 'challenged')) t
+	ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
+WHERE (CASE r.kind WHEN 'challenge' THEN 'challenged' ELSE r.kind END, r.amount, r.currency)
+	IS DISTINCT FROM (t.status, t.amount, t.currency)
+UNION ALL
+SELECT 'I5 review ends as its transfer', coalesce(r.tenant_id, t.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, t.hold_id),
+	coalesce(r.status, 'open'), coalesce(t.status, 'none')
+FROM (SELECT * FROM finance.risk_review r WHERE r.status <> 'open') r
+FULL JOIN (SELECT t.tenant_id, t.hold_id, t.id, t.status, t.amount
+	FROM finance.transfer t
+	WHERE (t.tenant_id, t.hold_id) IN (SELECT o.tenant_id, o.transfer_id FROM finance.risk_review o)
+		AND t.id = (SELECT min(n.id) FROM finance.transfer n
+			WHERE n.tenant_id = t.tenant_id AND n.hold_id = t.hold_id AND n.id > t.hold_id)) t
+	ON t.tenant_id = r.tenant_id AND t.hold_id = r.transfer_id
+WHERE r.settled_id IS DISTINCT FROM t.id OR r.amount::numeric <> t.amount::numeric
+	OR t.status <> ALL (CASE
+		WHEN r.status IN ('approved', 'confirmed') AND r.was_hold THEN '{approved}'
+		WHEN r.status IN ('approved', 'confirmed') THEN '{completed}'
+		WHEN r.status IN ('rejected', 'failed') THEN '{released}'
+		ELSE '{expired, completed, approved}' END::text[])
+UNION ALL
+SELECT 'I5 open challenge has a token', coalesce(r.tenant_id, c.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, c.transfer_id),
+	CASE WHEN r.transfer_id IS NULL THEN 'none' ELSE 'a token' END,
+	CASE WHEN c.transfer_id IS NULL THEN 'none' ELSE 'a token' END
+FROM (SELECT * FROM finance.risk_review r WHERE r.status = 'open' AND r.kind = 'challenge') r
+FULL JOIN finance._challenge c ON c.tenant_id = r.tenant_id AND c.transfer_id = r.transfer_id
+WHERE r.transfer_id IS NULL OR c.transfer_id IS NULL
+UNION ALL
+SELECT 'I5 alert has its transfers', coalesce(l.tenant_id, h.tenant_id),
+	'alert ' || coalesce(l.alert_id, h.alert_id),
+	CASE WHEN l.alert_id IS NULL THEN 'none' ELSE 'transfers of account ' || l.account_id END,
+	coalesce(h.transfers || ' transfers, ' || h.others || ' of them of other accounts', 'none')
+FROM finance._alert l
+FULL JOIN (SELECT h.tenant_id, h.alert_id, count(*) AS transfers,
+		count(*) FILTER (WHERE t.from_account_id IS DISTINCT FROM o.account_id) AS others
+	FROM finance.alert_transfer h
+	LEFT JOIN finance._alert o ON o.tenant_id = h.tenant_id AND o.alert_id = h.alert_id
+	LEFT JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.transfer_id
+	GROUP BY h.tenant_id, h.alert_id) h
+	ON h.tenant_id = l.tenant_id AND h.alert_id = l.alert_id
+WHERE l.alert_id IS NULL OR h.alert_id IS NULL OR h.others > 0
+UNION ALL
+SELECT 'I5 what is parked has an alert', t.tenant_id, 'transfer ' || t.id,
+	'an alert', 'none'
+FROM finance.transfer t
+WHERE t.status IN ('review', 'challenged') AND NOT EXISTS (SELECT
+	FROM finance.alert_transfer h WHERE h.tenant_id = t.tenant_id AND h.transfer_id = t.id)
+UNION ALL
 SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothing',
 	'balance ' || a.credits_posted - a.debits_posted || ', pending '
 		|| a.debits_pending || ' and ' || a.credits_pending
@@ -3411,13 +3796,13 @@ UNION ALL
 -- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
-FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance._message_ids() w
 	UNION ALL
 	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance._message_ids() w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL
@@ -3554,6 +3939,16 @@ ALTER TABLE finance.rate_limit ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.rate_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_review ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_review USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._challenge ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._challenge USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._alert ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._alert USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.alert_transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.alert_transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.alert_comment ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.alert_comment USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.producer_group USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.half_message ENABLE ROW LEVEL SECURITY;
@@ -3618,6 +4013,11 @@ SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._challenge', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._alert', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.alert_transfer', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.alert_comment', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

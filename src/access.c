@@ -33,6 +33,7 @@ static const char *const app_functions[] = {
 	"transfer", "transfer_batch", "request", "hold", "capture", "release",
 	"capture_group", "release_group", "expire_holds", "journal", "leg",
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
+	"confirm_challenge", "new_challenge_token",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "read_with_poll", "wait_for_message", "pop", "delete", "archive", "nack", "set_vt",
 	"test_routing", "list_queues", "metrics", "process_once",
@@ -62,12 +63,14 @@ static const char *const operator_functions[] = {
 	"create_consumer_group", "drop_consumer_group", "seek_group",
 	"trim_log_queues", "risk_facts", "check_expression", "pause_transfers",
 	"resume_transfers", "transfers_in_flight", "set_rate_limit",
-	"drop_rate_limit", "rate_limits", NULL
+	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
+	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
+	"export_aml", NULL
 };
 
 static const char *const auditor_functions[] = {
 	"audit_trace", "check_integrity", "rule_limit_of", "transfers_in_flight",
-	"rate_limits", "replay_decision", "rule_kinds", NULL
+	"rate_limits", "replay_decision", "rule_kinds", "export_aml", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -76,7 +79,11 @@ static const char *const auditor_functions[] = {
 	" finance.risk_hit," \
 	" finance.account_type, finance.transfer_type, finance.journal," \
 	" finance.reversal, finance.exchange, finance.exchange_residue"
-#define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+#define CASE_RELATIONS "finance.risk_review, finance.review, finance._alert," \
+	" finance.alert, finance.alert_transfer, finance.alert_comment," \
+	" finance.aml_report"
+#define OPERATOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
 	" finance.ruleset, finance.risk_rule, finance.live_rule," \
 	" finance.holiday," \
 	" finance.risk_list, finance.rule_limit," \
@@ -88,7 +95,8 @@ static const char *const auditor_functions[] = {
 	" finance.half_check, finance.half_answer, finance.parked_half_message," \
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
 	" finance.group_position, finance.risk_measure, finance.risk_total"
-#define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
+#define AUDITOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
 	" finance.ruleset, finance.risk_rule, finance.live_rule," \
 	" finance.holiday," \
 	" finance.risk_list, finance.rule_limit," \

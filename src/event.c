@@ -13,6 +13,7 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "alert.h"
 #include "event.h"
 #include "json.h"
 #include "queue.h"
@@ -23,7 +24,11 @@ static const char *const topics[][2] = {
 	{"held", "transfer.held"},
 	{"released", "transfer.released"},
 	{"expired", "transfer.expired"},
-	{"rejected", "risk.alert"},
+	{"rejected", FIN_TOPIC_ALERT},
+	{"review", "transfer.review"},
+	{"challenged", "transfer.challenged"},
+	/* what was to be a hold is one now */
+	{"approved", "transfer.held"},
 };
 
 /* ------------------------------------------------------------------------
@@ -113,13 +118,13 @@ push_number(JsonbParseState **state, const char *key, int number)
 }
 
 static void
-push_decisions(JsonbParseState **state, const FinRiskJudgement *judgement)
+push_decisions(JsonbParseState **state, const FinVerdict *verdict)
 {
 	push_key(state, "decisions");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < judgement->nhits; i++)
+	for (int i = 0; i < verdict->nhits; i++)
 	{
-		const FinRiskHit *hit = &judgement->hits[i];
+		const FinRiskHit *hit = &verdict->hits[i];
 
 		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 		push_text(state, "rule", hit->rule);
@@ -140,7 +145,7 @@ push_decisions(JsonbParseState **state, const FinRiskJudgement *judgement)
  */
 static void
 push_payload(JsonbParseState **state, const FinOutcome *outcome,
-			 const FinRiskJudgement *judgement)
+			 const FinVerdict *verdict)
 {
 	const FinTransferRow *row = &outcome->row;
 	const FinSide *from = &row->moved.from;
@@ -148,15 +153,27 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 
 	push_key(state, "payload");
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	if (verdict != NULL)
+	{
+		push_text(state, "level", fin_alert_level(verdict->outcome));
+		push_id(state, "score", verdict->score);
+	}
 	push_amount(state, "amount", row->amount, row->scale);
 	push_text(state, "status", row->status);
 	if (row->hold_id != 0)
 		push_id(state, "hold_id", row->hold_id);
+	if (verdict != NULL)
+	{
+		push_text(state, "outcome", fin_risk_outcome_name(verdict->outcome));
+		if (verdict->version != 0)
+			push_id(state, "version", verdict->version);
+		push_id(state, "alert_id", outcome->alert_id);
+	}
 	push_text(state, "currency", row->currency);
 	if (row->released != 0)
 		push_amount(state, "released", row->released, row->scale);
-	if (judgement != NULL)
-		push_decisions(state, judgement);
+	if (verdict != NULL)
+		push_decisions(state, verdict);
 	push_text(state, "reference", row->reference);
 	if (row->journal_id != 0)
 		push_id(state, "journal_id", row->journal_id);
@@ -177,13 +194,13 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 
 static Jsonb *
 message_body(const FinContext *context, int64 message_id, const char *topic,
-			 const FinOutcome *outcome, const FinRiskJudgement *judgement)
+			 const FinOutcome *outcome, const FinVerdict *verdict)
 {
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "type", topic);
-	push_payload(&state, outcome, judgement);
+	push_payload(&state, outcome, verdict);
 	push_metadata(&state, outcome->row.metadata);
 	push_text(&state, "trace_id", uuid_text(&context->trace_id));
 	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
@@ -191,9 +208,15 @@ message_body(const FinContext *context, int64 message_id, const char *topic,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-static const char *
-topic_of(const char *status)
+const char *
+fin_event_topic(const FinOutcome *outcome)
 {
+	const char *status = outcome->row.status;
+	bool		gives_back = strcmp(status, "released") == 0 ||
+		strcmp(status, "expired") == 0;
+
+	if (outcome->settles && gives_back)
+		return "transfer.rejected";
 	for (int i = 0; i < (int) lengthof(topics); i++)
 	{
 		if (strcmp(topics[i][0], status) == 0)
@@ -203,24 +226,23 @@ topic_of(const char *status)
 }
 
 bool
-fin_event_has_listeners(const FinContext *context, const char *status)
+fin_event_has_listeners(const FinContext *context, const char *topic)
 {
-	return fin_queue_route_count(context->tenant_id, topic_of(status)) > 0;
+	return fin_queue_route_count(context->tenant_id, topic) > 0;
 }
 
 void
 fin_event_publish(const FinContext *context, int64 message_id,
-				  const FinOutcome *outcome,
-				  const FinRiskJudgement *judgement)
+				  const char *topic, const FinOutcome *outcome,
+				  const FinVerdict *verdict)
 {
-	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
 
 	message.tenant_id = context->tenant_id;
 	message.message_id = message_id;
 	message.topic = topic;
 	message.payload = message_body(context, message_id, topic, outcome,
-								   judgement);
+								   verdict);
 	fin_queue_publish(&message);
 }
 
@@ -238,8 +260,18 @@ json_version(StringInfo json, const char *key, int64 version)
 const char *
 fin_event_operation(const FinOrder *order)
 {
+	static const char *const operations[] = {
+		[FIN_REVIEW_APPROVED] = "review_transfer",
+		[FIN_REVIEW_REJECTED] = "review_transfer",
+		[FIN_REVIEW_CONFIRMED] = "confirm_challenge",
+		[FIN_REVIEW_FAILED] = "confirm_challenge",
+		[FIN_REVIEW_TIMED_OUT] = "settle_review",
+	};
+
 	if (order->has_recorded_at)
 		return "import";
+	if (order->settles != NULL)
+		return operations[order->settles->end];
 	switch (order->action)
 	{
 		case FIN_TRANSFER:
@@ -252,6 +284,8 @@ fin_event_operation(const FinOrder *order)
 			return "release";
 		case FIN_EXPIRE:
 			return "expire";
+		case FIN_UNPARK:
+			break;				/* settles */
 	}
 	elog(ERROR, "unknown action %d", (int) order->action);
 }
@@ -287,7 +321,7 @@ json_id(StringInfo json, const char *key, int64 id)
 }
 
 char *
-fin_event_response_json(const FinOutcome *outcome)
+fin_event_response_json(const FinOutcome *outcome, const FinVerdict *verdict)
 {
 	const FinTransferRow *row = &outcome->row;
 	StringInfoData json;
@@ -299,6 +333,9 @@ fin_event_response_json(const FinOutcome *outcome)
 		fin_json_int64(&json, "to_version", row->moved.to.version);
 	}
 	fin_json_text(&json, "rule", outcome->rule);
+	if (verdict != NULL)
+		fin_json_text(&json, "outcome", fin_risk_outcome_name(verdict->outcome));
+	json_id(&json, "alert_id", outcome->alert_id);
 	json_id(&json, "hold_id", row->hold_id);
 	if (row->released != 0)
 		fin_json_text(&json, "released",

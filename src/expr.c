@@ -196,12 +196,9 @@ refuse(const char *text, MemoryContext context)
 			break;
 		default:
 			error->sqlerrcode = ERRCODE_FIN_BAD_EXPRESSION;
-			if (error->cursorpos > 0)
-			{
-				error->internalpos = error->cursorpos;
-				error->internalquery = pstrdup(text);
-				error->cursorpos = 0;
-			}
+			error->internalpos = error->cursorpos;
+			error->internalquery = pstrdup(text);
+			error->cursorpos = 0;
 			break;
 	}
 	ReThrowError(error);

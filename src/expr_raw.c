@@ -157,8 +157,11 @@ check_column(Walk *walk, ColumnRef *ref)
 	const char *near;
 
 	if (list_length(ref->fields) != 1 || !IsA(linitial(ref->fields), String))
-		refuse(walk, ref->location, "qualified name in an expression",
-			   "Facts have plain names; a member of metadata is metadata->>'name'.");
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_BAD_EXPRESSION),
+				errmsg("%s is not a fact", NameListToString(ref->fields)),
+				errhint("Facts have plain names; a member of metadata is metadata->>'name'."),
+				fin_expr_position(walk->source, ref->location));
 	name = strVal(linitial(ref->fields));
 	if (fin_expr_find_var(walk->source, name) >= 0)
 		return;

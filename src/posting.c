@@ -79,6 +79,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 		/* one that appeared only after its accounts had been looked for? */
 		if (movement->hold == NULL || posting->from_ids[i] == 0)
 			return fin_posting_fault_unknown_hold(order->hold_id);
+		if (movement->hold->status == FIN_HOLD_OPEN &&
+			(movement->hold->parking != FIN_NOT_PARKED) != (order->settles != NULL))
+			return fin_posting_fault_parked(movement->hold);
 	}
 	if (fin_posting_names_one_account(order))
 		return fin_posting_fault_same(order->from_code);
@@ -122,6 +125,8 @@ status_of(const FinMovement *movement)
 			return "released";
 		case FIN_EXPIRE:
 			return "expired";
+		case FIN_UNPARK:
+			return "approved";
 	}
 	elog(ERROR, "unknown action %d", (int) movement->action);
 }
@@ -196,23 +201,21 @@ keep_verdict(FinPosting *posting, int i, const FinVerdict *verdict)
 	kept = palloc(sizeof(FinVerdict));
 	*kept = *verdict;
 	posting->verdicts[i] = kept;
+	if (kept->outcome > FIN_RISK_REPORT && kept->rule != NULL)
+		posting->outcomes[i].rule = MemoryContextStrdup(posting->memory,
+														kept->rule);
 }
 
-/* risk said no: there is a row of it, and nothing moves */
 static void
-reject(FinPosting *posting, int i, const FinMovement *movement,
-	   const FinVerdict *verdict)
+reject(FinPosting *posting, int i, const FinMovement *movement)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
-	const char *rule = fin_risk_live(verdict)->rule;
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
 	/* there is no such hold */
 	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
-	if (rule != NULL)
-		outcome->rule = MemoryContextStrdup(posting->memory, rule);
 }
 
 /* what is taken from a hold was judged when it was held; history is history */
@@ -265,9 +268,24 @@ judge(FinPosting *posting, int i, const FinMovement *movement,
 	fin_risk_judge(&subject, verdict);
 }
 
+/* a member of a chain would be done without the others */
+static bool
+may_park(const FinOrder *order, bool in_chain)
+{
+	return !in_chain && !order->in_journal;
+}
+
+static bool
+is_to_park(const FinVerdict *verdict)
+{
+	return verdict->outcome == FIN_RISK_CHALLENGE ||
+		verdict->outcome == FIN_RISK_REVIEW;
+}
+
 static void
 carry_out(FinPosting *posting, int i, FinMovement *movement)
 {
+	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 
 	fin_engine_post(movement, &outcome->row.moved);
@@ -275,6 +293,11 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 	movement->to->last_transfer_id = outcome->row.id;
 	if (movement->action == FIN_HOLD)
 		movement->hold = make_hold(posting, i, movement);
+	if (movement->action == FIN_UNPARK)
+	{
+		movement->hold->expires = order->expires_at != 0;
+		movement->hold->expires_at = order->expires_at;
+	}
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
 	if (posting->meter != NULL)
@@ -340,7 +363,7 @@ passes_gate(const FinOrder *order)
 		!order->has_recorded_at;
 }
 
-/* NULL: done, or rejected by risk */
+/* NULL: done, or parked or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
 {
@@ -374,17 +397,24 @@ decide(FinPosting *posting, int i, bool in_chain)
 		judge(posting, i, &movement, &verdict);
 	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
+	if (is_to_park(&verdict) && !may_park(order, in_chain))
+		return fin_posting_fault_not_parked(&verdict);
 
+	outcome->settles = order->settles != NULL;
 	fill_row(posting, i, &movement, &outcome->row);
 	keep_verdict(posting, i, &verdict);
 	if (verdict.outcome == FIN_RISK_REJECT)
 	{
-		reject(posting, i, &movement, &verdict);
+		reject(posting, i, &movement);
 		return NULL;
 	}
 	if (in_chain)
 		fin_posting_save_for_undo(posting, &movement);
+	if (is_to_park(&verdict))
+		movement.action = FIN_HOLD;
 	carry_out(posting, i, &movement);
+	if (is_to_park(&verdict))
+		fin_posting_park(posting, i, movement.hold, &verdict);
 	return NULL;
 }
 

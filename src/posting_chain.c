@@ -167,7 +167,6 @@ look_again(FinPosting *posting, int i)
 {
 	FinMovement movement = {0};
 
-	/* a repeated request has its first answer again */
 	if (!posting->outcomes[i].row.rejected || posting->outcomes[i].replayed)
 		return;
 	movement.from = fin_posting_find_locked(posting, posting->from_ids[i]);

@@ -157,5 +157,7 @@ fin_posting_count(FinPosting *posting, int i, const FinMovement *movement)
 								hold->captured == 0 &&
 								fin_engine_remaining(hold) == 0);
 			break;
+		case FIN_UNPARK:
+			break;
 	}
 }

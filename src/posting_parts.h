@@ -10,7 +10,8 @@
  * requests; posting_reversal.c judges what is given back; posting_import.c
  * draws the ids of imported history; posting_meter.c counts what passed;
  * posting_write.c writes what was settled; posting_expire.c gives back holds
- * that are over.
+ * that are over; posting_park.c parks what has to be reviewed or confirmed
+ * first, and ends that.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
@@ -129,6 +130,8 @@ extern FinFault *fin_posting_fault_same(const char *code);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+extern FinFault *fin_posting_fault_parked(const FinHold *hold);
+extern FinFault *fin_posting_fault_not_parked(const FinVerdict *verdict);
 
 /* ---- posting_reversal.c ---- */
 
@@ -147,6 +150,26 @@ extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
  */
 extern bool fin_posting_is_hindered(FinPosting *posting,
 									const FinMovement *movement);
+
+/* ---- posting_park.c ---- */
+
+/* the row and the hold of order i are those of one that is parked */
+extern void fin_posting_park(FinPosting *posting, int i, FinHold *hold,
+							 const FinVerdict *verdict);
+
+/* reviews that were begun, and those that ended */
+extern void fin_posting_write_reviews(FinPosting *posting);
+
+/* the order that settles what is parked so; allocated in 'memory' */
+extern void fin_posting_make_settlement(int32 tenant_id,
+										const FinParked *parked,
+										const FinSettlement *settlement,
+										MemoryContext memory,
+										FinOrder *order);
+
+/* as fin_posting_lock_parked(), when the accounts are locked */
+extern bool fin_posting_read_parked(int32 tenant_id, int64 transfer_id,
+									FinParked *parked, MemoryContext memory);
 
 /* ---- posting_key.c ---- */
 

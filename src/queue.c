@@ -228,6 +228,12 @@ fin_queue_find(int32 tenant_id, const char *name)
 }
 
 FinQueueConfig *
+fin_queue_find_anew(int32 tenant_id, const char *name)
+{
+	return copy_config(load_by_name(tenant_id, name));
+}
+
+FinQueueConfig *
 fin_queue_find_standard(int32 tenant_id, const char *name)
 {
 	FinQueueConfig *config = fin_queue_find(tenant_id, name);

@@ -107,7 +107,7 @@ fin_queue_tables_end(FinQueueTables *tables)
 		if (tables->keys[i] != NULL)
 			fin_segment_end_scan(tables->keys[i]);
 		if (tables->segments[i] != NULL)
-			fin_segment_close(tables->segments[i]);
+			fin_segment_leave(tables->segments[i]);
 	}
 	PopActiveSnapshot();
 }
@@ -352,6 +352,7 @@ take(Claim *claim, int segment, TupleTableSlot *row)
 {
 	bool		isnull;
 	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
+	bool		look_at_next;
 
 	if (claim->waiting != NULL)
 	{
@@ -369,10 +370,27 @@ take(Claim *claim, int segment, TupleTableSlot *row)
 		return;
 	fin_queue_lock_key(claim->tables.queue_id, key, &claim->key_lock);
 	claim->has_key = true;
-	row = fin_queue_whose_turn(&claim->tables, row, &segment, claim->now);
+	row = fin_queue_whose_turn(&claim->tables, row, &segment, claim->now,
+							   &look_at_next);
+	if (look_at_next)
+		claim->key_length = 0;
 	if (row != NULL)
 		take_row(claim, segment, row);
 	unlock_key(claim);
+}
+
+/*
+ * A message whose life is over is the worker's.  But it holds up others of its
+ * ordering key no longer, and nobody looks at these before it is taken away: so
+ * who meets it does.
+ */
+static bool
+leaves_key(const Claim *claim, TupleTableSlot *row)
+{
+	bool		isnull;
+
+	(void) fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
+	return !isnull && claim->waiting == NULL;
 }
 
 /* a message that is met on the way */
@@ -381,9 +399,8 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 {
 	TimestampTz visible_at = fin_segment_int64(row, FIN_MSG_VISIBLE_AT);
 	TimestampTz due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
-	TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
 
-	if (expires_at != 0 && expires_at <= claim->now)
+	if (fin_queue_is_over(row, claim->now) && !leaves_key(claim, row))
 		return;					/* the worker's */
 	/* delayed ones that are due are met twice, and counted once */
 	if (claim->waiting != NULL && due_at != 0 && !claim->in_due)
@@ -391,9 +408,13 @@ consider(Claim *claim, int segment, TupleTableSlot *row)
 	if (visible_at <= claim->now)
 		take(claim, segment, row);
 	else if (due_at == 0 && claim->tells)
-		fin_backlog_met_lease(claim->tables.queue_id,
-							  fin_segment_int64(row, FIN_MSG_ID), segment,
-							  visible_at, true);
+	{
+		/* our own claims are told when they are committed */
+		if (!fin_segment_is_own(row))
+			fin_backlog_met_lease(claim->tables.queue_id,
+								  fin_segment_int64(row, FIN_MSG_ID), segment,
+								  visible_at, true);
+	}
 	else if (due_at == 0 && claim->waiting != NULL)
 		claim->waiting->next_at = claim->waiting->next_at == 0 ? visible_at :
 			Min(claim->waiting->next_at, visible_at);
@@ -778,6 +799,8 @@ fin_queue_claim(FunctionCallInfo fcinfo, int32 tenant_id,
 		claim->wanted = wanted;
 		claim->config = fin_queue_find_standard(tenant_id, queue_name);
 		CHECK_FOR_INTERRUPTS();
+		if (claim->config->paused)
+			claim->config = fin_queue_find_anew(tenant_id, queue_name);
 		if (claim->config->paused)
 			return;
 	} while (!claim_from(claim));

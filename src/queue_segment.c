@@ -21,8 +21,9 @@
  * only under the table's lock.  A FinSegment lives in the memory context that
  * was current when it was opened; an ERROR leaves closing to the transaction.
  *
- * Locks: ROW EXCLUSIVE on each table used, until the end of the transaction,
- * which keeps out DROP and TRUNCATE.  Take segments in ascending order.
+ * Locks: ROW EXCLUSIVE on each table used, which keeps out DROP and TRUNCATE;
+ * where a row was written or locked until the end of the transaction, else
+ * until fin_segment_leave().  Take segments in ascending order.
  */
 #include "postgres.h"
 
@@ -58,6 +59,9 @@
 /* every claim writes a second version of the row: leave it room on the page */
 #define SEGMENT_STORAGE " WITH (fillfactor = 50)"
 
+/* for reading and for writing */
+#define INDEX_LOCK			RowExclusiveLock
+
 /* a table as it was when last looked at */
 typedef struct Known
 {
@@ -76,6 +80,8 @@ typedef struct KnownQueue
 struct FinSegment
 {
 	int			number;
+	LOCKMODE	mode;			/* that it was opened with */
+	bool		touched;		/* rows were written or locked */
 	Relation	table;
 	Known		known;
 	Relation	open[FIN_SEGMENT_INDEXES_MAX];	/* NULL until needed */
@@ -221,7 +227,7 @@ kind_of(Relation table, Oid relid)
 					   RelationGetRelationName(index),
 					   RelationGetRelationName(table)),
 				errhint("Drop it: messages are found by the indexes of finance."));
-	index_close(index, NoLock);
+	index_close(index, AccessShareLock);
 	return kind;
 }
 
@@ -290,11 +296,12 @@ refuse_other_columns(Relation table)
 
 /* a segment that is locked in some mode */
 static FinSegment *
-open_locked(Known *known, int number)
+open_locked(Known *known, int number, LOCKMODE mode)
 {
 	FinSegment *segment = palloc0(sizeof(FinSegment));
 
 	segment->number = number;
+	segment->mode = mode;
 	segment->table = table_open(known->relid, NoLock);
 	refuse_triggers(segment->table);
 	refuse_other_columns(segment->table);
@@ -315,7 +322,7 @@ open_segment(int64 queue_id, int number, LOCKMODE mode, bool wait,
 	{
 		if (OidIsValid(known->relid) &&
 			lock_table(known->relid, mode, wait, &locked))
-			return locked ? open_locked(known, number) : NULL;
+			return locked ? open_locked(known, number, mode) : NULL;
 		known->nindexes = 0;
 		known->relid = fin_query_relation(psprintf("message_" INT64_FORMAT "_%d",
 												   queue_id, number));
@@ -349,18 +356,38 @@ fin_segment_number(const FinSegment *segment)
 	return segment->number;
 }
 
-void
-fin_segment_close(FinSegment *segment)
+static void
+close_segment(FinSegment *segment, bool unlock)
 {
 	for (int i = 0; i < segment->known.nindexes; i++)
 	{
 		if (segment->open[i] != NULL)
-			index_close(segment->open[i], NoLock);
+			index_close(segment->open[i], unlock ? INDEX_LOCK : NoLock);
 	}
 	if (segment->changed != NULL)
 		ExecDropSingleTupleTableSlot(segment->changed);
-	table_close(segment->table, NoLock);
+	table_close(segment->table, unlock ? segment->mode : NoLock);
 	pfree(segment);
+}
+
+void
+fin_segment_close(FinSegment *segment)
+{
+	close_segment(segment, false);
+}
+
+/*
+ * The lock keeps out the worker, who truncates, and DROP.  Others who read and
+ * write were never kept out.  So what was seen here, and decided by it, is not
+ * made untrue by giving the lock back: the worker writes each message that is
+ * left again as it was, under the same id into the same segment; and nobody is
+ * changing one, or he would have the table locked and the worker not get it.
+ * A lock that this transaction has from before it keeps: locks are counted.
+ */
+void
+fin_segment_leave(FinSegment *segment)
+{
+	close_segment(segment, !segment->touched);
 }
 
 bool
@@ -373,8 +400,7 @@ static Relation
 index_of(FinSegment *segment, int i)
 {
 	if (segment->open[i] == NULL)
-		segment->open[i] = index_open(segment->known.indexes[i],
-									  RowExclusiveLock);
+		segment->open[i] = index_open(segment->known.indexes[i], INDEX_LOCK);
 	return segment->open[i];
 }
 
@@ -453,6 +479,7 @@ static void
 insert_rows(FinSegment *segment, Datum *const *values, bool *const *nulls,
 			int n, int options)
 {
+	segment->touched = true;
 	for (int done = 0; done < n; done += FIN_SEGMENT_ROWS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -496,9 +523,21 @@ fin_segment_lock(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
 	ItemPointerData tid = row->tts_tid;
 	TM_FailureData failure;
 
-	return table_tuple_lock(segment->table, &tid, snapshot, row,
-							GetCurrentCommandId(true), LockTupleNoKeyExclusive,
-							wait ? LockWaitBlock : LockWaitSkip, 0, &failure) == TM_Ok;
+	if (table_tuple_lock(segment->table, &tid, snapshot, row,
+						 GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+						 wait ? LockWaitBlock : LockWaitSkip, 0,
+						 &failure) != TM_Ok)
+		return false;
+	segment->touched = true;
+	return true;
+}
+
+bool
+fin_segment_is_own(TupleTableSlot *row)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
 }
 
 bool
@@ -518,6 +557,7 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 	TupleTableSlot *changed;
 	bool		only_summarizing;
 
+	segment->touched = true;
 	if (segment->changed == NULL)
 		segment->changed = table_slot_create(segment->table, NULL);
 	changed = segment->changed;
@@ -551,6 +591,7 @@ fin_segment_delete(FinSegment *segment, TupleTableSlot *row,
 	switch (result)
 	{
 		case TM_Ok:
+			segment->touched = true;
 			return FIN_DELETED;
 		case TM_BeingModified:
 		case TM_WouldBlock:
@@ -631,6 +672,26 @@ fin_segment_last(FinSegmentScan *scan)
 	if (!index_getnext_slot(scan->scan, BackwardScanDirection, scan->row))
 		return NULL;
 	return scan->row;
+}
+
+int64
+fin_segment_count(FinSegment *segment, Snapshot snapshot, TimestampTz now,
+				  int64 *visible)
+{
+	TableScanDesc scan = table_beginscan(segment->table, snapshot, 0, NULL);
+	TupleTableSlot *row = table_slot_create(segment->table, NULL);
+	int64		n = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		n++;
+		if (fin_segment_int64(row, FIN_MSG_VISIBLE_AT) <= now)
+			(*visible)++;
+	}
+	ExecDropSingleTupleTableSlot(row);
+	table_endscan(scan);
+	return n;
 }
 
 void

@@ -254,19 +254,19 @@ fin_risk_is_holiday(int32 tenant_id, const char *calendar, DateADT date)
  * judging
  * ------------------------------------------------------------------------ */
 
-const FinRiskJudgement *
-fin_risk_live(const FinVerdict *verdict)
-{
-	return verdict->njudgements > 0 && verdict->judgements[0].is_live ?
-		&verdict->judgements[0] : NULL;
-}
-
 static void
-take_settings(const RiskRuleset *live, FinVerdict *verdict)
+take_live(const RiskRuleset *ruleset, const FinRiskJudgement *live,
+		  FinVerdict *verdict)
 {
-	verdict->review_timeout_us = live->review_timeout_us;
-	verdict->challenge_timeout_us = live->challenge_timeout_us;
-	verdict->review_default_approve = live->review_default_approve;
+	verdict->outcome = live->outcome;
+	verdict->version = live->version;
+	verdict->score = live->score;
+	verdict->rule = live->rule;
+	verdict->nhits = live->nhits;
+	verdict->hits = live->hits;
+	verdict->review_timeout_us = ruleset->review_timeout_us;
+	verdict->challenge_timeout_us = ruleset->challenge_timeout_us;
+	verdict->review_default_approve = ruleset->review_default_approve;
 }
 
 void
@@ -291,10 +291,7 @@ fin_risk_judge(const FinRiskSubject *subject, FinVerdict *verdict)
 		any_hit = any_hit || verdict->judgements[i].nhits > 0;
 	}
 	if (book->rulesets[0].is_live)
-	{
-		verdict->outcome = verdict->judgements[0].outcome;
-		take_settings(&book->rulesets[0], verdict);
-	}
+		take_live(&book->rulesets[0], &verdict->judgements[0], verdict);
 	if (!any_hit)
 		return;
 	verdict->inputs = fin_risk_inputs(&facts);

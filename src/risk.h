@@ -51,14 +51,21 @@ typedef struct FinRiskJudgement
 /* what all rulesets of the tenant say; the live one first, if there is one */
 typedef struct FinVerdict
 {
-	FinRiskOutcome outcome;		/* of the live one; pass if there is none */
+	/* of the live one; pass, and nothing, if there is none */
+	FinRiskOutcome outcome;
+	int32		version;
+	int			score;
+	const char *rule;			/* that decided; NULL: scores */
+	int			nhits;
+	FinRiskHit *hits;
+
 	int			njudgements;
 	FinRiskJudgement *judgements;
 	int64		latency_ns;
 	Jsonb	   *inputs;			/* NULL: nothing hit, nothing is recorded */
-	int64		review_timeout_us;
-	int64		challenge_timeout_us;
-	bool		review_default_approve;
+	int64		review_timeout_us;	/* then it is settled by itself, */
+	bool		review_default_approve; /* carried out, or else given back */
+	int64		challenge_timeout_us;	/* then it is given back */
 } FinVerdict;
 
 /* a tenant's rulesets in force, compiled; see fin_risk_hold() */
@@ -93,9 +100,6 @@ extern bool fin_risk_is_counted(const RiskBook *book,
  * context.  Call inside fin_query_begin/end, with the accounts locked.
  */
 extern void fin_risk_judge(const FinRiskSubject *subject, FinVerdict *verdict);
-
-/* the live judgement, or NULL */
-extern const FinRiskJudgement *fin_risk_live(const FinVerdict *verdict);
 
 /* 'pass', 'report' ... */
 extern const char *fin_risk_outcome_name(FinRiskOutcome outcome);

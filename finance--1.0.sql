@@ -2874,6 +2874,12 @@ CREATE FUNCTION finance.remove_from_list(list text, subject text, value text,
 	AS 'MODULE_PATHNAME', 'finance_remove_from_list';
 COMMENT ON FUNCTION finance.remove_from_list(text, text, text, text) IS
 'takes an entry off a list; false if it is not there';
+CREATE FUNCTION finance.is_on_list(list text, subject text, value text)
+	RETURNS boolean
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_is_on_list';
+COMMENT ON FUNCTION finance.is_on_list(text, text, text) IS
+'whether an account, country or device is on a list now, as rules see it';
 CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_block_account';

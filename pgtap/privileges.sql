@@ -80,6 +80,7 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
+	'add_to_list', 'load_list', 'remove_from_list', 'remove_expired_entries', 'is_on_list', 'set_rule_limit', 'clear_rule_limit', 'rule_limit_of', 'set_account_level',
 	'create_queue', 'alter_queue', 'pause_queue', 'resume_queue', 'redrive', 'subscriptions', 'drop_queue', 'purge_queue', 'purge_archive', 'bind_topic', 'unbind_topic', 'list_bindings', 'set_default_queues', 'default_queues', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers',
@@ -89,7 +90,7 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'transfers_in_flight', 'rate_limits'], 'auditor: these functions');
+	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -99,12 +100,12 @@ SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (pron
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
 	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position',
 	'transfer_pause', 'rate_limit'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
 	'transfer_pause', 'rate_limit'], 'auditor: reads these');
 

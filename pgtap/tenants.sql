@@ -32,7 +32,7 @@ SELECT finance.create_account_type('their type', 'debit'), finance.create_transf
 SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
-SELECT finance.block_account('b', 'test') \g /dev/null
+SELECT finance.block_account('b', 'test'), finance.add_to_list('their list', 'device', 'd', 'test'), finance.set_rule_limit('limit', 10, 'test', level => 'gold') \g /dev/null
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
 SELECT finance.archive('q', msg_id) FROM finance.read('q', 0, 1) \g /dev/null
 SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('c', 'EUR'), ('theirs', 'EUR'), ('their new', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD')) AS v (code, currency) \g /dev/null
@@ -137,6 +137,15 @@ INSERT INTO call VALUES
 	('enable_rule', $$finance.enable_rule('limit')$$),
 	('block_account', $$finance.block_account('a', 'x')$$),
 	('unblock_account', $$finance.unblock_account('b', 'x')$$),
+	('add_to_list', $$finance.add_to_list('l', 'country', 'KP', 'x')$$),
+	('load_list', $$finance.load_list('l', 'device', '{a,b}', 'x')$$),
+	('remove_from_list', $$finance.remove_from_list('their list', 'device', 'd', 'x')$$),
+	('is_on_list', $$finance.is_on_list('their list', 'device', 'd')$$),
+	('remove_expired_entries', $$finance.remove_expired_entries()$$),
+	('set_rule_limit', $$finance.set_rule_limit('limit', 11, 'x', account => 'a')$$),
+	('clear_rule_limit', $$finance.clear_rule_limit('limit', 'x', level => 'gold')$$),
+	('rule_limit_of', $$finance.rule_limit_of('limit', 'a')$$),
+	('set_account_level', $$finance.set_account_level('a', 'gold')$$),
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
 	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
@@ -278,6 +287,14 @@ INSERT INTO foreign_call VALUES
 	('account', $$finance.create_account('my child', 'EUR', parent => %L)$$),
 	('account', $$finance.block_account(%L, 'x')$$),
 	('account', $$finance.unblock_account(%L, 'x')$$),
+	('account', $$finance.add_to_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.load_list('l', 'account', ARRAY['mine', %L], 'x')$$),
+	('account', $$finance.remove_from_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.is_on_list('blocklist', 'account', %L)$$),
+	('account', $$finance.rule_limit_of('limit', %L)$$),
+	('account', $$finance.set_account_level(%L, 'gold')$$),
+	('list', $$finance.is_on_list(%L, 'device', 'd')$$),
+	('list', $$finance.remove_from_list(%L, 'device', 'd', 'x')$$),
 	('account', $$finance.add_rule('r', 'daily_limit', 1, account => %L)$$),
 	('account', $$finance.pause_transfers('account=' || %L, 'x')$$),
 	('account', $$finance.resume_transfers('account=' || %L, 'x')$$),
@@ -330,6 +347,7 @@ INSERT INTO foreign_call VALUES
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),
+	('rule', $$finance.set_rule_limit(%L, 1, 'x', account => 'mine')$$),
 	('half', 'finance.commit_message(%s)'),
 	('half', 'finance.commit_message(ARRAY[%s])'),
 	('half', 'finance.rollback_message(%s)'),
@@ -345,7 +363,7 @@ CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
 INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
-	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('list', 'their list', 'no such list'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

@@ -205,13 +205,17 @@ fault_reused(const char *key, int64 transfer_id, const char *field)
 						  "Repeat a request unchanged, or use a new key for a new one.");
 }
 
-/* a strict caller takes an answer for money moved */
+/* a strict caller takes an answer for money moved; rule NULL: scores said so */
 static FinFault *
 fault_replayed_rejection(const char *key, const char *rule)
 {
-	return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
-									  "transfer rejected by risk rule \"%s\"",
-									  rule),
+	FinFault   *fault = rule == NULL ?
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer rejected by risk scores") :
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer rejected by risk rule \"%s\"", rule);
+
+	return fin_fault_detail(fault,
 							"It was rejected when idempotency key \"%s\" was first used.",
 							key);
 }

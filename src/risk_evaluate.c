@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -20,6 +21,7 @@
 
 #define LARGE_VALUE_DEFAULT	50000
 #define MONDAY_TO_FRIDAY	0x3e
+#define ERROR_LENGTH_MAX	200 /* bytes of an expression's error */
 
 /* ------------------------------------------------------------------------
  * numbers
@@ -522,6 +524,14 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
  * expressions
  * ------------------------------------------------------------------------ */
 
+/* it may quote what the payer wrote, at length */
+static char *
+error_text(const char *error)
+{
+	return psprintf("error: %.*s",
+					pg_mbcliplen(error, strlen(error), ERROR_LENGTH_MAX), error);
+}
+
 static void
 ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
@@ -546,7 +556,7 @@ ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		return;
 	answer->observed = result == FIN_EXPR_TRUE ? "true" :
 		result == FIN_EXPR_FALSE ? "false" :
-		result == FIN_EXPR_NULL ? "null" : psprintf("error: %s", error);
+		result == FIN_EXPR_NULL ? "null" : error_text(error);
 	answer->threshold = rule->expression_text;
 }
 

@@ -77,18 +77,19 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'split_amount', 'transfer_batch', 'request', 'hold', 'capture', 'release', 'capture_group', 'release_group', 'expire_holds', 'journal', 'leg',
 	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal',
 	'prepare_message', 'prepare_messages', 'commit_message', 'rollback_message', 'half_message_status', 'process_once', 'process_once_batch',
-	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups'], 'app: these functions');
+	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups', 'confirm_challenge', 'new_challenge_token'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
 	'create_queue', 'alter_queue', 'pause_queue', 'resume_queue', 'redrive', 'subscriptions', 'drop_queue', 'purge_queue', 'purge_archive', 'bind_topic', 'unbind_topic', 'list_bindings', 'set_default_queues', 'default_queues', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers',
 	'create_producer_group', 'alter_producer_group', 'drop_producer_group', 'recheck_half_message', 'check_half_messages',
-	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues'], 'operator: these in addition');
+	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
+	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount'], 'auditor: these functions');
+	'split_amount', 'export_aml'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -100,10 +101,12 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_ac
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
-	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position'], 'operator: reads these');
+	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position',
+	'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
 	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
-	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day'], 'auditor: reads these');
+	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
+	'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
@@ -118,7 +121,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'export_aml')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -127,9 +130,10 @@ SELECT lives_ok($$SELECT finance.balance('a')$$, 'auditor: balance()');
 SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()');
 SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
 SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
-	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry']) AS call;
+	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry',
+	'finance.review', 'finance.alert', 'finance.aml_report', 'finance.export_aml(now(), now())']) AS call;
 SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
-	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
+	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', 'finance.review_transfer(1, true)', 'finance.confirm_challenge(1, ''x'')', 'finance.comment_alert(1, ''x'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
 RESET ROLE;
 SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
 

@@ -52,6 +52,15 @@ SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 SELECT finance.send('log', '{}') \g /dev/null
+-- what risk reports, challenges and has reviewed; here alone it is said how
+SELECT finance.add_rule(wants || ':' || above, 'transfer_limit', above, account => 'usd2') FROM (VALUES ('report', 3), ('challenge', 5), ('review', 7)) AS v (wants, above) \g /dev/null
+SET LOCAL finance.actor = 'maker';
+SELECT finance.transfer('usd2', 'usd', 4) \g /dev/null
+SELECT id AS challenge FROM finance.transfer('usd2', 'usd', 6) \gset
+SELECT id AS review FROM finance.transfer('usd2', 'usd', 8) \gset
+SET LOCAL finance.actor = '';
+SELECT min(alert_id) AS alert, max(alert_id) AS closed_alert FROM finance.alert WHERE tenant_id = :tenant AND account = 'usd2' \gset
+SELECT finance.close_alert(:closed_alert, 'dismissed', 'test') \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -194,6 +203,15 @@ INSERT INTO call VALUES
 	('half_message_status', format($$finance.half_message_status(%s)$$, :half)),
 	('recheck_half_message', format($$finance.recheck_half_message(%s)$$, :half)),
 	('check_half_messages', $$finance.check_half_messages()$$),
+	('review_transfer', format($$finance.review_transfer(%s, false, 'x')$$, :review)),
+	('confirm_challenge', format($$finance.confirm_challenge(%s, repeat('0', 32))$$, :challenge)),
+	('new_challenge_token', format($$finance.new_challenge_token(%s) FROM set_config('finance.actor', 'maker', true)$$, :challenge)),
+	('settle_reviews', $$finance.settle_reviews()$$),
+	('assign_alert', format($$finance.assign_alert(%s, 'x')$$, :alert)),
+	('comment_alert', format($$finance.comment_alert(%s, 'x')$$, :alert)),
+	('close_alert', format($$finance.close_alert(%s, 'dismissed', 'x')$$, :alert)),
+	('reopen_alert', format($$finance.reopen_alert(%s, 'x')$$, :closed_alert)),
+	('export_aml', $$finance.export_aml('2000-01-01', '2100-01-01')$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
@@ -323,6 +341,15 @@ INSERT INTO foreign_call VALUES
 	('half', 'finance.rollback_message(ARRAY[%s])'),
 	('half', 'finance.half_message_status(%s)'),
 	('half', 'finance.recheck_half_message(%s)'),
+	('review', $$finance.review_transfer(%s, true)$$),
+	('review', $$finance.review_transfer(%s, false, 'x')$$),
+	('review', 'finance.capture(%s)'),
+	('challenge', $$finance.confirm_challenge(%s, repeat('0', 32))$$),
+	('challenge', 'finance.new_challenge_token(%s)'),
+	('alert', $$finance.assign_alert(%s, 'x')$$),
+	('alert', $$finance.comment_alert(%s, 'x')$$),
+	('alert', $$finance.close_alert(%s, 'confirmed', 'x')$$),
+	('alert', $$finance.reopen_alert(%s, 'x')$$),
 	('producers', $$finance.prepare_message(%L, 'a.b', '1')$$),
 	('producers', 'finance.alter_producer_group(%L)'),
 	('producers', 'finance.drop_producer_group(%L)'),
@@ -332,7 +359,8 @@ CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
 INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
-	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('review', :review, '4611686018427387904'), ('challenge', :challenge, '4611686018427387904'),
+	('alert', :alert, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

@@ -336,7 +336,7 @@ SELECT status FROM finance.transfer('b', 'c', 5);
 ROLLBACK TO s;
 COMMIT;
 SELECT pg_temp.attempt($$SELECT finance.transfer('b', 'c', 6, strict => true)$$);
-SELECT q, topic, message - '{message_id,timestamp,trace_id}'::text[] #- '{payload,transfer_id}' AS message
+SELECT q, topic, message - '{message_id,timestamp,trace_id}'::text[] #- '{payload,transfer_id}' #- '{payload,alert_id}' AS message
 FROM (VALUES ('alerts'), ('moved')) AS v (q) CROSS JOIN LATERAL finance.read(q, 0, 100) ORDER BY q, msg_id;
 SELECT finance.unbind_topic('risk.#', 'alerts');
 SELECT status FROM finance.transfer('b', 'c', 7);

@@ -312,6 +312,7 @@ CREATE TABLE finance._account (
 	currency		text NOT NULL,
 	type			text NOT NULL,
 	code			text NOT NULL,
+	level			text,
 	parent_id		bigint,
 	metadata		jsonb,
 	CONSTRAINT account_pkey PRIMARY KEY (tenant_id, account_id),
@@ -321,13 +322,14 @@ CREATE INDEX account_parent ON finance._account (tenant_id, parent_id)
 	WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE finance._account IS
 'accounts as posting keeps them; read them through the view finance.account';
-COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits';
+COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
 COMMENT ON COLUMN finance._account.max_balance IS 'ceiling of the balance; null: none';
+COMMENT ON COLUMN finance._account.level IS 'level of its customer, for limits of rules; null: none';
 COMMENT ON COLUMN finance._account.parent_id IS 'account it is summed up under; null: none';
 
 -- a constraint trigger in C and not a CHECK: the server parses a CHECK anew in
@@ -355,7 +357,7 @@ SELECT a.tenant_id, a.account_id, a.code, a.currency, a.type, a.status,
 	a.credits_posted - a.debits_posted - a.debits_pending AS available,
 	a.min_available, a.max_balance,
 	a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
-	a.version, a.created_at, a.parent_id, a.metadata
+	a.version, a.created_at, a.parent_id, a.level, a.metadata
 FROM finance._account a;
 COMMENT ON VIEW finance.account IS
 'accounts with their balance (credits posted - debits posted), what is held, and what is available';
@@ -371,7 +373,7 @@ CREATE TABLE finance.account_change (
 	actor		text NOT NULL,
 	changed_at	timestamptz NOT NULL,
 	CONSTRAINT account_change_pkey PRIMARY KEY (tenant_id, account_id, version),
-	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent'))
+	CONSTRAINT account_change_kind CHECK (change IN ('status', 'limits', 'parent', 'level'))
 );
 COMMENT ON TABLE finance.account_change IS
 'changes of accounts other than transfers; with the transfers they account for every version';
@@ -586,68 +588,187 @@ COMMENT ON VIEW finance.hold IS
 -- risk
 -- ------------------------------------------------------------------------
 
+-- what transfers are judged by, in versions: a draft is edited, a published one
+-- never changes again; at most one is live
+CREATE TABLE finance.ruleset (
+	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
+	name		text NOT NULL,
+	mode		text NOT NULL DEFAULT 'draft',
+	score_report	integer,
+	score_challenge	integer,
+	score_review	integer,
+	score_reject	integer,
+	review_timeout	interval NOT NULL DEFAULT '24 hours',
+	review_default	text NOT NULL DEFAULT 'reject',
+	challenge_timeout interval NOT NULL DEFAULT '10 minutes',
+	copy_of		integer,
+	created_by	text NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	published_by text,
+	published_at timestamptz,
+	CONSTRAINT ruleset_pkey PRIMARY KEY (tenant_id, version),
+	CONSTRAINT ruleset_version CHECK (version > 0),
+	CONSTRAINT ruleset_mode CHECK (mode IN ('draft', 'live', 'shadow', 'retired')),
+	CONSTRAINT ruleset_published CHECK ((mode = 'draft') = (published_at IS NULL)
+		AND (mode = 'draft') = (published_by IS NULL)),
+	CONSTRAINT ruleset_scores CHECK (score_report > 0 AND score_challenge > 0
+		AND score_review > 0 AND score_reject > 0),
+	CONSTRAINT ruleset_review_timeout CHECK (review_timeout > '0'::interval AND review_timeout <= '366 days'::interval),
+	CONSTRAINT ruleset_review_default CHECK (review_default IN ('reject', 'approve')),
+	CONSTRAINT ruleset_challenge_timeout CHECK (challenge_timeout > '0'::interval AND challenge_timeout <= '366 days'::interval)
+);
+CREATE UNIQUE INDEX ruleset_live ON finance.ruleset (tenant_id) WHERE mode = 'live';
+COMMENT ON TABLE finance.ruleset IS
+'versions of the rules that transfers are judged by; made by create_ruleset(), put in force by publish_ruleset()';
+COMMENT ON COLUMN finance.ruleset.mode IS
+'draft: may be edited; live: judges; shadow: is evaluated and recorded, and never acted upon; retired: was either, and may be published again';
+COMMENT ON COLUMN finance.ruleset.score_reject IS
+'the outcome is at least reject when the scores of the rules that hit add up to so much; null: never; likewise the others';
+COMMENT ON COLUMN finance.ruleset.review_default IS
+'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
+
 CREATE TABLE finance.risk_rule (
 	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
 	name		text NOT NULL,
 	kind		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL DEFAULT 0,
 	threshold	numeric,
-	account_id	bigint,
-	currency	text,
+	minimum		numeric,
+	per			text,
+	period		text,
+	span		interval,
+	times		integer,
 	window_start time,
 	window_end	time,
+	time_zone	text,
+	weekdays	integer[],
+	calendar	text,
+	list		text,
+	subject		text,
+	expression	text,
+	on_error	text,
+	account_id	bigint,
+	account_type text,
+	level		text,
+	currency	text,
+	transfer_type text,
 	enabled		boolean NOT NULL DEFAULT true,
+	description	text,
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, name),
-	CONSTRAINT risk_rule_kind CHECK (kind IN ('transfer_limit', 'daily_limit', 'night_window', 'blocklist')),
+	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, version, name),
+	CONSTRAINT risk_rule_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject')),
+	CONSTRAINT risk_rule_score CHECK (score BETWEEN -1000000 AND 1000000),
 	CONSTRAINT risk_rule_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
-	CONSTRAINT risk_rule_needs_threshold CHECK (kind NOT IN ('transfer_limit', 'daily_limit') OR threshold IS NOT NULL),
-	CONSTRAINT risk_rule_needs_window CHECK ((kind = 'night_window') = (window_start IS NOT NULL)
-		AND (kind = 'night_window') = (window_end IS NOT NULL)
-		AND window_start <> window_end)
+	CONSTRAINT risk_rule_minimum CHECK (minimum >= 0 AND minimum < 'Infinity'),
+	CONSTRAINT risk_rule_per CHECK (per IN ('account', 'counterparty', 'pair', 'account_type', 'type')),
+	CONSTRAINT risk_rule_period CHECK (period IN ('hour', 'day', 'month')),
+	CONSTRAINT risk_rule_span CHECK (span > '0'::interval AND span <= '366 days'::interval),
+	CONSTRAINT risk_rule_one_window CHECK (period IS NULL OR span IS NULL),
+	CONSTRAINT risk_rule_times CHECK (times BETWEEN 1 AND 1000000),
+	CONSTRAINT risk_rule_window CHECK ((window_start IS NULL) = (window_end IS NULL)
+		AND window_start <> window_end),
+	CONSTRAINT risk_rule_on_error CHECK (on_error IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_rule IS
-'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+'the rules of each ruleset; changed with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.outcome IS
+'what a transfer that the rule hits comes to, if no other rule asks for more';
 COMMENT ON COLUMN finance.risk_rule.threshold IS
-'highest amount that passes, in units of the transfer''s currency';
+'an amount in units of the transfer''s currency, a number of transfers, or a share, by the kind of rule';
+COMMENT ON COLUMN finance.risk_rule.per IS
+'whose transfers are added up: account, what the payer pays; counterparty, what the payee gets; pair; account_type, what the payer pays by transfers of this type; type, all transfers of this type and currency';
+COMMENT ON COLUMN finance.risk_rule.span IS
+'length of a sliding window, instead of a period';
 COMMENT ON COLUMN finance.risk_rule.account_id IS
 'only what this account pays; null: any';
 COMMENT ON COLUMN finance.risk_rule.window_start IS
-'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
+'in time_zone, or else the tenant''s; a window may pass midnight and ends just before window_end';
 
-CREATE TABLE finance.risk_list (
+CREATE VIEW finance.live_rule WITH (security_invoker = true) AS
+SELECT r.tenant_id, s.mode, r.version, r.name, r.kind, r.outcome, r.score, r.threshold,
+	r.minimum, r.per, r.period, r.span, r.times, r.window_start, r.window_end, r.time_zone,
+	r.weekdays, r.calendar, r.list, r.subject, r.expression, r.on_error,
+	a.code AS account, r.account_type, r.level, r.currency, r.transfer_type, r.enabled,
+	r.description
+FROM finance.ruleset s
+JOIN finance.risk_rule r ON r.tenant_id = s.tenant_id AND r.version = s.version
+LEFT JOIN finance._account a ON a.tenant_id = r.tenant_id AND a.account_id = r.account_id
+WHERE s.mode = 'live';
+COMMENT ON VIEW finance.live_rule IS 'the rules that transfers are judged by now';
+
+CREATE TABLE finance.holiday (
 	tenant_id	integer NOT NULL,
-	list		text NOT NULL,
-	account_id	bigint NOT NULL,
-	reason		text NOT NULL,
-	added_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, account_id),
-	CONSTRAINT risk_list_name CHECK (list = 'blocklist')
+	calendar	text NOT NULL,
+	day			date NOT NULL,
+	name		text,
+	CONSTRAINT holiday_pkey PRIMARY KEY (tenant_id, calendar, day)
 );
-COMMENT ON TABLE finance.risk_list IS
-'accounts on a list that a rule looks at; change it with block_account() and unblock_account()';
+COMMENT ON TABLE finance.holiday IS
+'days that rules with a calendar take for holidays; changed with add_holiday() and remove_holiday()';
 
 CREATE TABLE finance.risk_decision (
 	tenant_id	integer NOT NULL,
 	transfer_id	bigint NOT NULL,
-	ordinal		integer NOT NULL,
-	rule		text NOT NULL,
-	kind		text NOT NULL,
-	verdict		text NOT NULL,
-	observed	text NOT NULL,
-	threshold	text,
-	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, ordinal)
+	version		integer NOT NULL,
+	mode		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL,
+	rule		text,
+	latency_us	numeric NOT NULL,
+	hits		jsonb NOT NULL,
+	inputs		jsonb NOT NULL,
+	decided_at	timestamptz NOT NULL,
+	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, version),
+	CONSTRAINT risk_decision_mode CHECK (mode IN ('live', 'shadow')),
+	CONSTRAINT risk_decision_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_decision IS
-'why a transfer was rejected: each rule it broke, what was observed and what the rule allows';
+'what a ruleset said of a transfer that at least one of its rules hit: outcome, every rule that hit and why, and all that was looked at, so that replay_decision() says the same again';
+COMMENT ON COLUMN finance.risk_decision.mode IS
+'live: acted upon; shadow: recorded only';
+COMMENT ON COLUMN finance.risk_decision.rule IS
+'the first rule by name of those that asked for the outcome; null: their scores did';
+COMMENT ON COLUMN finance.risk_decision.latency_us IS
+'microseconds the judgement took, with all rulesets; the same of each';
+
+CREATE VIEW finance.risk_hit WITH (security_invoker = true) AS
+SELECT d.tenant_id, d.transfer_id, d.version, d.mode, h.ordinal::integer AS ordinal,
+	h.hit->>'rule' AS rule, h.hit->>'kind' AS kind, h.hit->>'outcome' AS outcome,
+	(h.hit->>'score')::integer AS score, h.hit->>'observed' AS observed,
+	h.hit->>'threshold' AS threshold, h.hit->>'window' AS "window", d.decided_at
+FROM finance.risk_decision d,
+	LATERAL jsonb_array_elements(d.hits) WITH ORDINALITY AS h (hit, ordinal);
+COMMENT ON VIEW finance.risk_hit IS
+'each rule that hit a transfer: what was observed, what the rule allows, and in which window';
 
 CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.ruleset
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER config_changed;
 CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.holiday
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE finance.holiday ENABLE ALWAYS TRIGGER config_changed;
+
+-- a published ruleset never changes: neither its rules nor what it says of itself
+CREATE FUNCTION finance._ruleset_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_ruleset_guard';
+COMMENT ON FUNCTION finance._ruleset_guard() IS 'trigger: refuses changes of a ruleset that is no draft';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON finance.risk_rule
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON finance.ruleset
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.risk_rule
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard_truncate;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.ruleset
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard_truncate;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
@@ -859,26 +980,99 @@ COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
 -- functions: risk
 -- ------------------------------------------------------------------------
 
+CREATE FUNCTION finance.create_ruleset(name text, copy_of integer DEFAULT NULL,
+	score_report integer DEFAULT NULL, score_challenge integer DEFAULT NULL,
+	score_review integer DEFAULT NULL, score_reject integer DEFAULT NULL,
+	review_timeout interval DEFAULT NULL, review_default text DEFAULT NULL,
+	challenge_timeout interval DEFAULT NULL) RETURNS integer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_ruleset';
+COMMENT ON FUNCTION finance.create_ruleset(text, integer, integer, integer, integer, integer, interval, text, interval) IS
+'makes a draft, empty or a copy of another version with its settings, and returns its version';
+CREATE FUNCTION finance.publish_ruleset(version integer, mode text DEFAULT 'live') RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_publish_ruleset';
+COMMENT ON FUNCTION finance.publish_ruleset(integer, text) IS
+'puts a draft, or a version that was retired, in force: live, in the place of the one that was, or shadow; it never changes again';
+CREATE FUNCTION finance.retire_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_retire_ruleset';
+COMMENT ON FUNCTION finance.retire_ruleset(integer) IS
+'takes a live or shadow ruleset out of force; it may be published again';
+CREATE FUNCTION finance.drop_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_drop_ruleset';
+COMMENT ON FUNCTION finance.drop_ruleset(integer) IS 'deletes a draft and its rules';
+
 CREATE FUNCTION finance.add_rule(name text, kind text, threshold numeric DEFAULT NULL,
 	account text DEFAULT NULL, currency text DEFAULT NULL,
-	window_start time DEFAULT NULL, window_end time DEFAULT NULL) RETURNS void
+	window_start time DEFAULT NULL, window_end time DEFAULT NULL,
+	outcome text DEFAULT NULL, score integer DEFAULT 0,
+	minimum numeric DEFAULT NULL, per text DEFAULT NULL, period text DEFAULT NULL,
+	span interval DEFAULT NULL, times integer DEFAULT NULL,
+	time_zone text DEFAULT NULL, weekdays integer[] DEFAULT NULL,
+	calendar text DEFAULT NULL, list text DEFAULT NULL, subject text DEFAULT NULL,
+	expression text DEFAULT NULL, on_error text DEFAULT NULL,
+	account_type text DEFAULT NULL, level text DEFAULT NULL,
+	transfer_type text DEFAULT NULL, description text DEFAULT NULL,
+	ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_rule';
-COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time) IS
-'adds a rule of kind transfer_limit, daily_limit, night_window or blocklist; without account or currency it holds for all';
-CREATE FUNCTION finance.remove_rule(name text) RETURNS void
+COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time, text, integer, numeric, text, text, interval, integer, text, integer[], text, text, text, text, text, text, text, text, text, integer) IS
+'adds a rule to a draft; without a ruleset to the rules in force, by a new version that is live at once; rule_kinds() tells the kinds and what each needs';
+CREATE FUNCTION finance.remove_rule(name text, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_rule';
-COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
-CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
+COMMENT ON FUNCTION finance.remove_rule(text, integer) IS
+'removes a rule from a draft, or without a ruleset from the rules in force, by a new version';
+CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
-COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
-CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_block_account';
-COMMENT ON FUNCTION finance.block_account(text, text) IS
-'puts an account on the blocklist, which rules of kind blocklist reject; false if it is there';
-CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
-	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_unblock_account';
-COMMENT ON FUNCTION finance.unblock_account(text, text) IS
-'takes an account off the blocklist; false if it is not there';
+COMMENT ON FUNCTION finance.enable_rule(text, boolean, integer) IS
+'switches a rule of a draft on or off, or without a ruleset one of the rules in force, by a new version';
+CREATE FUNCTION finance.rule_kinds() RETURNS TABLE (kind text, outcome text, needs text, takes text, hits text)
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_rule_kinds';
+COMMENT ON FUNCTION finance.rule_kinds() IS
+'the kinds of rules: their usual outcome, the arguments of add_rule() that each needs or takes, and what it hits';
+CREATE FUNCTION finance.add_holiday(day date, name text DEFAULT NULL, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_holiday';
+COMMENT ON FUNCTION finance.add_holiday(date, text, text) IS
+'makes a day a holiday of a calendar; false if it is one';
+CREATE FUNCTION finance.remove_holiday(day date, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_holiday';
+COMMENT ON FUNCTION finance.remove_holiday(date, text) IS
+'takes a holiday out of a calendar; false if it is none';
+
+CREATE TYPE finance.risk_answer AS (
+	version		integer,
+	mode		text,
+	rule		text,
+	kind		text,
+	hit			boolean,
+	outcome		text,
+	score		integer,
+	observed	text,
+	threshold	text,
+	"window"	text
+);
+COMMENT ON TYPE finance.risk_answer IS
+'what one rule says of a transfer, or, with rule null, what its ruleset says';
+CREATE FUNCTION finance.explain_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false, ruleset integer DEFAULT NULL)
+	RETURNS SETOF finance.risk_answer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_explain_risk';
+COMMENT ON FUNCTION finance.explain_risk(text, text, numeric, text, text, text, jsonb, boolean, integer) IS
+'what each rule would say of a transfer, hit or not, and the whole, without moving money: of the rulesets in force, or of one that is named, a draft too';
+CREATE FUNCTION finance.evaluate_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false,
+	OUT outcome text, OUT score integer, OUT rule text, OUT version integer)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_evaluate_risk';
+COMMENT ON FUNCTION finance.evaluate_risk(text, text, numeric, text, text, text, jsonb, boolean) IS
+'what the live ruleset would say of a transfer, without moving money';
+CREATE FUNCTION finance.replay_decision(transfer_id bigint, version integer DEFAULT NULL,
+	OUT same boolean, OUT outcome text, OUT score integer, OUT hits jsonb,
+	OUT recorded_outcome text, OUT recorded_hits jsonb)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_replay_decision';
+COMMENT ON FUNCTION finance.replay_decision(bigint, integer) IS
+'judges a transfer again, by the version and the inputs its decision recorded (version null: the live one), and says whether the answer is the same';
+
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit_*.c)
@@ -1594,6 +1788,12 @@ CREATE FUNCTION finance.close_account(code text, to_account text DEFAULT NULL,
 	AS 'MODULE_PATHNAME', 'finance_close_account';
 COMMENT ON FUNCTION finance.close_account(text, text, text) IS
 'closes an account for ever, frozen or not, its balance moved to to_account (or from it, where negative) by a transfer of type closing; not while money is held; returns the account''s version';
+CREATE FUNCTION finance.set_account_level(code text, level text,
+	reason text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_account_level';
+COMMENT ON FUNCTION finance.set_account_level(text, text, text) IS
+'sets the level of the account''s customer (null: none), for which rules may have limits of their own; returns the account''s version';
 CREATE FUNCTION finance.lock_accounts(codes text[])
 	RETURNS TABLE (code text, account_id bigint, status text, currency text,
 		balance numeric, held numeric, available numeric, version bigint)
@@ -2589,6 +2789,342 @@ COMMENT ON FUNCTION finance.trim_log_queues() IS
 'empty segments of logs that are older than the retention, as the worker does by itself; returns how many';
 
 -- ========================================================================
+-- LISTS SECTION (list.c, list_change.c, limit.c, limit_change.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- what is looked up stands first in a row; its order and its equality are
+-- those of bytes, which is what the caches in C search by
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_list (
+	tenant_id	integer NOT NULL,
+	list		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	added_by	text NOT NULL,
+	added_at	timestamptz NOT NULL,
+	CONSTRAINT risk_list_pkey PRIMARY KEY (tenant_id, list, subject, value),
+	CONSTRAINT risk_list_length CHECK (pg_catalog.octet_length(list) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 255),
+	CONSTRAINT risk_list_subject CHECK (subject IN ('account', 'country', 'device')),
+	CONSTRAINT risk_list_country CHECK (subject <> 'country' OR value ~ '^[A-Z][A-Z]$'),
+	CONSTRAINT risk_list_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.risk_list IS
+'accounts, countries and devices on lists that rules look at; change it with add_to_list(), load_list() and remove_from_list()';
+COMMENT ON COLUMN finance.risk_list.value IS
+'code of the account; country of ISO 3166-1 alpha-2; fingerprint of the device';
+COMMENT ON COLUMN finance.risk_list.expires_at IS
+'from then on it does not count; null: it does not expire';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_list
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_list ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rule_limit (
+	tenant_id	integer NOT NULL,
+	rule		text COLLATE pg_catalog."C" NOT NULL,
+	subject		text COLLATE pg_catalog."C" NOT NULL,
+	temporary	boolean NOT NULL,
+	value		text COLLATE pg_catalog."C" NOT NULL,
+	threshold	numeric NOT NULL,
+	expires_at	timestamptz,
+	reason		text NOT NULL,
+	set_by		text NOT NULL,
+	set_at		timestamptz NOT NULL,
+	CONSTRAINT rule_limit_pkey PRIMARY KEY (tenant_id, rule, subject, temporary, value),
+	CONSTRAINT rule_limit_length CHECK (pg_catalog.octet_length(rule) BETWEEN 1 AND 63
+		AND pg_catalog.octet_length(value) BETWEEN 1 AND 128),
+	CONSTRAINT rule_limit_subject CHECK (subject IN ('account', 'level', 'account_type')),
+	CONSTRAINT rule_limit_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
+	CONSTRAINT rule_limit_temporary CHECK (temporary = (expires_at IS NOT NULL)),
+	CONSTRAINT rule_limit_expiry CHECK (pg_catalog.isfinite(expires_at))
+);
+COMMENT ON TABLE finance.rule_limit IS
+'other thresholds of rules for an account, a level or a type of accounts; change it with set_rule_limit() and clear_rule_limit()';
+COMMENT ON COLUMN finance.rule_limit.rule IS
+'name of the rule, in whatever ruleset';
+COMMENT ON COLUMN finance.rule_limit.temporary IS
+'holds until expires_at, and until then comes before the lasting one of the same subject';
+COMMENT ON COLUMN finance.rule_limit.value IS
+'code of the account; name of the level or type';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rule_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rule_limit ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE FUNCTION finance.add_to_list(list text, subject text, value text,
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_add_to_list';
+COMMENT ON FUNCTION finance.add_to_list(text, text, text, text, timestamptz) IS
+'puts an account (its code), a country (two capital letters) or a device on a list, until expires_at (null: for good); one that is there gets the new reason and end, and the result is false';
+CREATE FUNCTION finance.load_list(list text, subject text, entries text[],
+	reason text, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_load_list';
+COMMENT ON FUNCTION finance.load_list(text, text, text[], text, timestamptz) IS
+'add_to_list() for up to 100,000 entries at once, all or none; returns how many were not on the list';
+CREATE FUNCTION finance.remove_from_list(list text, subject text, value text,
+	reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_from_list';
+COMMENT ON FUNCTION finance.remove_from_list(text, text, text, text) IS
+'takes an entry off a list; false if it is not there';
+CREATE FUNCTION finance.is_on_list(list text, subject text, value text)
+	RETURNS boolean
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_is_on_list';
+COMMENT ON FUNCTION finance.is_on_list(text, text, text) IS
+'whether an account, country or device is on a list now, as rules see it';
+CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_block_account';
+COMMENT ON FUNCTION finance.block_account(text, text) IS
+'puts an account on the list blocklist, which rules of kind blocklist look at; false if it is there';
+CREATE FUNCTION finance.unblock_account(code text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_unblock_account';
+COMMENT ON FUNCTION finance.unblock_account(text, text) IS
+'takes an account off the list blocklist; false if it is not there';
+CREATE FUNCTION finance.remove_expired_entries("limit" integer DEFAULT 10000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_remove_expired_entries';
+COMMENT ON FUNCTION finance.remove_expired_entries(integer) IS
+'removes entries of lists and temporary limits of rules that are over, which count for nothing already; returns how many';
+
+CREATE FUNCTION finance.set_rule_limit(rule text, threshold numeric, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rule_limit';
+COMMENT ON FUNCTION finance.set_rule_limit(text, numeric, text, text, text, text, timestamptz) IS
+'gives a rule another threshold for what an account pays, or the accounts of a type or a level, for good or until expires_at';
+CREATE FUNCTION finance.clear_rule_limit(rule text, reason text,
+	account text DEFAULT NULL, account_type text DEFAULT NULL,
+	level text DEFAULT NULL, temporary boolean DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_clear_rule_limit';
+COMMENT ON FUNCTION finance.clear_rule_limit(text, text, text, text, text, boolean) IS
+'takes back a threshold that set_rule_limit() gave: the temporary one, the lasting one, or (null) both; false if there is none';
+CREATE FUNCTION finance.rule_limit_of(rule text, account text) RETURNS numeric
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rule_limit_of';
+COMMENT ON FUNCTION finance.rule_limit_of(text, text) IS
+'threshold that set_rule_limit() gave the rule for what this account pays now; null: the rule''s own holds';
+
+-- ========================================================================
+-- EXPR SECTION (expr.c, expr_*.c, fact.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.risk_facts(OUT name text, OUT type text, OUT description text) RETURNS SETOF record
+	LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 54
+	AS 'MODULE_PATHNAME', 'finance_risk_facts';
+COMMENT ON FUNCTION finance.risk_facts() IS
+'the facts of a transfer that a risk expression may use';
+
+CREATE FUNCTION finance.check_expression(expression text, facts jsonb DEFAULT NULL) RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_check_expression';
+COMMENT ON FUNCTION finance.check_expression(text, jsonb) IS
+'compiles a risk expression, and with facts (an object by name; those left out are null) gives its result';
+
+-- ========================================================================
+-- METER SECTION (measure.c, meter.c, store_measure.c, posting_meter.c)
+-- ========================================================================
+
+CREATE SEQUENCE finance._measure_id_seq AS integer;
+COMMENT ON SEQUENCE finance._measure_id_seq IS
+'numbers of measures, none of which is used twice: totals are stored under them';
+
+CREATE TABLE finance.risk_measure (
+	tenant_id	integer NOT NULL,
+	measure_id	integer NOT NULL DEFAULT pg_catalog.nextval('finance._measure_id_seq'),
+	scope		text NOT NULL,
+	period		text NOT NULL,
+	span		interval,
+	band_min	numeric,
+	band_max	numeric,
+	CONSTRAINT risk_measure_pkey PRIMARY KEY (tenant_id, measure_id),
+	CONSTRAINT risk_measure_scope CHECK (scope IN ('account', 'counterparty', 'pair', 'account_type', 'type', 'device')),
+	CONSTRAINT risk_measure_period CHECK (period IN ('hour', 'day', 'month', 'sliding', 'ever', 'last_device', 'last_country')),
+	CONSTRAINT risk_measure_last CHECK (period NOT IN ('last_device', 'last_country')
+		OR scope = 'account' AND band_min IS NULL AND band_max IS NULL),
+	CONSTRAINT risk_measure_span CHECK ((period = 'sliding') = (span IS NOT NULL)
+		AND span >= '1 millisecond' AND span <= '366 days'),
+	CONSTRAINT risk_measure_band CHECK (band_min >= 0 AND band_min < 'Infinity'
+		AND band_max > 0 AND band_max < 'Infinity' AND band_min < band_max)
+);
+ALTER SEQUENCE finance._measure_id_seq OWNED BY finance.risk_measure.measure_id;
+COMMENT ON TABLE finance.risk_measure IS
+'what the published rulesets need counted: of whose transfers, over what time; written by publishing one';
+COMMENT ON COLUMN finance.risk_measure.scope IS
+'account: what the payer pays; counterparty: what the payee gets; pair: what this payer pays this payee; account_type: what the payer pays in one type; type: what all pay in one type and currency; device: what the payer pays from one device';
+COMMENT ON COLUMN finance.risk_measure.period IS
+'hour, day, month: in the tenant''s time zone; sliding: the time of span before now; ever; last_device, last_country: the last one, and when';
+COMMENT ON COLUMN finance.risk_measure.band_min IS 'counts amounts from this on only; null: all';
+COMMENT ON COLUMN finance.risk_measure.band_max IS 'and below this; null: all';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_measure
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_measure ENABLE ALWAYS TRIGGER config_changed;
+
+-- One row for each key, with the totals of all its measures, so that a transfer
+-- updates one row for an account however many rules there are; the update stays
+-- on its page (HOT).  What a deleted row counted is read from the history again.
+CREATE TABLE finance.risk_total (
+	account_id	bigint NOT NULL,
+	other_id	bigint NOT NULL,
+	tenant_id	integer NOT NULL,
+	class		text COLLATE "C" NOT NULL,
+	state		bytea NOT NULL,
+	CONSTRAINT risk_total_pkey PRIMARY KEY (tenant_id, account_id, other_id, class)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE finance.risk_total IS
+'what each measure of finance.risk_measure has come to, by account, payee, pair, type and device; finance._risk_totals() tells what a state says';
+COMMENT ON COLUMN finance.risk_total.account_id IS 'the payer; 0: any';
+COMMENT ON COLUMN finance.risk_total.other_id IS 'the payee; 0: any';
+COMMENT ON COLUMN finance.risk_total.class IS
+'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
+
+CREATE FUNCTION finance._risk_totals(state bytea)
+	RETURNS TABLE (measure_id integer, period text, bucket bigint,
+		since_id bigint, seeded boolean, amount numeric, count bigint,
+		at timestamptz, text text)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'finance_risk_totals';
+COMMENT ON FUNCTION finance._risk_totals(bytea) IS
+'the totals in a row of finance.risk_total, one row for each measure: what was counted in its hour, day, month or window from since_id on, or the last device or country';
+
+-- ========================================================================
+-- GATE SECTION (gate.c, gate_*.c, bucket.c)
+-- ========================================================================
+
+CREATE TABLE finance.transfer_pause (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	reason		text NOT NULL,
+	paused_by	text NOT NULL,
+	paused_session_user text NOT NULL,
+	paused_at	timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT transfer_pause_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT transfer_pause_scope CHECK (scope IN ('all', 'everywhere')
+		OR scope ~ '^(account|type|currency)=.'),
+	CONSTRAINT transfer_pause_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT transfer_pause_everywhere CHECK (scope <> 'everywhere' OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_pause IS
+'where no money moves now; change it with pause_transfers() and resume_transfers(), whose history is in the audit log';
+COMMENT ON COLUMN finance.transfer_pause.tenant_id IS
+'0 for scope everywhere, which is all tenants';
+COMMENT ON COLUMN finance.transfer_pause.scope IS
+'all (of the tenant), everywhere, account=CODE, type=NAME or currency=CODE';
+COMMENT ON COLUMN finance.transfer_pause.paused_by IS 'finance.actor of who paused';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_pause
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_pause ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rate_limit (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	limit_id	bigint NOT NULL,
+	rate		numeric NOT NULL,
+	burst		integer NOT NULL,
+	set_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT rate_limit_scope CHECK (scope IN ('tenant', 'account') OR scope ~ '^(account|type)=.'),
+	CONSTRAINT rate_limit_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT rate_limit_id CHECK (limit_id > 0),
+	CONSTRAINT rate_limit_rate CHECK (rate > 0 AND rate <= 1000000 AND rate = pg_catalog.round(rate, 6)),
+	CONSTRAINT rate_limit_burst CHECK (burst >= 1 AND burst <= 1000000)
+);
+COMMENT ON TABLE finance.rate_limit IS
+'how often money may move; change it with set_rate_limit() and drop_rate_limit(); rate_limits() tells how many tokens are left';
+COMMENT ON COLUMN finance.rate_limit.scope IS
+'tenant, account (each that pays), account=CODE (this one, instead) or type=NAME';
+COMMENT ON COLUMN finance.rate_limit.limit_id IS
+'by which tokens are counted: of a limit dropped and set anew, all are there';
+COMMENT ON COLUMN finance.rate_limit.rate IS 'transfers a second in the long run';
+COMMENT ON COLUMN finance.rate_limit.burst IS 'transfers at once after a pause';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rate_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rate_limit ENABLE ALWAYS TRIGGER config_changed;
+
+-- whoever moved money holds this lock until the transaction ends
+CREATE FUNCTION finance.transfers_in_flight()
+	RETURNS TABLE (state text, pid integer, gid text, transaction xid, since timestamptz)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+AS $$
+WITH held AS (
+	SELECT k.pid, k.virtualtransaction, k.locktype, k.transactionid
+	FROM pg_catalog.pg_locks k
+	WHERE k.granted AND k.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+	AND (k.locktype OPERATOR(pg_catalog.=) 'transactionid'
+		OR k.locktype OPERATOR(pg_catalog.=) 'relation'
+		AND k.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'
+		AND k.relation OPERATOR(pg_catalog.=) 'finance._account'::pg_catalog.regclass
+		AND k.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+), mover AS (
+	SELECT DISTINCT h.pid, h.virtualtransaction FROM held h
+	WHERE h.locktype OPERATOR(pg_catalog.=) 'relation'
+)
+SELECT CASE WHEN m.pid IS NULL THEN 'prepared' ELSE 'running' END,
+	m.pid, p.gid, coalesce(p.transaction, a.backend_xid), coalesce(p.prepared, a.xact_start)
+FROM mover m
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) m.pid
+LEFT JOIN (held h JOIN pg_catalog.pg_prepared_xacts p
+		ON p.transaction OPERATOR(pg_catalog.=) h.transactionid)
+	ON m.pid IS NULL AND h.pid IS NULL
+	AND h.virtualtransaction OPERATOR(pg_catalog.=) m.virtualtransaction
+ORDER BY 1, 5, 2
+$$;
+COMMENT ON FUNCTION finance.transfers_in_flight() IS
+'transactions of other sessions, of whatever tenant, that may have moved money and are open: running ones, and prepared ones, which no pause stops any more';
+
+CREATE FUNCTION finance.pause_transfers(scope text, reason text,
+	OUT paused boolean, OUT running integer, OUT prepared integer)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_pause_transfers';
+COMMENT ON FUNCTION finance.pause_transfers(text, text) IS
+'stops money from moving in the scope from its commit on, also what moved in open transactions: all (of the tenant), account=CODE, type=NAME, currency=CODE, or everywhere (owner only); false where it was paused; running and prepared: transactions that may have moved money and are open';
+
+CREATE FUNCTION finance.resume_transfers(scope text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_resume_transfers';
+COMMENT ON FUNCTION finance.resume_transfers(text, text) IS
+'takes back the pause of this scope; false where there was none';
+
+CREATE FUNCTION finance.set_rate_limit(scope text, rate numeric, burst integer) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rate_limit';
+COMMENT ON FUNCTION finance.set_rate_limit(text, numeric, integer) IS
+'lets at most burst transfers and holds pass at once, and rate a second in the long run: of the tenant, of each account that pays, of account=CODE instead, or of type=NAME';
+
+CREATE FUNCTION finance.drop_rate_limit(scope text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_rate_limit';
+COMMENT ON FUNCTION finance.drop_rate_limit(text) IS
+'takes back the rate limit of this scope; false where there was none';
+
+CREATE FUNCTION finance.rate_limits(account text DEFAULT NULL)
+	RETURNS TABLE (scope text, rate numeric, burst integer, tokens numeric)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_rate_limits';
+COMMENT ON FUNCTION finance.rate_limits(text) IS
+'the tenant''s rate limits and the tokens left in each; of the limit for each account, those of this one';
+
+-- ========================================================================
 -- REVIEW SECTION (posting_park.c, review.c, expire.c, alert.c, alert_export.c)
 -- ========================================================================
 
@@ -2897,6 +3433,13 @@ CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'finance_may_see_tenant';
 COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
 'whether the outer user is a member of the tenant''s role or owns the extension';
+
+CREATE FUNCTION finance._message_ids()
+	RETURNS TABLE (tenant_id integer, queue_id bigint, message_id bigint)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_message_ids';
+COMMENT ON FUNCTION finance._message_ids() IS
+'for check_integrity(): all messages in queues, without locking all their tables at once';
 
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
@@ -3264,17 +3807,56 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
 UNION ALL
+-- I7 each total of risk = what passed from its first transfer on.  Where a
+-- part of that is detached it may be more; a type's first window, which began
+-- while others were paying, may be less, and is not looked at.
+SELECT 'I7 risk total = transfers', m.tenant_id,
+	concat_ws(' ', 'measure ' || m.measure_id, 'from ' || nullif(m.account_id, 0),
+		'to ' || nullif(m.other_id, 0), nullif(m.class, '')),
+	s.n || ' of ' || s.amount, m.count || ' of ' || m.amount
+FROM (SELECT r.tenant_id, r.account_id, r.other_id, r.class, x.scope, x.measure_id,
+		x.band_min, x.band_max, b.since_id, b.amount, b.count
+	FROM finance.risk_total r
+	CROSS JOIN LATERAL finance._risk_totals(r.state) b
+	JOIN finance.risk_measure x ON x.tenant_id = r.tenant_id AND x.measure_id = b.measure_id
+	WHERE b.count IS NOT NULL AND NOT (x.scope = 'type' AND b.seeded)) m
+CROSS JOIN LATERAL (SELECT coalesce(sum(c.amount - coalesce(h.released, 0)), 0) AS amount,
+		count(*) FILTER (WHERE h.captured > 0 OR h.status = 'open' OR h.status IS NULL) AS n
+	FROM (SELECT t.* FROM finance.transfer t
+		WHERE m.scope NOT IN ('counterparty', 'type') AND t.from_account_id = m.account_id
+			AND (m.scope <> 'pair' OR t.to_account_id = m.other_id)
+			AND (m.scope <> 'account_type' OR 'type ' || t.type = m.class)
+			AND (m.scope <> 'device' OR 'device ' || (t.metadata ->> 'device') = m.class)
+			AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'counterparty' AND t.to_account_id = m.other_id AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'type' AND t.currency || ' ' || t.type = m.class
+			AND t.tenant_id = m.tenant_id AND t.id >= m.since_id) c
+	LEFT JOIN finance._hold h ON h.tenant_id = c.tenant_id AND h.hold_id = c.hold_id
+	WHERE c.tenant_id = m.tenant_id AND c.from_version IS NOT NULL
+		AND (c.hold_id = c.id OR c.hold_id IS NULL AND c.status = 'completed')
+		AND (m.band_min IS NULL OR c.amount >= m.band_min)
+		AND (m.band_max IS NULL OR c.amount < m.band_max)) s
+WHERE (m.amount, m.count) <> (s.amount, s.n)
+	AND (m.amount < s.amount OR m.count < s.n OR m.since_id >= (SELECT
+			min((regexp_match(pg_get_expr(p.relpartbound, p.oid), '\d+'))[1]::bigint)
+		FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+		WHERE i.inhparent = 'finance.transfer'::regclass) OR m.since_id IS NULL)
+UNION ALL
 -- I8 a message is in one place only, and in a queue that exists; archived ones
 -- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
-FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance._message_ids() w
 	UNION ALL
 	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance._message_ids() w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL
@@ -3395,8 +3977,20 @@ ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.ruleset ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.ruleset USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.holiday ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.holiday USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rule_limit USING (finance._is_tenant_visible(tenant_id));
+-- what is paused everywhere is so for all
+ALTER TABLE finance.transfer_pause ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_pause
+	USING (scope = 'everywhere' OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rate_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rate_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_review ENABLE ROW LEVEL SECURITY;
@@ -3425,6 +4019,10 @@ ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -3459,8 +4057,16 @@ SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.ruleset', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.holiday', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._challenge', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._alert', '');

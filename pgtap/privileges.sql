@@ -80,16 +80,18 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups', 'confirm_challenge', 'new_challenge_token'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
+	'add_to_list', 'load_list', 'remove_from_list', 'remove_expired_entries', 'is_on_list', 'set_rule_limit', 'clear_rule_limit', 'rule_limit_of', 'set_account_level',
 	'create_queue', 'alter_queue', 'pause_queue', 'resume_queue', 'redrive', 'subscriptions', 'drop_queue', 'purge_queue', 'purge_archive', 'bind_topic', 'unbind_topic', 'list_bindings', 'set_default_queues', 'default_queues', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers',
 	'create_producer_group', 'alter_producer_group', 'drop_producer_group', 'recheck_half_message', 'check_half_messages',
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
+	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits',
 	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'export_aml'], 'auditor: these functions');
+	'split_amount', 'transfers_in_flight', 'rate_limits', 'is_on_list', 'rule_limit_of', 'export_aml'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -99,13 +101,15 @@ SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (pron
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
 	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position',
+	'transfer_pause', 'rate_limit',
 	'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
+	'transfer_pause', 'rate_limit',
 	'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
@@ -121,7 +125,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'export_aml')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'transfers_in_flight', 'rate_limits', 'export_aml')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -131,11 +135,23 @@ SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()'
 SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
 SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
 	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry',
+	'finance.transfers_in_flight()', 'finance.rate_limits(''a'')', 'finance.transfer_pause', 'finance.rate_limit',
 	'finance.review', 'finance.alert', 'finance.aml_report', 'finance.export_aml(now(), now())']) AS call;
 SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
 	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', 'finance.review_transfer(1, true)', 'finance.confirm_challenge(1, ''x'')', 'finance.comment_alert(1, ''x'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
 RESET ROLE;
 SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
+
+-- the switch: an operator's, but everywhere only the owner's
+SET LOCAL ROLE fin_test_app;
+SELECT throws_ok('SELECT ' || call, '42501', NULL, 'app: not ' || call) FROM unnest(ARRAY['finance.pause_transfers(''all'', ''x'')', 'finance.resume_transfers(''all'', ''x'')',
+	'finance.set_rate_limit(''tenant'', 1, 1)', 'finance.drop_rate_limit(''tenant'')', 'finance.rate_limits()', 'finance.transfers_in_flight()']) AS call;
+SET LOCAL ROLE fin_test_operator;
+SELECT throws_ok('SELECT ' || call, '42501', 'permission denied for scope everywhere', 'operator: not ' || call)
+	FROM unnest(ARRAY['finance.pause_transfers(''everywhere'', ''x'')', 'finance.resume_transfers(''everywhere'', ''x'')']) AS call;
+SELECT lives_ok('SELECT ' || call, 'operator: ' || call) FROM unnest(ARRAY['finance.pause_transfers(''all'', ''x'')', 'finance.resume_transfers(''all'', ''x'')',
+	'finance.set_rate_limit(''tenant'', 1, 1)', 'finance.drop_rate_limit(''tenant'')', 'finance.rate_limits()', 'finance.transfers_in_flight()']) AS call;
+RESET ROLE;
 
 -- ------------------------------------------------------------------------
 -- what runs as its owner
@@ -157,7 +173,8 @@ SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.
 	'and every partition, should somebody be granted one');
 SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.oid WHERE k.relrowsecurity AND NOT c.relispartition
 	AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
-		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
+		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))',
+			'((scope = ''everywhere''::text) OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
 SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
 	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation')$$,
 	'only currencies are everybody''s, and what is known of the cluster');

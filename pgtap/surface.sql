@@ -77,6 +77,21 @@ FROM (VALUES
 	('finance.enable_rule(text, boolean)', 'name text, enabled boolean DEFAULT true -> void'),
 	('finance.block_account(text, text)', 'code text, reason text -> boolean'),
 	('finance.unblock_account(text, text)', 'code text, reason text -> boolean'),
+	('finance.pause_transfers(text, text)', 'scope text, reason text, OUT paused boolean, OUT running integer, OUT prepared integer -> record'),
+	('finance.resume_transfers(text, text)', 'scope text, reason text -> boolean'),
+	('finance.transfers_in_flight()', ' -> TABLE(state text, pid integer, gid text, transaction xid, since timestamp with time zone)'),
+	('finance.set_rate_limit(text, numeric, integer)', 'scope text, rate numeric, burst integer -> void'),
+	('finance.drop_rate_limit(text)', 'scope text -> boolean'),
+	('finance.rate_limits(text)', 'account text DEFAULT NULL::text -> TABLE(scope text, rate numeric, burst integer, tokens numeric)'),
+	('finance.add_to_list(text, text, text, text, timestamptz)', 'list text, subject text, value text, reason text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone -> boolean'),
+	('finance.load_list(text, text, text[], text, timestamptz)', 'list text, subject text, entries text[], reason text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone -> bigint'),
+	('finance.remove_from_list(text, text, text, text)', 'list text, subject text, value text, reason text -> boolean'),
+	('finance.is_on_list(text, text, text)', 'list text, subject text, value text -> boolean'),
+	('finance.remove_expired_entries(integer)', '"limit" integer DEFAULT 10000 -> bigint'),
+	('finance.set_rule_limit(text, numeric, text, text, text, text, timestamptz)', 'rule text, threshold numeric, reason text, account text DEFAULT NULL::text, account_type text DEFAULT NULL::text, level text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone -> void'),
+	('finance.clear_rule_limit(text, text, text, text, text, boolean)', 'rule text, reason text, account text DEFAULT NULL::text, account_type text DEFAULT NULL::text, level text DEFAULT NULL::text, temporary boolean DEFAULT NULL::boolean -> boolean'),
+	('finance.rule_limit_of(text, text)', 'rule text, account text -> numeric'),
+	('finance.set_account_level(text, text, text)', 'code text, level text, reason text DEFAULT NULL::text -> bigint'),
 	('finance.check_integrity()', ' -> TABLE(invariant text, tenant_id integer, object text, expected text, found text)'),
 	('finance.grant_access(regrole, text)', 'role regrole, level text -> void'),
 	('finance.process_once(text, bigint)', 'consumer text, message_id bigint -> boolean'),
@@ -102,7 +117,7 @@ SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND pro
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
 	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', 'export_aml')$$, 'what writes is volatile');
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', 'risk_facts', 'check_expression', 'export_aml')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
@@ -126,7 +141,9 @@ SELECT is(pg_temp.columns('finance.review'), 'tenant_id integer, transfer_id big
 SELECT is(pg_temp.columns('finance.alert'), 'tenant_id integer, alert_id bigint, level text, status text, account text, rule text, day date, transfers bigint, first_transfer_id bigint, last_transfer_id bigint, last_at timestamp with time zone, assignee text, raised_at timestamp with time zone, closed_by text, closed_at timestamp with time zone, account_id bigint', 'alert');
 SELECT is(pg_temp.columns('finance.aml_report'), 'tenant_id integer, transfer_id bigint, recorded_at timestamp with time zone, status text, from_account text, to_account text, amount numeric, currency text, type text, reference text, metadata jsonb, outcome text, rules text[], version integer, review_status text, alert_id bigint, level text, alert_status text, assignee text, closed_by text, closed_at timestamp with time zone, comment text', 'aml_report');
 SELECT is(pg_temp.columns('finance.journal_leg'), 'account text, side text, amount numeric, expected_version bigint', 'journal_leg');
-SELECT is(pg_temp.columns('finance.account'), 'tenant_id integer, account_id bigint, code text, currency text, type text, status text, balance numeric, held numeric, available numeric, min_available numeric, max_balance numeric, debits_posted numeric, credits_posted numeric, debits_pending numeric, credits_pending numeric, version bigint, created_at timestamp with time zone, parent_id bigint, metadata jsonb', 'account');
+SELECT is(pg_temp.columns('finance.account'), 'tenant_id integer, account_id bigint, code text, currency text, type text, status text, balance numeric, held numeric, available numeric, min_available numeric, max_balance numeric, debits_posted numeric, credits_posted numeric, debits_pending numeric, credits_pending numeric, version bigint, created_at timestamp with time zone, parent_id bigint, level text, metadata jsonb', 'account');
+SELECT is(pg_temp.columns('finance.risk_list'), 'tenant_id integer!, list text!, subject text!, value text!, expires_at timestamp with time zone, reason text!, added_by text!, added_at timestamp with time zone!', 'risk_list');
+SELECT is(pg_temp.columns('finance.rule_limit'), 'tenant_id integer!, rule text!, subject text!, temporary boolean!, value text!, threshold numeric!, expires_at timestamp with time zone, reason text!, set_by text!, set_at timestamp with time zone!', 'rule_limit');
 SELECT is(pg_temp.columns('finance.entry'), 'tenant_id integer, account_id bigint, transfer_id bigint, side text, version bigint, amount numeric, change numeric, balance numeric, held numeric, currency text, counterparty_id bigint, type text, recorded_at timestamp with time zone, effective_at timestamp with time zone, reference text, metadata jsonb', 'entry');
 SELECT is(pg_temp.columns('finance.transfer'), 'id bigint!, from_account_id bigint!, to_account_id bigint!, from_version bigint, to_version bigint, recorded_at timestamp with time zone!, effective_at timestamp with time zone, hold_id bigint, journal_id bigint, reverses_id bigint, tenant_id integer!, trace_id uuid!, amount finance.amount!, from_balance numeric!, to_balance numeric!, from_held numeric, to_held numeric, released numeric, status text!, type text!, currency text!, reference text, metadata jsonb', 'transfer');
 SELECT is(pg_temp.columns('finance.risk_decision'), 'tenant_id integer!, transfer_id bigint!, ordinal integer!, rule text!, kind text!, verdict text!, observed text!, threshold text', 'risk_decision');

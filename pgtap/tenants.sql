@@ -32,7 +32,7 @@ SELECT finance.create_account_type('their type', 'debit'), finance.create_transf
 SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
-SELECT finance.block_account('b', 'test') \g /dev/null
+SELECT finance.block_account('b', 'test'), finance.add_to_list('their list', 'device', 'd', 'test'), finance.set_rule_limit('limit', 10, 'test', level => 'gold') \g /dev/null
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
 SELECT finance.archive('q', msg_id) FROM finance.read('q', 0, 1) \g /dev/null
 SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('c', 'EUR'), ('theirs', 'EUR'), ('their new', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD')) AS v (code, currency) \g /dev/null
@@ -61,6 +61,7 @@ SELECT id AS review FROM finance.transfer('usd2', 'usd', 8) \gset
 SET LOCAL finance.actor = '';
 SELECT min(alert_id) AS alert, max(alert_id) AS closed_alert FROM finance.alert WHERE tenant_id = :tenant AND account = 'usd2' \gset
 SELECT finance.close_alert(:closed_alert, 'dismissed', 'test') \g /dev/null
+SELECT finance.pause_transfers('type=their type', 'test'), finance.set_rate_limit('type=their type', 1, 1) \g /dev/null
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -145,8 +146,22 @@ INSERT INTO call VALUES
 	('enable_rule', $$finance.enable_rule('limit')$$),
 	('block_account', $$finance.block_account('a', 'x')$$),
 	('unblock_account', $$finance.unblock_account('b', 'x')$$),
+	('add_to_list', $$finance.add_to_list('l', 'country', 'KP', 'x')$$),
+	('load_list', $$finance.load_list('l', 'device', '{a,b}', 'x')$$),
+	('remove_from_list', $$finance.remove_from_list('their list', 'device', 'd', 'x')$$),
+	('is_on_list', $$finance.is_on_list('their list', 'device', 'd')$$),
+	('remove_expired_entries', $$finance.remove_expired_entries()$$),
+	('set_rule_limit', $$finance.set_rule_limit('limit', 11, 'x', account => 'a')$$),
+	('clear_rule_limit', $$finance.clear_rule_limit('limit', 'x', level => 'gold')$$),
+	('rule_limit_of', $$finance.rule_limit_of('limit', 'a')$$),
+	('set_account_level', $$finance.set_account_level('a', 'gold')$$),
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
+	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
+	('resume_transfers', $$finance.resume_transfers('type=their type', 'x')$$),
+	('set_rate_limit', $$finance.set_rate_limit('tenant', 1, 1)$$),
+	('drop_rate_limit', $$finance.drop_rate_limit('type=their type')$$),
+	('rate_limits', $$finance.rate_limits('a')$$),
 	('create_queue', $$finance.create_queue('q2')$$),
 	('alter_queue', $$finance.alter_queue('q', max_deliveries => 3)$$),
 	('pause_queue', $$finance.pause_queue('q')$$),
@@ -218,7 +233,8 @@ INSERT INTO call VALUES
 -- of no tenant; check_integrity() is looked at below, and the procedure
 -- wait_for_message() by the TAP test of waiting: it runs in no transaction
 SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND proname NOT LIKE '\_%' EXCEPT SELECT proname FROM call$$,
-	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message'],
+	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message',
+		'transfers_in_flight', 'risk_facts', 'check_expression'],
 	'all functions of a tenant are tried');
 
 -- each is undone
@@ -289,7 +305,19 @@ INSERT INTO foreign_call VALUES
 	('account', $$finance.create_account('my child', 'EUR', parent => %L)$$),
 	('account', $$finance.block_account(%L, 'x')$$),
 	('account', $$finance.unblock_account(%L, 'x')$$),
+	('account', $$finance.add_to_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.load_list('l', 'account', ARRAY['mine', %L], 'x')$$),
+	('account', $$finance.remove_from_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.is_on_list('blocklist', 'account', %L)$$),
+	('account', $$finance.rule_limit_of('limit', %L)$$),
+	('account', $$finance.set_account_level(%L, 'gold')$$),
+	('list', $$finance.is_on_list(%L, 'device', 'd')$$),
+	('list', $$finance.remove_from_list(%L, 'device', 'd', 'x')$$),
 	('account', $$finance.add_rule('r', 'daily_limit', 1, account => %L)$$),
+	('account', $$finance.pause_transfers('account=' || %L, 'x')$$),
+	('account', $$finance.resume_transfers('account=' || %L, 'x')$$),
+	('account', $$finance.set_rate_limit('account=' || %L, 1, 1)$$),
+	('account', $$finance.rate_limits(%L)$$),
 	('account id', 'finance.transfer(%s, :mine, 1)'),
 	('account id', 'finance.transfer(:mine, %s, 1)'),
 	('hold', 'finance.capture(%s)'),
@@ -306,6 +334,8 @@ INSERT INTO foreign_call VALUES
 	('type', $$finance.transfer('mine', 'mine too', 1, type => %L)$$),
 	('type', $$finance.create_transfer_type('my type', ARRAY[%L])$$),
 	('type', $$finance.journal(ARRAY[finance.leg('mine', 'debit', 1), finance.leg('mine too', 'credit', 1)], type => %L)$$),
+	('type', $$finance.pause_transfers('type=' || %L, 'x')$$),
+	('type', $$finance.set_rate_limit('type=' || %L, 1, 1)$$),
 	('queue', $$finance.send(%L, '1')$$),
 	('queue', $$finance.send_batch(%L, '{1}')$$),
 	('queue', $$finance.read(%L, 1)$$),
@@ -335,6 +365,7 @@ INSERT INTO foreign_call VALUES
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),
+	('rule', $$finance.set_rule_limit(%L, 1, 'x', account => 'mine')$$),
 	('half', 'finance.commit_message(%s)'),
 	('half', 'finance.commit_message(ARRAY[%s])'),
 	('half', 'finance.rollback_message(%s)'),
@@ -360,7 +391,7 @@ INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
 	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('review', :review, '4611686018427387904'), ('challenge', :challenge, '4611686018427387904'),
-	('alert', :alert, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('alert', :alert, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('list', 'their list', 'no such list'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

@@ -1,6 +1,7 @@
 /*
  * account_change.c
- *		What changes in an account besides money: its status and its limits.
+ *		What changes in an account besides money: its status, its limits and
+ *		its level.
  *
  * Owns nothing between calls.  A change locks the one account FOR NO KEY
  * UPDATE, raises its version by one and writes a row of finance.account_change
@@ -39,6 +40,17 @@ static FinQuery update_limits =
 	" version = $5 WHERE tenant_id = $1 AND account_id = $2",
 	.nargs = 5,
 	.argtypes = {INT4OID, INT8OID, NUMERICOID, NUMERICOID, INT8OID},
+	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
+	.writes_one = "_account",
+};
+
+static FinQuery update_level =
+{
+	.sql = "UPDATE finance._account SET level = $3, version = $4"
+	" WHERE tenant_id = $1 AND account_id = $2",
+	.nargs = 4,
+	.argtypes = {INT4OID, INT8OID, TEXTOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
 	.writes_one = "_account",
@@ -436,4 +448,83 @@ Datum
 finance_set_max_balance(PG_FUNCTION_ARGS)
 {
 	return set_limits(fcinfo, "set_max_balance", 0, 1, 2);
+}
+
+/* ------------------------------------------------------------------------
+ * level
+ * ------------------------------------------------------------------------ */
+
+static char *
+level_json(const char *level)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_text(&json, "level", level);
+	return fin_json_end(&json);
+}
+
+static void
+change_level(const FinContext *context, FinAccount *account, const char *level,
+			 const char *reason)
+{
+	FinAccountChange change = {.operation = "set_account_level"};
+	Datum		values[4] = {0};
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+
+	refuse_closed(account);
+	change.change = "level";
+	change.reason = reason;
+	change.old_value = level_json(account->level);
+	change.new_value = level_json(level);
+	account->level = level;
+	account->version++;
+	values[0] = Int32GetDatum(context->tenant_id);
+	values[1] = Int64GetDatum(account->account_id);
+	if (level != NULL)
+		values[2] = CStringGetTextDatum(level);
+	else
+		nulls[2] = 'n';
+	values[3] = Int64GetDatum(account->version);
+	fin_query_run(&update_level, values, nulls, 0);
+	fin_account_record_change(context, account, &change);
+}
+
+static bool
+is_same_level(const char *level, const char *other)
+{
+	if (level == NULL || other == NULL)
+		return level == other;
+	return strcmp(level, other) == 0;
+}
+
+PG_FUNCTION_INFO_V1(finance_set_account_level);
+
+/*
+ * finance.set_account_level(code, level, reason) returns bigint
+ *
+ * The level of the account's customer, 1 to 63 bytes of any name, for which
+ * rules may have limits of their own (set_rule_limit()); null: none.  Setting
+ * the level it has changes nothing.  Result: the account's version.  Errors:
+ * LG002 unknown account, 22023 empty or too long, LG004 closed.  Locks: the
+ * account.
+ */
+Datum
+finance_set_account_level(PG_FUNCTION_ARGS)
+{
+	char	   *code = fin_argument_text(fcinfo, 0, "code", FIN_CODE_LENGTH_MAX);
+	char	   *level = fin_argument_text_or_null(fcinfo, 1, "level",
+												  FIN_TYPE_LENGTH_MAX);
+	char	   *reason = fin_argument_text_or_null(fcinfo, 2, "reason",
+												   FIN_REASON_LENGTH_MAX);
+	const FinContext *context = fin_context_hold();
+	FinQueryScope scope;
+	FinAccount	account;
+
+	fin_query_begin(&scope);
+	fin_account_lock(context, code, &account);
+	if (!is_same_level(account.level, level))
+		change_level(context, &account, level, reason);
+	fin_query_end(&scope);
+	PG_RETURN_INT64(account.version);
 }

@@ -172,7 +172,7 @@ int64
 fin_alert_raise(const FinContext *context, int64 transfer_id,
 				int64 account_id, DateADT day, const FinVerdict *verdict)
 {
-	const char *rule = verdict->nhits > 0 ? verdict->hits[0].rule :
+	const char *rule = verdict->rule != NULL ? verdict->rule :
 		RULE_OF_SCORES;
 	int64		alert_id;
 	Datum		values[7];

@@ -8,6 +8,7 @@
 
 #include "access/detoast.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "argument.h"
 #include "compat.h"
@@ -97,6 +98,27 @@ fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 	if (required)
 		refuse_null(name);
 	return NULL;
+}
+
+TimestampTz
+fin_argument_expiry(FunctionCallInfo fcinfo, int argument, TimestampTz now)
+{
+	TimestampTz expires_at;
+
+	if (PG_ARGISNULL(argument))
+		return DT_NOEND;
+	expires_at = PG_GETARG_TIMESTAMPTZ(argument);
+	if (TIMESTAMP_NOT_FINITE(expires_at))
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("expires_at must be a moment"),
+				errhint("Leave it out for what does not expire."));
+	if (expires_at <= now)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("expires_at must be in the future"),
+				errdetail("It is %s.", timestamptz_to_str(expires_at)));
+	return expires_at;
 }
 
 FinFault *

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
@@ -42,6 +43,13 @@ extern char *fin_argument_text_or_null(FunctionCallInfo fcinfo, int argument,
 /* a numeric argument; NULL for null where not required, else 22004 */
 extern Numeric fin_argument_numeric(FunctionCallInfo fcinfo, int argument,
 									const char *name, bool required);
+
+/*
+ * A timestamptz argument named expires_at; DT_NOEND for null.  Error: 22023 not
+ * finite, or not after 'now'.
+ */
+extern TimestampTz fin_argument_expiry(FunctionCallInfo fcinfo, int argument,
+									   TimestampTz now);
 
 /*
  * a jsonb argument named metadata; NULL for null.  Error: LG303 larger than

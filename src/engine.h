@@ -77,6 +77,8 @@ typedef struct FinAccount
 	char		currency[FIN_CURRENCY_LENGTH_MAX + 1];
 	const char *code;
 	const char *type;
+	const char *level;			/* of its customer; NULL: none */
+	TimestampTz created_at;
 } FinAccount;
 
 /* money reserved; amount = captured + released + what remains */

@@ -106,20 +106,34 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
+/* a number, not one of our ids or amounts */
+static void
+push_number(JsonbParseState **state, const char *key, int number)
+{
+	JsonbValue	value = {.type = jbvNumeric};
+
+	push_key(state, key);
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
 static void
 push_decisions(JsonbParseState **state, const FinVerdict *verdict)
 {
-	const FinDecisionRow *decisions = verdict->hits;
-
 	push_key(state, "decisions");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < verdict->nhits; i++)
 	{
+		const FinRiskHit *hit = &verdict->hits[i];
+
 		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-		push_text(state, "rule", decisions[i].rule);
-		push_text(state, "kind", decisions[i].kind);
-		push_text(state, "observed", decisions[i].observed);
-		push_text(state, "threshold", decisions[i].threshold);
+		push_text(state, "rule", hit->rule);
+		push_text(state, "kind", hit->kind);
+		push_text(state, "outcome", fin_risk_outcome_name(hit->outcome));
+		push_number(state, "score", hit->score);
+		push_text(state, "observed", hit->observed);
+		push_text(state, "threshold", hit->threshold);
+		push_text(state, "window", hit->window);
 		pushJsonbValue(state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);

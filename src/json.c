@@ -6,8 +6,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/json.h"
+#include "utils/timestamp.h"
 
 #include "json.h"
 
@@ -35,6 +39,18 @@ fin_json_int64(StringInfo json, const char *key, int64 number)
 
 	pg_lltoa(number, digits);
 	fin_json_text(json, key, digits);
+}
+
+void
+fin_json_time(StringInfo json, const char *key, TimestampTz time)
+{
+	char		text[MAXDATELEN + 1];
+	int			utc = 0;
+
+	if (time == DT_NOEND)
+		return;
+	JsonEncodeDateTime(text, TimestampTzGetDatum(time), TIMESTAMPTZOID, &utc);
+	fin_json_text(json, key, text);
 }
 
 void

@@ -9,12 +9,15 @@
 #ifndef FIN_JSON_H
 #define FIN_JSON_H
 
+#include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
 /* a null text, or a null jsonb, adds nothing */
 extern void fin_json_text(StringInfo json, const char *key, const char *text);
 extern void fin_json_int64(StringInfo json, const char *key, int64 number);
+/* a moment, in UTC as ISO 8601; DT_NOEND, that is never, adds nothing */
+extern void fin_json_time(StringInfo json, const char *key, TimestampTz time);
 extern void fin_json_jsonb(StringInfo json, const char *key, Jsonb *value);
 
 /* a member that is an object or array, as JSON text; NULL adds nothing */

@@ -6,7 +6,8 @@
  * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then idempotency keys in ascending order.  Everything
+ * over the whole set, then the totals of types that risk measures, then
+ * idempotency keys in ascending order.  Everything
  * that is decided is decided under the accounts' locks: versions, funds, holds,
  * risk facts, and the transfers' ids, which are above the last id of all the
  * accounts, so that an account's id order is its version order whatever the
@@ -50,6 +51,7 @@ fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 		posting->groups[group].owner = -1;
 	outcome->row.id = 0;
 	outcome->replayed = false;
+	posting->verdicts[i] = NULL;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
 	/* one that was never judged is answered with the accounts it named */
@@ -188,20 +190,20 @@ note_remaining(FinOutcome *outcome, const FinHold *hold)
 	outcome->remaining = fin_engine_remaining(hold);
 }
 
-/* risk had something to say: remember what, for the rows written later */
+/* a verdict that is recorded with its transfer */
 static void
 keep_verdict(FinPosting *posting, int i, const FinVerdict *verdict)
 {
-	FinOutcome *outcome = &posting->outcomes[i];
-	FinVerdict *kept = palloc(sizeof(FinVerdict));
+	FinVerdict *kept;
 
+	if (verdict->inputs == NULL)
+		return;
+	kept = palloc(sizeof(FinVerdict));
 	*kept = *verdict;
-	for (int hit = 0; hit < kept->nhits; hit++)
-		kept->hits[hit].transfer_id = outcome->row.id;
 	posting->verdicts[i] = kept;
-	if (kept->outcome > FIN_RISK_REPORT && kept->nhits > 0)
-		outcome->rule = MemoryContextStrdup(posting->memory,
-											kept->hits[0].rule);
+	if (kept->outcome > FIN_RISK_REPORT && kept->rule != NULL)
+		posting->outcomes[i].rule = MemoryContextStrdup(posting->memory,
+														kept->rule);
 }
 
 static void
@@ -221,6 +223,49 @@ static bool
 needs_judgement(const FinOrder *order)
 {
 	return !fin_posting_is_of_hold(order) && !order->has_recorded_at;
+}
+
+/* where nothing is counted: what lists may be asked about */
+static void
+fill_event(const FinPosting *posting, int i, const FinMovement *movement,
+		   FinMeterEvent *event)
+{
+	const FinOrder *order = &posting->orders[i];
+
+	memset(event, 0, sizeof(FinMeterEvent));
+	event->id = posting->ids[i];
+	event->from_id = movement->from->account_id;
+	event->to_id = movement->to->account_id;
+	event->scale = movement->from->scale;
+	event->type = order->type;
+	event->currency = movement->from->currency;
+	event->moment.at = posting->now;
+	event->moment.date = posting->business_date;
+	event->moment.time = posting->time_of_day;
+	event->amount = movement->amount;
+	fin_meter_take_texts(event, order->metadata);
+}
+
+static void
+judge(FinPosting *posting, int i, const FinMovement *movement,
+	  FinVerdict *verdict)
+{
+	const FinOrder *order = &posting->orders[i];
+	FinRiskSubject subject;
+
+	subject.tenant_id = posting->context->tenant_id;
+	subject.book = posting->rules;
+	subject.movement = movement;
+	subject.type = order->type;
+	subject.reference = order->reference;
+	subject.metadata = order->metadata;
+	subject.is_reversal = order->reverses_id != 0;
+	subject.meter = posting->meter;
+	if (posting->meter != NULL)
+		subject.event = *fin_posting_event(posting, i, movement);
+	else
+		fill_event(posting, i, movement, &subject.event);
+	fin_risk_judge(&subject, verdict);
 }
 
 /* a member of a chain would be done without the others */
@@ -255,6 +300,8 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 	}
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
+	if (posting->meter != NULL)
+		fin_posting_count(posting, i, movement);
 }
 
 /* could there be more room for it?  history did without */
@@ -308,6 +355,14 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
+/* what is given back nobody stops, and history is history */
+static bool
+passes_gate(const FinOrder *order)
+{
+	return order->action != FIN_RELEASE && order->action != FIN_EXPIRE &&
+		!order->has_recorded_at;
+}
+
 /* NULL: done, or parked or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -332,11 +387,14 @@ decide(FinPosting *posting, int i, bool in_chain)
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
 	fault = check_movement(posting, i, &movement);
+	if (fault == NULL && passes_gate(order))
+		fault = fin_gate_check(&posting->gate, posting->context->tenant_id,
+							   &movement, order->type != NULL ? order->type :
+							   movement.hold->type);
 	if (fault != NULL)
 		return fault;
-	if (needs_judgement(order))
-		fin_risk_judge(posting->context->tenant_id, &movement,
-					   posting->time_of_day, &verdict);
+	if (posting->rules != NULL && needs_judgement(order))
+		judge(posting, i, &movement, &verdict);
 	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 	if (is_to_park(&verdict) && !may_park(order, in_chain))
@@ -344,8 +402,7 @@ decide(FinPosting *posting, int i, bool in_chain)
 
 	outcome->settles = order->settles != NULL;
 	fill_row(posting, i, &movement, &outcome->row);
-	if (verdict.outcome != FIN_RISK_PASS)
-		keep_verdict(posting, i, &verdict);
+	keep_verdict(posting, i, &verdict);
 	if (verdict.outcome == FIN_RISK_REJECT)
 	{
 		reject(posting, i, &movement);
@@ -419,8 +476,11 @@ restore_found(FinPosting *posting)
 	memcpy(posting->holds, posting->holds_found,
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
+	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
 	memset(posting->verdicts, 0, sizeof(FinVerdict *) * posting->norders);
+	if (posting->meter != NULL)
+		fin_meter_reset(posting->meter);
 	for (int i = 0; i < posting->ngroups; i++)
 		posting->groups[i].owner = -1;
 }
@@ -463,9 +523,24 @@ prepare(FinPosting *posting)
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);
+	fin_posting_hold_rules(posting);
 	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);
+}
+
+/* for the gate, which looks again before the transaction commits */
+static void
+note_moved(const FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinOutcome *outcome = &posting->outcomes[i];
+
+		if (outcome->row.id != 0 && !outcome->replayed &&
+			!outcome->row.rejected && passes_gate(&posting->orders[i]))
+			fin_gate_moved(&outcome->row);
+	}
 }
 
 /*
@@ -494,6 +569,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		fin_posting_settle_all(&posting);
 		if (hindering != NULL && posting.nhindering > 0)
 		{
+			fin_gate_give_back(&posting.gate, 0);
 			memcpy(hindering, posting.hindering,
 				   sizeof(FinDueHold) * posting.nhindering);
 			fin_query_end(&scope);
@@ -503,6 +579,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
+	note_moved(&posting);
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
 	return 0;

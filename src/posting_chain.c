@@ -68,6 +68,8 @@ undo_chain(FinPosting *posting)
 		else
 			*undo->hold = undo->saved_hold;
 	}
+	if (posting->meter != NULL)
+		fin_meter_undo(posting->meter);
 }
 
 /* ------------------------------------------------------------------------
@@ -238,17 +240,21 @@ static void
 settle_chain(FinPosting *posting, int start, int end)
 {
 	int			nholds = posting->nholds;
+	int			ntaken = posting->gate.ntaken;
 
 	for (;;)
 	{
 		int			culprit;
 
 		posting->nundo = 0;
+		if (posting->meter != NULL)
+			fin_meter_mark(posting->meter, end > start);
 		culprit = first_failure(posting, start, end);
 		if (culprit < 0)
 			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
+		fin_gate_give_back(&posting->gate, ntaken);
 		if (fin_posting_learn_keys(posting, start, culprit, end))
 		{
 			forget(posting, start, end);

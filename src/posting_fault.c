@@ -198,10 +198,17 @@ fin_posting_fault_finding(const FinMovement *movement, FinFinding finding)
 static FinFault *
 with_deciding_rule(FinFault *fault, const FinVerdict *verdict)
 {
-	const FinDecisionRow *hit = &verdict->hits[0];
+	const FinRiskHit *hit = verdict->hits;
 
-	if (verdict->nhits == 0)
-		return fault;
+	if (verdict->rule == NULL)
+		return fin_fault_detail(fault,
+								"The scores of %d rules add up to %d.",
+								verdict->nhits, verdict->score);
+	while (strcmp(hit->rule, verdict->rule) != 0)
+		hit++;
+	if (hit->threshold == NULL)
+		return fin_fault_detail(fault, "The rule is a %s; observed was %s.",
+								hit->kind, hit->observed);
 	return fin_fault_detail(fault,
 							"The rule is a %s; observed was %s, the threshold is %s.",
 							hit->kind, hit->observed, hit->threshold);
@@ -211,7 +218,7 @@ with_deciding_rule(FinFault *fault, const FinVerdict *verdict)
 FinFault *
 fin_posting_fault_rejected(const FinVerdict *verdict)
 {
-	const char *rule = verdict->nhits > 0 ? verdict->hits[0].rule : "score";
+	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
 	FinFault   *fault;
 
 	if (verdict->outcome == FIN_RISK_REJECT)
@@ -227,7 +234,7 @@ fin_posting_fault_rejected(const FinVerdict *verdict)
 FinFault *
 fin_posting_fault_not_parked(const FinVerdict *verdict)
 {
-	const char *rule = verdict->nhits > 0 ? verdict->hits[0].rule : "score";
+	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
 	FinFault   *fault = fin_fault(ERRCODE_FIN_NEEDS_REVIEW,
 								  "transfer needs a %s by risk rule \"%s\", which one of a chain cannot have",
 								  fin_risk_outcome_name(verdict->outcome),

@@ -6,8 +6,8 @@
  *
  * A trigger somebody attached to finance.transfer, or to a queue, may move
  * money in its turn, and must find all that decides about it as this posting
- * leaves it: what was given back of a transfer, the running totals of value
- * dates, the accounts, and the holds.  So these are written before the rows
+ * leaves it: the totals of risk, what was given back of a transfer, the running
+ * totals of value dates, the accounts, and the holds.  So these are written before the rows
  * that tell of them; and accounts after the former, so that a trigger on those
  * that changes an account is found out when that is written.
  */
@@ -49,13 +49,20 @@ write_decisions(FinPosting *posting)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
-		FinVerdict *verdict = posting->verdicts[i];
-
-		if (verdict != NULL && is_new(posting, i))
-			fin_store_write_decisions(posting->context->tenant_id,
-									  fin_risk_outcome_name(verdict->outcome),
-									  verdict->hits, verdict->nhits);
+		if (posting->verdicts[i] != NULL && is_new(posting, i))
+			fin_risk_record(posting->context->tenant_id,
+							posting->outcomes[i].row.id, posting->verdicts[i]);
 	}
+}
+
+/* a verdict of which people are told */
+static const FinVerdict *
+verdict_to_tell(const FinPosting *posting, int i)
+{
+	const FinVerdict *verdict = posting->verdicts[i];
+
+	return verdict != NULL && verdict->outcome != FIN_RISK_PASS &&
+		is_new(posting, i) ? verdict : NULL;
 }
 
 static void
@@ -64,13 +71,14 @@ raise_alerts(FinPosting *posting)
 	for (int i = 0; i < posting->norders; i++)
 	{
 		FinOutcome *outcome = &posting->outcomes[i];
+		const FinVerdict *verdict = verdict_to_tell(posting, i);
 
-		if (posting->verdicts[i] != NULL && is_new(posting, i))
+		if (verdict != NULL)
 			outcome->alert_id = fin_alert_raise(posting->context,
 												outcome->row.id,
 												outcome->row.from_account_id,
 												posting->business_date,
-												posting->verdicts[i]);
+												verdict);
 	}
 }
 
@@ -242,12 +250,12 @@ static void
 publish_alert(FinPosting *posting, int i)
 {
 	const FinOutcome *outcome = &posting->outcomes[i];
+	const FinVerdict *verdict = verdict_to_tell(posting, i);
 
-	if (is_new(posting, i) && posting->verdicts[i] != NULL &&
-		!outcome->row.rejected &&
+	if (verdict != NULL && !outcome->row.rejected &&
 		fin_event_has_listeners(posting->context, FIN_TOPIC_ALERT))
 		fin_event_publish(posting->context, fin_ident_next(0), FIN_TOPIC_ALERT,
-						  outcome, posting->verdicts[i]);
+						  outcome, verdict);
 }
 
 /* what was only reported is told of as if it had passed, and then the alert */
@@ -287,6 +295,8 @@ fin_posting_write(FinPosting *posting)
 	int32		tenant_id = posting->context->tenant_id;
 	int64	   *message_ids = draw_message_ids(posting);
 
+	if (posting->meter != NULL)
+		fin_meter_write(posting->meter);
 	write_reversals(posting);
 	write_values(posting);
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);

@@ -49,16 +49,6 @@ typedef struct FinKeyRow
 	Jsonb	   *request;		/* what the transfer's row does not tell, or NULL */
 } FinKeyRow;
 
-/* one row of finance.risk_decision */
-typedef struct FinDecisionRow
-{
-	int64		transfer_id;
-	const char *rule;
-	const char *kind;
-	const char *observed;
-	const char *threshold;
-} FinDecisionRow;
-
 /* a numeric of a row in units of 10^-scale; an error when it does not fit */
 extern FinAmount fin_store_amount(Datum number, int scale);
 
@@ -190,10 +180,6 @@ extern TimestampTz fin_store_next_expiry(TimestampTz now);
 
 /* inserts the new ones and updates the changed ones */
 extern void fin_store_write_holds(int32 tenant_id, FinHold *holds, int n);
-
-/* verdict: 'reject', 'review' ... */
-extern void fin_store_write_decisions(int32 tenant_id, const char *verdict,
-									  const FinDecisionRow *rows, int n);
 
 /* name of the rule that rejected or parked the transfer, or NULL */
 extern char *fin_store_read_rejection(int32 tenant_id, int64 transfer_id,

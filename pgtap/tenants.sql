@@ -52,8 +52,8 @@ SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 SELECT finance.send('log', '{}') \g /dev/null
--- what risk reports, challenges and has reviewed; here alone it is said how
-SELECT finance.add_rule(wants || ':' || above, 'transfer_limit', above, account => 'usd2') FROM (VALUES ('report', 3), ('challenge', 5), ('review', 7)) AS v (wants, above) \g /dev/null
+-- what risk reports, challenges and has reviewed
+SELECT finance.add_rule(wants, 'transfer_limit', above, account => 'usd2', outcome => wants) FROM (VALUES ('report', 3), ('challenge', 5), ('review', 7)) AS v (wants, above) \g /dev/null
 SET LOCAL finance.actor = 'maker';
 SELECT finance.transfer('usd2', 'usd', 4) \g /dev/null
 SELECT id AS challenge FROM finance.transfer('usd2', 'usd', 6) \gset

@@ -92,8 +92,14 @@ fin_ident_shmem_startup(void)
 TimestampTz
 fin_ident_now(void)
 {
+	return fin_ident_shown(GetCurrentTimestamp());
+}
+
+TimestampTz
+fin_ident_shown(TimestampTz wall_clock)
+{
 	if (fin_test_clock == NULL || fin_test_clock[0] == '\0')
-		return GetCurrentTimestamp();
+		return wall_clock;
 	return DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
 												   CStringGetDatum(fin_test_clock),
 												   ObjectIdGetDatum(InvalidOid),

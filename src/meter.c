@@ -450,8 +450,8 @@ check_memory(const FinMeter *meter)
 		ereport(ERROR,
 				errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				errmsg("totals of risk need more memory than they may have"),
-				errdetail("They have %zu kB.", meter->memory_max / 1024),
-				errhint("Look at a shorter time, or at fewer rules."));
+				errdetail("They may have %zu kB.", meter->memory_max / 1024),
+				errhint("Increase maintenance_work_mem, or look at a shorter time or at fewer rules."));
 }
 
 /* as it was counted so far, or anew; its row is not read */

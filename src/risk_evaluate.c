@@ -570,8 +570,8 @@ is_same(const char *stated, const char *found)
 	return stated == NULL || (found != NULL && strcmp(stated, found) == 0);
 }
 
-static bool
-rule_applies(const RiskRule *rule, const RiskFacts *facts)
+bool
+fin_risk_applies(const RiskRule *rule, const RiskFacts *facts)
 {
 	return (rule->account_id == 0 ||
 			rule->account_id == facts->from.account_id) &&
@@ -612,7 +612,7 @@ fin_risk_ask(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 	answer->hit = false;
 	answer->outcome = rule->outcome;
 	answer->observed = answer->threshold = answer->window = NULL;
-	answer->applies = rule_applies(rule, facts);
+	answer->applies = fin_risk_applies(rule, facts);
 	if (answer->applies)
 		asks[rule->kind] (rule, facts, answer);
 }

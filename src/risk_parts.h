@@ -221,6 +221,9 @@ extern int	fin_risk_find_probe(const RiskBook *book, const RiskProbe *probe);
 /* facts of which none is known yet, in the current context */
 extern void fin_risk_clear(const RiskBook *book, RiskFacts *facts);
 
+/* their arrays, of which a batch would have thousands */
+extern void fin_risk_free(RiskFacts *facts);
+
 extern void fin_risk_gather(const RiskBook *book,
 							const FinRiskSubject *subject, RiskFacts *facts);
 extern const RiskMeasured *fin_risk_measured(RiskFacts *facts, int measure);

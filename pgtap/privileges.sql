@@ -98,11 +98,11 @@ SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (pron
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'risk_measure', 'risk_total', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
 	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'risk_measure', 'risk_total', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege

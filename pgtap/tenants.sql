@@ -33,6 +33,7 @@ SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.c
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
 SELECT finance.block_account('b', 'test') \g /dev/null
+INSERT INTO finance.risk_measure (tenant_id, scope, period) VALUES (:tenant, 'account', 'day');
 SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
 SELECT finance.archive('q', msg_id) FROM finance.read('q', 0, 1) \g /dev/null
 SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('c', 'EUR'), ('theirs', 'EUR'), ('their new', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD')) AS v (code, currency) \g /dev/null

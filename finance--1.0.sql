@@ -418,7 +418,7 @@ CREATE TABLE finance.transfer (
 COMMENT ON TABLE finance.transfer IS
 'amounts moved, held, given back, or refused by risk; one row for both sides, never changed';
 COMMENT ON COLUMN finance.transfer.status IS
-'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved';
+'completed: posted; held: reserved; released, expired: no longer reserved; rejected: by risk, nothing moved; review, challenged: reserved until another person approves or the token confirms it; approved: what was parked so is an ordinary hold now';
 COMMENT ON COLUMN finance.transfer.hold_id IS
 'the hold it makes (its own id), captures, releases or expires';
 COMMENT ON COLUMN finance.transfer.journal_id IS
@@ -503,11 +503,14 @@ CREATE TABLE finance._hold (
 	released		numeric NOT NULL DEFAULT 0,
 	type			text NOT NULL,
 	hold_group		text,
+	parked			text,
 	CONSTRAINT hold_pkey PRIMARY KEY (tenant_id, hold_id),
 	CONSTRAINT hold_status CHECK (status IN ('open', 'captured', 'released', 'expired')),
 	CONSTRAINT hold_parts CHECK (captured >= 0 AND released >= 0
 		AND captured + released <= amount),
-	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount))
+	CONSTRAINT hold_open CHECK ((status = 'open') = (captured + released < amount)),
+	CONSTRAINT hold_parked CHECK (parked IN ('review', 'challenge')),
+	CONSTRAINT hold_parked_for_a_time CHECK (parked IS NULL OR expires_at IS NOT NULL)
 ) WITH (fillfactor = 80);
 CREATE INDEX hold_expiry ON finance._hold (expires_at, hold_id)
 	WHERE status = 'open' AND expires_at IS NOT NULL;
@@ -517,6 +520,8 @@ CREATE INDEX hold_account_open ON finance._hold (tenant_id, from_account_id)
 	WHERE status = 'open';
 COMMENT ON TABLE finance._hold IS
 'holds as posting keeps them; read them through the view finance.hold';
+COMMENT ON COLUMN finance._hold.parked IS
+'not to be captured or released before risk''s review or challenge is over, at expires_at at the latest; stays when the hold ends';
 
 CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._hold
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
@@ -566,67 +571,204 @@ COMMENT ON FUNCTION finance._now() IS
 -- go through the table's indexes.
 CREATE VIEW finance.hold WITH (security_invoker = true) AS
 SELECT h.tenant_id, h.hold_id, h.from_account_id, h.to_account_id,
-	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
+	CASE WHEN h.status = 'open' AND h.parked = 'challenge' THEN 'challenged'
+		WHEN h.status = 'open' AND h.parked IS NOT NULL THEN h.parked
+		WHEN h.status = 'open' AND h.expires_at <= c.now
 		THEN 'expired' ELSE h.status END AS status,
 	h.amount::numeric AS amount, h.captured, h.released,
-	CASE WHEN h.status = 'open' AND h.expires_at <= c.now
+	CASE WHEN h.status = 'open' AND h.parked IS NULL AND h.expires_at <= c.now
 		THEN h.amount - h.amount
 		ELSE h.amount - h.captured - h.released END AS remaining,
 	h.expires_at, h.type, h.hold_group, finance.id_time(h.hold_id) AS held_at
 FROM finance._hold h CROSS JOIN (SELECT finance._now() AS now) c;
 COMMENT ON VIEW finance.hold IS
-'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not';
+'holds: what was held, what of it was captured and released, and what remains; one whose time is over is expired, whether the worker has seen it or not; one with status review or challenged is parked';
 
 -- ------------------------------------------------------------------------
 -- risk
 -- ------------------------------------------------------------------------
 
+-- what transfers are judged by, in versions: a draft is edited, a published one
+-- never changes again; at most one is live
+CREATE TABLE finance.ruleset (
+	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
+	name		text NOT NULL,
+	mode		text NOT NULL DEFAULT 'draft',
+	score_report	integer,
+	score_challenge	integer,
+	score_review	integer,
+	score_reject	integer,
+	review_timeout	interval NOT NULL DEFAULT '24 hours',
+	review_default	text NOT NULL DEFAULT 'reject',
+	challenge_timeout interval NOT NULL DEFAULT '10 minutes',
+	copy_of		integer,
+	created_by	text NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	published_by text,
+	published_at timestamptz,
+	CONSTRAINT ruleset_pkey PRIMARY KEY (tenant_id, version),
+	CONSTRAINT ruleset_version CHECK (version > 0),
+	CONSTRAINT ruleset_mode CHECK (mode IN ('draft', 'live', 'shadow', 'retired')),
+	CONSTRAINT ruleset_published CHECK ((mode = 'draft') = (published_at IS NULL)
+		AND (mode = 'draft') = (published_by IS NULL)),
+	CONSTRAINT ruleset_scores CHECK (score_report > 0 AND score_challenge > 0
+		AND score_review > 0 AND score_reject > 0),
+	CONSTRAINT ruleset_review_timeout CHECK (review_timeout > '0'::interval AND review_timeout <= '366 days'::interval),
+	CONSTRAINT ruleset_review_default CHECK (review_default IN ('reject', 'approve')),
+	CONSTRAINT ruleset_challenge_timeout CHECK (challenge_timeout > '0'::interval AND challenge_timeout <= '366 days'::interval)
+);
+CREATE UNIQUE INDEX ruleset_live ON finance.ruleset (tenant_id) WHERE mode = 'live';
+COMMENT ON TABLE finance.ruleset IS
+'versions of the rules that transfers are judged by; made by create_ruleset(), put in force by publish_ruleset()';
+COMMENT ON COLUMN finance.ruleset.mode IS
+'draft: may be edited; live: judges; shadow: is evaluated and recorded, and never acted upon; retired: was either, and may be published again';
+COMMENT ON COLUMN finance.ruleset.score_reject IS
+'the outcome is at least reject when the scores of the rules that hit add up to so much; null: never; likewise the others';
+COMMENT ON COLUMN finance.ruleset.review_default IS
+'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
+
 CREATE TABLE finance.risk_rule (
 	tenant_id	integer NOT NULL,
+	version		integer NOT NULL,
 	name		text NOT NULL,
 	kind		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL DEFAULT 0,
 	threshold	numeric,
-	account_id	bigint,
-	currency	text,
+	minimum		numeric,
+	per			text,
+	period		text,
+	span		interval,
+	times		integer,
 	window_start time,
 	window_end	time,
+	time_zone	text,
+	weekdays	integer[],
+	calendar	text,
+	list		text,
+	subject		text,
+	expression	text,
+	on_error	text,
+	account_id	bigint,
+	account_type text,
+	level		text,
+	currency	text,
+	transfer_type text,
 	enabled		boolean NOT NULL DEFAULT true,
+	description	text,
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, name),
-	CONSTRAINT risk_rule_kind CHECK (kind IN ('transfer_limit', 'daily_limit', 'night_window', 'blocklist')),
+	CONSTRAINT risk_rule_pkey PRIMARY KEY (tenant_id, version, name),
+	CONSTRAINT risk_rule_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject')),
+	CONSTRAINT risk_rule_score CHECK (score BETWEEN -1000000 AND 1000000),
 	CONSTRAINT risk_rule_threshold CHECK (threshold >= 0 AND threshold < 'Infinity'),
-	CONSTRAINT risk_rule_needs_threshold CHECK (kind NOT IN ('transfer_limit', 'daily_limit') OR threshold IS NOT NULL),
-	CONSTRAINT risk_rule_needs_window CHECK ((kind = 'night_window') = (window_start IS NOT NULL)
-		AND (kind = 'night_window') = (window_end IS NOT NULL)
-		AND window_start <> window_end)
+	CONSTRAINT risk_rule_minimum CHECK (minimum >= 0 AND minimum < 'Infinity'),
+	CONSTRAINT risk_rule_per CHECK (per IN ('account', 'counterparty', 'pair', 'account_type', 'type')),
+	CONSTRAINT risk_rule_period CHECK (period IN ('hour', 'day', 'month')),
+	CONSTRAINT risk_rule_span CHECK (span > '0'::interval AND span <= '366 days'::interval),
+	CONSTRAINT risk_rule_one_window CHECK (period IS NULL OR span IS NULL),
+	CONSTRAINT risk_rule_times CHECK (times BETWEEN 1 AND 1000000),
+	CONSTRAINT risk_rule_window CHECK ((window_start IS NULL) = (window_end IS NULL)
+		AND window_start <> window_end),
+	CONSTRAINT risk_rule_on_error CHECK (on_error IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_rule IS
-'what each transfer is judged by; change it with add_rule(), remove_rule() and enable_rule()';
+'the rules of each ruleset; changed with add_rule(), remove_rule() and enable_rule()';
+COMMENT ON COLUMN finance.risk_rule.outcome IS
+'what a transfer that the rule hits comes to, if no other rule asks for more';
 COMMENT ON COLUMN finance.risk_rule.threshold IS
-'highest amount that passes, in units of the transfer''s currency';
+'an amount in units of the transfer''s currency, a number of transfers, or a share, by the kind of rule';
+COMMENT ON COLUMN finance.risk_rule.per IS
+'whose transfers are added up: account, what the payer pays; counterparty, what the payee gets; pair; account_type, what the payer pays by transfers of this type; type, all transfers of this type and currency';
+COMMENT ON COLUMN finance.risk_rule.span IS
+'length of a sliding window, instead of a period';
 COMMENT ON COLUMN finance.risk_rule.account_id IS
 'only what this account pays; null: any';
 COMMENT ON COLUMN finance.risk_rule.window_start IS
-'in the tenant''s time zone; a window may pass midnight and ends just before window_end';
+'in time_zone, or else the tenant''s; a window may pass midnight and ends just before window_end';
+
+CREATE VIEW finance.live_rule WITH (security_invoker = true) AS
+SELECT r.tenant_id, s.mode, r.version, r.name, r.kind, r.outcome, r.score, r.threshold,
+	r.minimum, r.per, r.period, r.span, r.times, r.window_start, r.window_end, r.time_zone,
+	r.weekdays, r.calendar, r.list, r.subject, r.expression, r.on_error,
+	a.code AS account, r.account_type, r.level, r.currency, r.transfer_type, r.enabled,
+	r.description
+FROM finance.ruleset s
+JOIN finance.risk_rule r ON r.tenant_id = s.tenant_id AND r.version = s.version
+LEFT JOIN finance._account a ON a.tenant_id = r.tenant_id AND a.account_id = r.account_id
+WHERE s.mode = 'live';
+COMMENT ON VIEW finance.live_rule IS 'the rules that transfers are judged by now';
+
+CREATE TABLE finance.holiday (
+	tenant_id	integer NOT NULL,
+	calendar	text NOT NULL,
+	day			date NOT NULL,
+	name		text,
+	CONSTRAINT holiday_pkey PRIMARY KEY (tenant_id, calendar, day)
+);
+COMMENT ON TABLE finance.holiday IS
+'days that rules with a calendar take for holidays; changed with add_holiday() and remove_holiday()';
 
 CREATE TABLE finance.risk_decision (
 	tenant_id	integer NOT NULL,
 	transfer_id	bigint NOT NULL,
-	ordinal		integer NOT NULL,
-	rule		text NOT NULL,
-	kind		text NOT NULL,
-	verdict		text NOT NULL,
-	observed	text NOT NULL,
-	threshold	text,
-	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, ordinal)
+	version		integer NOT NULL,
+	mode		text NOT NULL,
+	outcome		text NOT NULL,
+	score		integer NOT NULL,
+	rule		text,
+	latency_us	numeric NOT NULL,
+	hits		jsonb NOT NULL,
+	inputs		jsonb NOT NULL,
+	decided_at	timestamptz NOT NULL,
+	CONSTRAINT risk_decision_pkey PRIMARY KEY (tenant_id, transfer_id, version),
+	CONSTRAINT risk_decision_mode CHECK (mode IN ('live', 'shadow')),
+	CONSTRAINT risk_decision_outcome CHECK (outcome IN ('pass', 'report', 'challenge', 'review', 'reject'))
 );
 COMMENT ON TABLE finance.risk_decision IS
-'why a transfer was rejected: each rule it broke, what was observed and what the rule allows';
+'what a ruleset said of a transfer that at least one of its rules hit: outcome, every rule that hit and why, and all that was looked at, so that replay_decision() says the same again';
+COMMENT ON COLUMN finance.risk_decision.mode IS
+'live: acted upon; shadow: recorded only';
+COMMENT ON COLUMN finance.risk_decision.rule IS
+'the first rule by name of those that asked for the outcome; null: their scores did';
+COMMENT ON COLUMN finance.risk_decision.latency_us IS
+'microseconds the judgement took, with all rulesets; the same of each';
+
+CREATE VIEW finance.risk_hit WITH (security_invoker = true) AS
+SELECT d.tenant_id, d.transfer_id, d.version, d.mode, h.ordinal::integer AS ordinal,
+	h.hit->>'rule' AS rule, h.hit->>'kind' AS kind, h.hit->>'outcome' AS outcome,
+	(h.hit->>'score')::integer AS score, h.hit->>'observed' AS observed,
+	h.hit->>'threshold' AS threshold, h.hit->>'window' AS "window", d.decided_at
+FROM finance.risk_decision d,
+	LATERAL jsonb_array_elements(d.hits) WITH ORDINALITY AS h (hit, ordinal);
+COMMENT ON VIEW finance.risk_hit IS
+'each rule that hit a transfer: what was observed, what the rule allows, and in which window';
 
 CREATE TRIGGER config_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_rule
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.ruleset
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
-ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER config_changed;
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.holiday
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.holiday ENABLE ALWAYS TRIGGER config_changed;
+
+-- a published ruleset never changes: neither its rules nor what it says of itself
+CREATE FUNCTION finance._ruleset_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_ruleset_guard';
+COMMENT ON FUNCTION finance._ruleset_guard() IS 'trigger: refuses changes of a ruleset that is no draft';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON finance.risk_rule
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON finance.ruleset
+	FOR EACH ROW EXECUTE FUNCTION finance._ruleset_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.risk_rule
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_rule ENABLE ALWAYS TRIGGER guard_truncate;
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON finance.ruleset
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.ruleset ENABLE ALWAYS TRIGGER guard_truncate;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.risk_decision
 	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
 ALTER TABLE finance.risk_decision ENABLE ALWAYS TRIGGER guard;
@@ -696,10 +838,11 @@ CREATE TYPE finance.transfer_result AS (
 	replayed		boolean,
 	hold_id			bigint,
 	hold_remaining	numeric,
-	journal_id		bigint
+	journal_id		bigint,
+	token			text
 );
 COMMENT ON TYPE finance.transfer_result IS
-'a transfer as made: status completed, held, released, expired or rejected (by which rule), and both accounts after it; replayed: the first answer of an idempotency key, given again';
+'a transfer as made: status completed, held, released, expired, rejected, or parked as review or challenged (by which rule), or approved, and both accounts after it; replayed: the first answer of an idempotency key, given again; token: confirms what is challenged, told this once';
 
 CREATE TYPE finance.transfer_request AS (
 	from_account	text,
@@ -764,7 +907,8 @@ CREATE TYPE finance.batch_result AS (
 	replayed		boolean,
 	hold_id			bigint,
 	hold_remaining	numeric,
-	journal_id		bigint
+	journal_id		bigint,
+	token			text
 );
 COMMENT ON TYPE finance.batch_result IS
 'what became of one request of a batch: its position from 1, the SQLSTATE and words of its error (null: none; status is failed when there is one), then as transfer_result';
@@ -836,18 +980,99 @@ COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
 -- functions: risk
 -- ------------------------------------------------------------------------
 
+CREATE FUNCTION finance.create_ruleset(name text, copy_of integer DEFAULT NULL,
+	score_report integer DEFAULT NULL, score_challenge integer DEFAULT NULL,
+	score_review integer DEFAULT NULL, score_reject integer DEFAULT NULL,
+	review_timeout interval DEFAULT NULL, review_default text DEFAULT NULL,
+	challenge_timeout interval DEFAULT NULL) RETURNS integer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_create_ruleset';
+COMMENT ON FUNCTION finance.create_ruleset(text, integer, integer, integer, integer, integer, interval, text, interval) IS
+'makes a draft, empty or a copy of another version with its settings, and returns its version';
+CREATE FUNCTION finance.publish_ruleset(version integer, mode text DEFAULT 'live') RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_publish_ruleset';
+COMMENT ON FUNCTION finance.publish_ruleset(integer, text) IS
+'puts a draft, or a version that was retired, in force: live, in the place of the one that was, or shadow; it never changes again';
+CREATE FUNCTION finance.retire_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_retire_ruleset';
+COMMENT ON FUNCTION finance.retire_ruleset(integer) IS
+'takes a live or shadow ruleset out of force; it may be published again';
+CREATE FUNCTION finance.drop_ruleset(version integer) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_drop_ruleset';
+COMMENT ON FUNCTION finance.drop_ruleset(integer) IS 'deletes a draft and its rules';
+
 CREATE FUNCTION finance.add_rule(name text, kind text, threshold numeric DEFAULT NULL,
 	account text DEFAULT NULL, currency text DEFAULT NULL,
-	window_start time DEFAULT NULL, window_end time DEFAULT NULL) RETURNS void
+	window_start time DEFAULT NULL, window_end time DEFAULT NULL,
+	outcome text DEFAULT NULL, score integer DEFAULT 0,
+	minimum numeric DEFAULT NULL, per text DEFAULT NULL, period text DEFAULT NULL,
+	span interval DEFAULT NULL, times integer DEFAULT NULL,
+	time_zone text DEFAULT NULL, weekdays integer[] DEFAULT NULL,
+	calendar text DEFAULT NULL, list text DEFAULT NULL, subject text DEFAULT NULL,
+	expression text DEFAULT NULL, on_error text DEFAULT NULL,
+	account_type text DEFAULT NULL, level text DEFAULT NULL,
+	transfer_type text DEFAULT NULL, description text DEFAULT NULL,
+	ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_rule';
-COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time) IS
-'adds a rule of kind transfer_limit, daily_limit, night_window or blocklist; without account or currency it holds for all';
-CREATE FUNCTION finance.remove_rule(name text) RETURNS void
+COMMENT ON FUNCTION finance.add_rule(text, text, numeric, text, text, time, time, text, integer, numeric, text, text, interval, integer, text, integer[], text, text, text, text, text, text, text, text, text, integer) IS
+'adds a rule to a draft; without a ruleset to the rules in force, by a new version that is live at once; rule_kinds() tells the kinds and what each needs';
+CREATE FUNCTION finance.remove_rule(name text, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_rule';
-COMMENT ON FUNCTION finance.remove_rule(text) IS 'removes a rule';
-CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true) RETURNS void
+COMMENT ON FUNCTION finance.remove_rule(text, integer) IS
+'removes a rule from a draft, or without a ruleset from the rules in force, by a new version';
+CREATE FUNCTION finance.enable_rule(name text, enabled boolean DEFAULT true, ruleset integer DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_enable_rule';
-COMMENT ON FUNCTION finance.enable_rule(text, boolean) IS 'switches a rule on or off';
+COMMENT ON FUNCTION finance.enable_rule(text, boolean, integer) IS
+'switches a rule of a draft on or off, or without a ruleset one of the rules in force, by a new version';
+CREATE FUNCTION finance.rule_kinds() RETURNS TABLE (kind text, outcome text, needs text, takes text, hits text)
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'finance_rule_kinds';
+COMMENT ON FUNCTION finance.rule_kinds() IS
+'the kinds of rules: their usual outcome, the arguments of add_rule() that each needs or takes, and what it hits';
+CREATE FUNCTION finance.add_holiday(day date, name text DEFAULT NULL, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_add_holiday';
+COMMENT ON FUNCTION finance.add_holiday(date, text, text) IS
+'makes a day a holiday of a calendar; false if it is one';
+CREATE FUNCTION finance.remove_holiday(day date, calendar text DEFAULT 'default') RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_remove_holiday';
+COMMENT ON FUNCTION finance.remove_holiday(date, text) IS
+'takes a holiday out of a calendar; false if it is none';
+
+CREATE TYPE finance.risk_answer AS (
+	version		integer,
+	mode		text,
+	rule		text,
+	kind		text,
+	hit			boolean,
+	outcome		text,
+	score		integer,
+	observed	text,
+	threshold	text,
+	"window"	text
+);
+COMMENT ON TYPE finance.risk_answer IS
+'what one rule says of a transfer, or, with rule null, what its ruleset says';
+CREATE FUNCTION finance.explain_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false, ruleset integer DEFAULT NULL)
+	RETURNS SETOF finance.risk_answer
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_explain_risk';
+COMMENT ON FUNCTION finance.explain_risk(text, text, numeric, text, text, text, jsonb, boolean, integer) IS
+'what each rule would say of a transfer, hit or not, and the whole, without moving money: of the rulesets in force, or of one that is named, a draft too';
+CREATE FUNCTION finance.evaluate_risk(from_account text, to_account text, amount numeric,
+	currency text DEFAULT NULL, type text DEFAULT 'transfer',
+	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	is_hold boolean DEFAULT false,
+	OUT outcome text, OUT score integer, OUT rule text, OUT version integer)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_evaluate_risk';
+COMMENT ON FUNCTION finance.evaluate_risk(text, text, numeric, text, text, text, jsonb, boolean) IS
+'what the live ruleset would say of a transfer, without moving money';
+CREATE FUNCTION finance.replay_decision(transfer_id bigint, version integer DEFAULT NULL,
+	OUT same boolean, OUT outcome text, OUT score integer, OUT hits jsonb,
+	OUT recorded_outcome text, OUT recorded_hits jsonb)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_replay_decision';
+COMMENT ON FUNCTION finance.replay_decision(bigint, integer) IS
+'judges a transfer again, by the version and the inputs its decision recorded (version null: the live one), and says whether the answer is the same';
+
 
 -- ========================================================================
 -- AUDIT SECTION (merkle.c, audit_*.c)
@@ -2693,6 +2918,531 @@ COMMENT ON FUNCTION finance.rule_limit_of(text, text) IS
 'threshold that set_rule_limit() gave the rule for what this account pays now; null: the rule''s own holds';
 
 -- ========================================================================
+-- EXPR SECTION (expr.c, expr_*.c, fact.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.risk_facts(OUT name text, OUT type text, OUT description text) RETURNS SETOF record
+	LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 54
+	AS 'MODULE_PATHNAME', 'finance_risk_facts';
+COMMENT ON FUNCTION finance.risk_facts() IS
+'the facts of a transfer that a risk expression may use';
+
+CREATE FUNCTION finance.check_expression(expression text, facts jsonb DEFAULT NULL) RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_check_expression';
+COMMENT ON FUNCTION finance.check_expression(text, jsonb) IS
+'compiles a risk expression, and with facts (an object by name; those left out are null) gives its result';
+
+-- ========================================================================
+-- METER SECTION (measure.c, meter.c, store_measure.c, posting_meter.c)
+-- ========================================================================
+
+CREATE SEQUENCE finance._measure_id_seq AS integer;
+COMMENT ON SEQUENCE finance._measure_id_seq IS
+'numbers of measures, none of which is used twice: totals are stored under them';
+
+CREATE TABLE finance.risk_measure (
+	tenant_id	integer NOT NULL,
+	measure_id	integer NOT NULL DEFAULT pg_catalog.nextval('finance._measure_id_seq'),
+	scope		text NOT NULL,
+	period		text NOT NULL,
+	span		interval,
+	band_min	numeric,
+	band_max	numeric,
+	CONSTRAINT risk_measure_pkey PRIMARY KEY (tenant_id, measure_id),
+	CONSTRAINT risk_measure_scope CHECK (scope IN ('account', 'counterparty', 'pair', 'account_type', 'type', 'device')),
+	CONSTRAINT risk_measure_period CHECK (period IN ('hour', 'day', 'month', 'sliding', 'ever', 'last_device', 'last_country')),
+	CONSTRAINT risk_measure_last CHECK (period NOT IN ('last_device', 'last_country')
+		OR scope = 'account' AND band_min IS NULL AND band_max IS NULL),
+	CONSTRAINT risk_measure_span CHECK ((period = 'sliding') = (span IS NOT NULL)
+		AND span >= '1 millisecond' AND span <= '366 days'),
+	CONSTRAINT risk_measure_band CHECK (band_min >= 0 AND band_min < 'Infinity'
+		AND band_max > 0 AND band_max < 'Infinity' AND band_min < band_max)
+);
+ALTER SEQUENCE finance._measure_id_seq OWNED BY finance.risk_measure.measure_id;
+COMMENT ON TABLE finance.risk_measure IS
+'what the published rulesets need counted: of whose transfers, over what time; written by publishing one';
+COMMENT ON COLUMN finance.risk_measure.scope IS
+'account: what the payer pays; counterparty: what the payee gets; pair: what this payer pays this payee; account_type: what the payer pays in one type; type: what all pay in one type and currency; device: what the payer pays from one device';
+COMMENT ON COLUMN finance.risk_measure.period IS
+'hour, day, month: in the tenant''s time zone; sliding: the time of span before now; ever; last_device, last_country: the last one, and when';
+COMMENT ON COLUMN finance.risk_measure.band_min IS 'counts amounts from this on only; null: all';
+COMMENT ON COLUMN finance.risk_measure.band_max IS 'and below this; null: all';
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.risk_measure
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.risk_measure ENABLE ALWAYS TRIGGER config_changed;
+
+-- One row for each key, with the totals of all its measures, so that a transfer
+-- updates one row for an account however many rules there are; the update stays
+-- on its page (HOT).  What a deleted row counted is read from the history again.
+CREATE TABLE finance.risk_total (
+	account_id	bigint NOT NULL,
+	other_id	bigint NOT NULL,
+	tenant_id	integer NOT NULL,
+	class		text COLLATE "C" NOT NULL,
+	state		bytea NOT NULL,
+	CONSTRAINT risk_total_pkey PRIMARY KEY (tenant_id, account_id, other_id, class)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE finance.risk_total IS
+'what each measure of finance.risk_measure has come to, by account, payee, pair, type and device; finance._risk_totals() tells what a state says';
+COMMENT ON COLUMN finance.risk_total.account_id IS 'the payer; 0: any';
+COMMENT ON COLUMN finance.risk_total.other_id IS 'the payee; 0: any';
+COMMENT ON COLUMN finance.risk_total.class IS
+'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
+
+CREATE FUNCTION finance._risk_totals(state bytea)
+	RETURNS TABLE (measure_id integer, period text, bucket bigint,
+		since_id bigint, seeded boolean, amount numeric, count bigint,
+		at timestamptz, text text)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'finance_risk_totals';
+COMMENT ON FUNCTION finance._risk_totals(bytea) IS
+'the totals in a row of finance.risk_total, one row for each measure: what was counted in its hour, day, month or window from since_id on, or the last device or country';
+
+-- ========================================================================
+-- GATE SECTION (gate.c, gate_*.c, bucket.c)
+-- ========================================================================
+
+CREATE TABLE finance.transfer_pause (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	reason		text NOT NULL,
+	paused_by	text NOT NULL,
+	paused_session_user text NOT NULL,
+	paused_at	timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT transfer_pause_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT transfer_pause_scope CHECK (scope IN ('all', 'everywhere')
+		OR scope ~ '^(account|type|currency)=.'),
+	CONSTRAINT transfer_pause_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT transfer_pause_everywhere CHECK (scope <> 'everywhere' OR tenant_id = 0)
+);
+COMMENT ON TABLE finance.transfer_pause IS
+'where no money moves now; change it with pause_transfers() and resume_transfers(), whose history is in the audit log';
+COMMENT ON COLUMN finance.transfer_pause.tenant_id IS
+'0 for scope everywhere, which is all tenants';
+COMMENT ON COLUMN finance.transfer_pause.scope IS
+'all (of the tenant), everywhere, account=CODE, type=NAME or currency=CODE';
+COMMENT ON COLUMN finance.transfer_pause.paused_by IS 'finance.actor of who paused';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.transfer_pause
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.transfer_pause ENABLE ALWAYS TRIGGER config_changed;
+
+CREATE TABLE finance.rate_limit (
+	tenant_id	integer NOT NULL,
+	scope		text NOT NULL,
+	account_id	bigint,
+	limit_id	bigint NOT NULL,
+	rate		numeric NOT NULL,
+	burst		integer NOT NULL,
+	set_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (tenant_id, scope),
+	CONSTRAINT rate_limit_scope CHECK (scope IN ('tenant', 'account') OR scope ~ '^(account|type)=.'),
+	CONSTRAINT rate_limit_account CHECK ((scope LIKE 'account=%') = (account_id IS NOT NULL)),
+	CONSTRAINT rate_limit_id CHECK (limit_id > 0),
+	CONSTRAINT rate_limit_rate CHECK (rate > 0 AND rate <= 1000000 AND rate = pg_catalog.round(rate, 6)),
+	CONSTRAINT rate_limit_burst CHECK (burst >= 1 AND burst <= 1000000)
+);
+COMMENT ON TABLE finance.rate_limit IS
+'how often money may move; change it with set_rate_limit() and drop_rate_limit(); rate_limits() tells how many tokens are left';
+COMMENT ON COLUMN finance.rate_limit.scope IS
+'tenant, account (each that pays), account=CODE (this one, instead) or type=NAME';
+COMMENT ON COLUMN finance.rate_limit.limit_id IS
+'by which tokens are counted: of a limit dropped and set anew, all are there';
+COMMENT ON COLUMN finance.rate_limit.rate IS 'transfers a second in the long run';
+COMMENT ON COLUMN finance.rate_limit.burst IS 'transfers at once after a pause';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON finance.rate_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._config_changed();
+ALTER TABLE finance.rate_limit ENABLE ALWAYS TRIGGER config_changed;
+
+-- whoever moved money holds this lock until the transaction ends
+CREATE FUNCTION finance.transfers_in_flight()
+	RETURNS TABLE (state text, pid integer, gid text, transaction xid, since timestamptz)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+AS $$
+WITH held AS (
+	SELECT k.pid, k.virtualtransaction, k.locktype, k.transactionid
+	FROM pg_catalog.pg_locks k
+	WHERE k.granted AND k.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+	AND (k.locktype OPERATOR(pg_catalog.=) 'transactionid'
+		OR k.locktype OPERATOR(pg_catalog.=) 'relation'
+		AND k.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'
+		AND k.relation OPERATOR(pg_catalog.=) 'finance._account'::pg_catalog.regclass
+		AND k.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+), mover AS (
+	SELECT DISTINCT h.pid, h.virtualtransaction FROM held h
+	WHERE h.locktype OPERATOR(pg_catalog.=) 'relation'
+)
+SELECT CASE WHEN m.pid IS NULL THEN 'prepared' ELSE 'running' END,
+	m.pid, p.gid, coalesce(p.transaction, a.backend_xid), coalesce(p.prepared, a.xact_start)
+FROM mover m
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) m.pid
+LEFT JOIN (held h JOIN pg_catalog.pg_prepared_xacts p
+		ON p.transaction OPERATOR(pg_catalog.=) h.transactionid)
+	ON m.pid IS NULL AND h.pid IS NULL
+	AND h.virtualtransaction OPERATOR(pg_catalog.=) m.virtualtransaction
+ORDER BY 1, 5, 2
+$$;
+COMMENT ON FUNCTION finance.transfers_in_flight() IS
+'transactions of other sessions, of whatever tenant, that may have moved money and are open: running ones, and prepared ones, which no pause stops any more';
+
+CREATE FUNCTION finance.pause_transfers(scope text, reason text,
+	OUT paused boolean, OUT running integer, OUT prepared integer)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_pause_transfers';
+COMMENT ON FUNCTION finance.pause_transfers(text, text) IS
+'stops money from moving in the scope from its commit on, also what moved in open transactions: all (of the tenant), account=CODE, type=NAME, currency=CODE, or everywhere (owner only); false where it was paused; running and prepared: transactions that may have moved money and are open';
+
+CREATE FUNCTION finance.resume_transfers(scope text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_resume_transfers';
+COMMENT ON FUNCTION finance.resume_transfers(text, text) IS
+'takes back the pause of this scope; false where there was none';
+
+CREATE FUNCTION finance.set_rate_limit(scope text, rate numeric, burst integer) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_set_rate_limit';
+COMMENT ON FUNCTION finance.set_rate_limit(text, numeric, integer) IS
+'lets at most burst transfers and holds pass at once, and rate a second in the long run: of the tenant, of each account that pays, of account=CODE instead, or of type=NAME';
+
+CREATE FUNCTION finance.drop_rate_limit(scope text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_rate_limit';
+COMMENT ON FUNCTION finance.drop_rate_limit(text) IS
+'takes back the rate limit of this scope; false where there was none';
+
+CREATE FUNCTION finance.rate_limits(account text DEFAULT NULL)
+	RETURNS TABLE (scope text, rate numeric, burst integer, tokens numeric)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_rate_limits';
+COMMENT ON FUNCTION finance.rate_limits(text) IS
+'the tenant''s rate limits and the tokens left in each; of the limit for each account, those of this one';
+
+-- ========================================================================
+-- REVIEW SECTION (posting_park.c, review.c, expire.c, alert.c, alert_export.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- What risk wants reviewed or confirmed is a transfer with status review or
+-- challenged, a parked hold, and a row here; all three are made and ended
+-- together, under the locks of both accounts.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.risk_review (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	kind			text NOT NULL,
+	status			text NOT NULL DEFAULT 'open',
+	from_account_id	bigint NOT NULL,
+	to_account_id	bigint NOT NULL,
+	amount			finance.amount NOT NULL,
+	currency		text NOT NULL,
+	rules			text[] NOT NULL,
+	version			integer,
+	requested_by	text NOT NULL,
+	requested_session_user text NOT NULL,
+	requested_at	timestamptz NOT NULL,
+	expires_at		timestamptz NOT NULL,
+	default_outcome	text NOT NULL,
+	was_hold		boolean NOT NULL,
+	hold_expires_in	interval,
+	wrong_tokens	integer NOT NULL DEFAULT 0,
+	reviewer		text,
+	reviewer_session_user text,
+	comment			text,
+	decided_at		timestamptz,
+	settled_id		bigint,
+	CONSTRAINT risk_review_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT risk_review_kind CHECK (kind IN ('review', 'challenge')),
+	CONSTRAINT risk_review_status CHECK (status IN ('open', 'approved', 'rejected',
+		'confirmed', 'failed', 'timed_out')),
+	CONSTRAINT risk_review_status_of_kind CHECK (kind = 'review' OR status <> 'approved'),
+	CONSTRAINT risk_review_status_of_challenge CHECK (kind = 'challenge'
+		OR status NOT IN ('confirmed', 'failed')),
+	CONSTRAINT risk_review_default CHECK (default_outcome IN ('reject', 'approve')),
+	CONSTRAINT risk_review_wrong_tokens CHECK (wrong_tokens BETWEEN 0 AND 5),
+	CONSTRAINT risk_review_decided CHECK ((status = 'open') = (decided_at IS NULL)
+		AND (status = 'open') = (settled_id IS NULL)),
+	CONSTRAINT risk_review_has_reviewer CHECK ((status IN ('open', 'timed_out')) = (reviewer IS NULL)
+		AND (reviewer IS NULL) = (reviewer_session_user IS NULL)),
+	CONSTRAINT risk_review_reason CHECK (status <> 'rejected' OR comment IS NOT NULL),
+	-- a reviewer is another person than who requested it; one who acts as
+	-- himself, by his own login, is not another for calling himself so
+	CONSTRAINT risk_review_maker_checker CHECK (status NOT IN ('approved', 'rejected')
+		OR reviewer <> requested_by
+			AND (reviewer_session_user <> requested_session_user
+				OR requested_by <> requested_session_user
+					AND reviewer <> reviewer_session_user))
+);
+CREATE INDEX risk_review_open ON finance.risk_review (tenant_id, transfer_id)
+	WHERE status = 'open';
+COMMENT ON TABLE finance.risk_review IS
+'transfers and holds that risk wanted reviewed by another person, or confirmed by a token, before they are carried out; decide with review_transfer() and confirm_challenge()';
+COMMENT ON COLUMN finance.risk_review.transfer_id IS
+'the transfer as it was parked, and its hold';
+COMMENT ON COLUMN finance.risk_review.status IS
+'open; approved or rejected by a reviewer; confirmed by the token, or failed after too many wrong ones; timed_out: settled by itself, as default_outcome says';
+COMMENT ON COLUMN finance.risk_review.version IS
+'of the ruleset that wanted it';
+COMMENT ON COLUMN finance.risk_review.requested_by IS
+'actor of the request: finance.actor, else the user';
+COMMENT ON COLUMN finance.risk_review.expires_at IS
+'then it is settled by itself';
+COMMENT ON COLUMN finance.risk_review.default_outcome IS
+'what it is settled to when its time is over: approve carries it out, reject gives it back';
+COMMENT ON COLUMN finance.risk_review.was_hold IS
+'a hold was asked for: approved it is an ordinary one, which lasts hold_expires_in from then on';
+COMMENT ON COLUMN finance.risk_review.reviewer IS
+'actor who decided it; null: nobody did';
+COMMENT ON COLUMN finance.risk_review.settled_id IS
+'the transfer that carried it out or gave it back';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance.risk_review
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.risk_review ENABLE ALWAYS TRIGGER guard;
+
+CREATE TABLE finance._challenge (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	salt			bytea NOT NULL,
+	token_hash		bytea NOT NULL,
+	renewed			integer NOT NULL DEFAULT 0,
+	CONSTRAINT challenge_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT challenge_salt CHECK (pg_catalog.octet_length(salt) = 16),
+	CONSTRAINT challenge_token_hash CHECK (pg_catalog.octet_length(token_hash) = 32),
+	CONSTRAINT challenge_renewed CHECK (renewed BETWEEN 0 AND 5)
+);
+COMMENT ON TABLE finance._challenge IS
+'of each open challenge, SHA-256 of a salt and its token, which itself is kept nowhere';
+COMMENT ON COLUMN finance._challenge.renewed IS
+'how often new_challenge_token() made another';
+
+CREATE VIEW finance.review WITH (security_invoker = true) AS
+SELECT r.tenant_id, r.transfer_id, r.kind, f.code AS from_account, a.code AS to_account,
+	r.amount::numeric AS amount, r.currency, t.type, r.rules, r.version,
+	r.requested_by, r.requested_at, c.now - r.requested_at AS age, r.expires_at,
+	r.default_outcome, r.was_hold,
+	CASE WHEN r.kind = 'challenge' THEN 5 - r.wrong_tokens END AS attempts_left,
+	t.reference, t.metadata
+FROM finance.risk_review r
+JOIN finance._account f ON f.tenant_id = r.tenant_id AND f.account_id = r.from_account_id
+JOIN finance._account a ON a.tenant_id = r.tenant_id AND a.account_id = r.to_account_id
+LEFT JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
+CROSS JOIN (SELECT finance._now() AS now) c
+WHERE r.status = 'open';
+COMMENT ON VIEW finance.review IS
+'what is parked now and waits for a review or a token: who requested it, since when, and which rules wanted it';
+
+CREATE TYPE finance.challenge_result AS (
+	confirmed		boolean,
+	attempts_left	integer,
+	id				bigint,
+	status			text,
+	amount			numeric,
+	currency		text,
+	from_account	text,
+	from_version	bigint,
+	from_balance	numeric,
+	from_available	numeric,
+	to_account		text,
+	to_version		bigint,
+	to_balance		numeric,
+	to_available	numeric,
+	recorded_at		timestamptz,
+	trace_id		uuid,
+	rule			text,
+	replayed		boolean,
+	hold_id			bigint,
+	hold_remaining	numeric,
+	journal_id		bigint,
+	token			text
+);
+COMMENT ON TYPE finance.challenge_result IS
+'whether the token was the right one, how many more may be wrong (null when it was right), then as transfer_result: what was carried out or given back, or the transfer as it is parked';
+
+CREATE FUNCTION finance.review_transfer(id bigint, approve boolean,
+	comment text DEFAULT NULL) RETURNS finance.transfer_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_review_transfer';
+COMMENT ON FUNCTION finance.review_transfer(bigint, boolean, text) IS
+'carries out what is parked for review, or gives it back, which needs a comment; by another person than who requested it';
+CREATE FUNCTION finance.confirm_challenge(id bigint, token text)
+	RETURNS finance.challenge_result
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_confirm_challenge';
+COMMENT ON FUNCTION finance.confirm_challenge(bigint, text) IS
+'carries out a challenged transfer by the token that was told when it was requested; a wrong one is answered, so that it counts when committed, and the fifth gives the money back';
+CREATE FUNCTION finance.new_challenge_token(id bigint) RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_new_challenge_token';
+COMMENT ON FUNCTION finance.new_challenge_token(bigint) IS
+'another token for a challenged transfer, for who requested it; the one before is void; at most five times';
+CREATE FUNCTION finance.settle_reviews("limit" integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_settle_reviews';
+COMMENT ON FUNCTION finance.settle_reviews(integer) IS
+'settles what is parked and whose time is over as its default_outcome says, at most limit (1 to 10000), and says how many; skips those an account of which another transaction has locked; the worker does it by itself';
+
+-- ------------------------------------------------------------------------
+-- alerts
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance._alert (
+	tenant_id		integer NOT NULL,
+	alert_id		bigint NOT NULL,
+	account_id		bigint NOT NULL,
+	rule			text NOT NULL,
+	level			text NOT NULL,
+	day				date NOT NULL,
+	status			text NOT NULL DEFAULT 'open',
+	assignee		text,
+	raised_at		timestamptz NOT NULL,
+	closed_by		text,
+	closed_at		timestamptz,
+	CONSTRAINT alert_pkey PRIMARY KEY (tenant_id, alert_id),
+	CONSTRAINT alert_level CHECK (level IN ('info', 'warning', 'critical')),
+	CONSTRAINT alert_status CHECK (status IN ('open', 'confirmed', 'dismissed')),
+	CONSTRAINT alert_closed CHECK ((status = 'open') = (closed_by IS NULL)
+		AND (status = 'open') = (closed_at IS NULL))
+);
+CREATE INDEX alert_open ON finance._alert (tenant_id, account_id, rule, level, day)
+	WHERE status = 'open';
+COMMENT ON TABLE finance._alert IS
+'alerts as risk raised them and people closed them; read them through the view finance.alert';
+
+CREATE TABLE finance.alert_transfer (
+	tenant_id		integer NOT NULL,
+	transfer_id		bigint NOT NULL,
+	alert_id		bigint NOT NULL,
+	outcome			text NOT NULL,
+	rules			text[] NOT NULL,
+	kinds			text[] NOT NULL,
+	version			integer,
+	score			integer NOT NULL,
+	CONSTRAINT alert_transfer_pkey PRIMARY KEY (tenant_id, transfer_id),
+	CONSTRAINT alert_transfer_outcome CHECK (outcome IN ('report', 'challenge', 'review', 'reject'))
+);
+CREATE INDEX alert_transfer_alert ON finance.alert_transfer (tenant_id, alert_id, transfer_id);
+COMMENT ON TABLE finance.alert_transfer IS
+'each transfer that risk reported, challenged, had reviewed or rejected, and the alert it is counted into';
+COMMENT ON COLUMN finance.alert_transfer.rules IS
+'rules that hit, the one that decided first; kinds: theirs';
+COMMENT ON COLUMN finance.alert_transfer.version IS
+'of the ruleset';
+
+CREATE TABLE finance.alert_comment (
+	tenant_id		integer NOT NULL,
+	alert_id		bigint NOT NULL,
+	comment_id		bigint NOT NULL,
+	action			text NOT NULL,
+	actor			text NOT NULL,
+	comment			text,
+	commented_at	timestamptz NOT NULL,
+	CONSTRAINT alert_comment_pkey PRIMARY KEY (tenant_id, alert_id, comment_id),
+	CONSTRAINT alert_comment_action CHECK (action IN ('comment', 'assigned',
+		'confirmed', 'dismissed', 'reopened')),
+	CONSTRAINT alert_comment_needed CHECK (action = 'assigned' OR comment IS NOT NULL)
+);
+COMMENT ON TABLE finance.alert_comment IS
+'what people did with an alert and said of it, in order of comment_id; of assigned the comment is the assignee, null: nobody';
+
+CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON finance._alert
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance._alert ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.alert_transfer
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.alert_transfer ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.alert_comment
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._immutable_guard();
+ALTER TABLE finance.alert_comment ENABLE ALWAYS TRIGGER guard;
+
+CREATE VIEW finance.alert WITH (security_invoker = true) AS
+SELECT l.tenant_id, l.alert_id, l.level, l.status, a.code AS account, l.rule, l.day,
+	h.transfers, h.first_transfer_id, h.last_transfer_id,
+	finance.id_time(h.last_transfer_id) AS last_at,
+	l.assignee, l.raised_at, l.closed_by, l.closed_at, l.account_id
+FROM finance._alert l
+JOIN finance._account a ON a.tenant_id = l.tenant_id AND a.account_id = l.account_id
+CROSS JOIN LATERAL (SELECT count(*) AS transfers, min(t.transfer_id) AS first_transfer_id,
+		max(t.transfer_id) AS last_transfer_id
+	FROM finance.alert_transfer t
+	WHERE t.tenant_id = l.tenant_id AND t.alert_id = l.alert_id) h;
+COMMENT ON VIEW finance.alert IS
+'alerts: of one paying account, rule, level (info: reported; warning: challenged or reviewed; critical: rejected) and business day, with how many transfers hit; more of the same are counted into an open one';
+
+CREATE VIEW finance.aml_report WITH (security_invoker = true) AS
+SELECT t.tenant_id, t.id AS transfer_id, t.recorded_at, t.status,
+	f.code AS from_account, a.code AS to_account, t.amount::numeric AS amount,
+	t.currency, t.type, t.reference, t.metadata, h.outcome, h.rules, h.version,
+	v.status AS review_status, h.alert_id, l.level, l.status AS alert_status, l.assignee,
+	l.closed_by, l.closed_at,
+	(SELECT c.comment FROM finance.alert_comment c
+		WHERE c.tenant_id = l.tenant_id AND c.alert_id = l.alert_id
+		AND c.action = l.status ORDER BY c.comment_id DESC LIMIT 1) AS comment
+FROM finance.alert_transfer h
+JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.transfer_id
+JOIN finance._alert l ON l.tenant_id = h.tenant_id AND l.alert_id = h.alert_id
+LEFT JOIN finance.risk_review v ON v.tenant_id = h.tenant_id AND v.transfer_id = h.transfer_id
+JOIN finance._account f ON f.tenant_id = t.tenant_id AND f.account_id = t.from_account_id
+JOIN finance._account a ON a.tenant_id = t.tenant_id AND a.account_id = t.to_account_id
+WHERE l.status = 'confirmed' OR h.outcome = 'report'
+	OR h.kinds && ARRAY['large_value', 'structuring'];
+COMMENT ON VIEW finance.aml_report IS
+'large and suspicious transfers: reported by risk, hit by a rule of kind large_value or structuring, or of an alert that was confirmed; review_status: what became of one that was parked; comment: with which the alert was closed';
+
+CREATE FUNCTION finance.assign_alert(alert_id bigint, assignee text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_assign_alert';
+COMMENT ON FUNCTION finance.assign_alert(bigint, text) IS
+'says who looks into an open alert (null: nobody)';
+CREATE FUNCTION finance.comment_alert(alert_id bigint, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_comment_alert';
+COMMENT ON FUNCTION finance.comment_alert(bigint, text) IS
+'adds a comment to an alert, open or closed';
+CREATE FUNCTION finance.close_alert(alert_id bigint, status text, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_close_alert';
+COMMENT ON FUNCTION finance.close_alert(bigint, text, text) IS
+'closes an alert as confirmed or dismissed, and says why';
+CREATE FUNCTION finance.reopen_alert(alert_id bigint, comment text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_reopen_alert';
+COMMENT ON FUNCTION finance.reopen_alert(bigint, text) IS
+'opens a closed alert again, and says why';
+CREATE FUNCTION finance.export_aml(from_time timestamptz, to_time timestamptz,
+	format text DEFAULT 'json') RETURNS SETOF text
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_export_aml';
+COMMENT ON FUNCTION finance.export_aml(timestamptz, timestamptz, text) IS
+'the AML report of what was recorded from from_time until just before to_time, as lines of json or of csv';
+
+-- ========================================================================
+-- BACKTEST SECTION (risk_backtest.c, risk_past.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.backtest_ruleset(version integer, "from" timestamptz,
+	"to" timestamptz DEFAULT NULL)
+	RETURNS TABLE (rule text, kind text, currency text, transfers bigint, hits bigint,
+		misses bigint, amount numeric, agree bigint, newly_stopped bigint,
+		newly_passed bigint, report bigint, challenge bigint, review bigint, reject bigint)
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_backtest_ruleset';
+COMMENT ON FUNCTION finance.backtest_ruleset(integer, timestamptz, timestamptz) IS
+'what a version, a draft too, would have said of the transfers recorded in that time (to null: until now), against what happened: a row for each rule and currency, and with rule null for the whole; moves and writes nothing';
+CREATE FUNCTION finance.backtest_differences(version integer, "from" timestamptz,
+	"to" timestamptz DEFAULT NULL, "limit" integer DEFAULT 1000)
+	RETURNS TABLE (transfer_id bigint, outcome_then text, outcome_now text, rule text)
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_backtest_differences';
+COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamptz, integer) IS
+'the transfers recorded in that time (to null: until now) whose outcome would be another by that version, oldest first, and the rule that asks for the higher one';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -2703,6 +3453,13 @@ CREATE FUNCTION finance._may_see_tenant(tenant_id integer) RETURNS boolean
 COMMENT ON FUNCTION finance._may_see_tenant(integer) IS
 'whether the outer user is a member of the tenant''s role or owns the extension';
 
+CREATE FUNCTION finance._message_ids()
+	RETURNS TABLE (tenant_id integer, queue_id bigint, message_id bigint)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_message_ids';
+COMMENT ON FUNCTION finance._message_ids() IS
+'for check_integrity(): all messages in queues, without locking all their tables at once';
+
 -- one statement, one snapshot: consistent while transfers go on
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -2712,8 +3469,8 @@ WITH side AS (
 	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.from_version AS version,
 		CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END AS debit,
 		0::numeric AS credit,
-		CASE WHEN t.status = 'held' THEN t.amount::numeric
-			WHEN t.hold_id IS NULL THEN 0
+		CASE WHEN t.status IN ('held', 'review', 'challenged') THEN t.amount::numeric
+			WHEN t.hold_id IS NULL OR t.status = 'approved' THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END AS debit_pending,
 		0::numeric AS credit_pending,
 		t.from_balance AS balance, coalesce(t.from_held, 0) AS held, t.currency
@@ -2721,8 +3478,8 @@ WITH side AS (
 	UNION ALL
 	SELECT t.tenant_id, t.to_account_id, t.id, t.to_version,
 		0, CASE WHEN t.status = 'completed' THEN t.amount::numeric ELSE 0 END,
-		0, CASE WHEN t.status = 'held' THEN t.amount::numeric
-			WHEN t.hold_id IS NULL THEN 0
+		0, CASE WHEN t.status IN ('held', 'review', 'challenged') THEN t.amount::numeric
+			WHEN t.hold_id IS NULL OR t.status = 'approved' THEN 0
 			ELSE -t.amount::numeric - coalesce(t.released, 0) END,
 		t.to_balance, coalesce(t.to_held, 0), t.currency
 	FROM finance.transfer t WHERE t.to_version IS NOT NULL
@@ -2755,7 +3512,7 @@ WITH side AS (
 	GROUP BY 1, 2
 ), used AS (
 	SELECT t.tenant_id, t.hold_id,
-		sum(t.amount) FILTER (WHERE t.status = 'held') AS held,
+		sum(t.amount) FILTER (WHERE t.status IN ('held', 'review', 'challenged')) AS held,
 		coalesce(sum(t.amount) FILTER (WHERE t.status = 'completed'), 0) AS captured,
 		coalesce(sum(t.amount) FILTER (WHERE t.status IN ('released', 'expired')), 0)
 			+ coalesce(sum(t.released), 0) AS released
@@ -2891,6 +3648,76 @@ FROM finance._hold h
 JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.hold_id = h.hold_id
 WHERE (t.from_account_id, t.to_account_id) <> (h.from_account_id, h.to_account_id)
 UNION ALL
+-- what is parked is a transfer, a hold and a review, while it is open
+SELECT 'I5 review = parked hold', coalesce(r.tenant_id, h.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, h.hold_id),
+	coalesce(r.kind || ' of ' || r.amount || ' from ' || r.from_account_id || ' to '
+		|| r.to_account_id || ' until ' || (r.expires_at AT TIME ZONE 'UTC'), 'none'),
+	coalesce(h.parked || ' of ' || h.amount - h.captured - h.released || ' from '
+		|| h.from_account_id || ' to ' || h.to_account_id || ' until '
+		|| (h.expires_at AT TIME ZONE 'UTC'), 'none')
+FROM (SELECT * FROM finance.risk_review r WHERE r.status = 'open') r
+FULL JOIN (SELECT * FROM finance._hold h WHERE h.status = 'open' AND h.parked IS NOT NULL) h
+	ON h.tenant_id = r.tenant_id AND h.hold_id = r.transfer_id
+WHERE (r.kind, r.amount, r.from_account_id, r.to_account_id, r.expires_at)
+	IS DISTINCT FROM (h.parked, h.amount - h.captured - h.released, h.from_account_id,
+		h.to_account_id, h.expires_at)
+UNION ALL
+SELECT 'I5 review has its transfer', coalesce(r.tenant_id, t.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, t.id),
+	coalesce(r.kind || ' of ' || r.amount || ' ' || r.currency, 'none'),
+	coalesce(t.status || ' of ' || t.amount || ' ' || t.currency, 'none')
+FROM finance.risk_review r
+FULL JOIN (SELECT * FROM finance.transfer t WHERE t.status IN ('review', 'challenged')) t
+	ON t.tenant_id = r.tenant_id AND t.id = r.transfer_id
+WHERE (CASE r.kind WHEN 'challenge' THEN 'challenged' ELSE r.kind END, r.amount, r.currency)
+	IS DISTINCT FROM (t.status, t.amount, t.currency)
+UNION ALL
+SELECT 'I5 review ends as its transfer', coalesce(r.tenant_id, t.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, t.hold_id),
+	coalesce(r.status, 'open'), coalesce(t.status, 'none')
+FROM (SELECT * FROM finance.risk_review r WHERE r.status <> 'open') r
+FULL JOIN (SELECT t.tenant_id, t.hold_id, t.id, t.status, t.amount
+	FROM finance.transfer t
+	WHERE (t.tenant_id, t.hold_id) IN (SELECT o.tenant_id, o.transfer_id FROM finance.risk_review o)
+		AND t.id = (SELECT min(n.id) FROM finance.transfer n
+			WHERE n.tenant_id = t.tenant_id AND n.hold_id = t.hold_id AND n.id > t.hold_id)) t
+	ON t.tenant_id = r.tenant_id AND t.hold_id = r.transfer_id
+WHERE r.settled_id IS DISTINCT FROM t.id OR r.amount::numeric <> t.amount::numeric
+	OR t.status <> ALL (CASE
+		WHEN r.status IN ('approved', 'confirmed') AND r.was_hold THEN '{approved}'
+		WHEN r.status IN ('approved', 'confirmed') THEN '{completed}'
+		WHEN r.status IN ('rejected', 'failed') THEN '{released}'
+		ELSE '{expired, completed, approved}' END::text[])
+UNION ALL
+SELECT 'I5 open challenge has a token', coalesce(r.tenant_id, c.tenant_id),
+	'transfer ' || coalesce(r.transfer_id, c.transfer_id),
+	CASE WHEN r.transfer_id IS NULL THEN 'none' ELSE 'a token' END,
+	CASE WHEN c.transfer_id IS NULL THEN 'none' ELSE 'a token' END
+FROM (SELECT * FROM finance.risk_review r WHERE r.status = 'open' AND r.kind = 'challenge') r
+FULL JOIN finance._challenge c ON c.tenant_id = r.tenant_id AND c.transfer_id = r.transfer_id
+WHERE r.transfer_id IS NULL OR c.transfer_id IS NULL
+UNION ALL
+SELECT 'I5 alert has its transfers', coalesce(l.tenant_id, h.tenant_id),
+	'alert ' || coalesce(l.alert_id, h.alert_id),
+	CASE WHEN l.alert_id IS NULL THEN 'none' ELSE 'transfers of account ' || l.account_id END,
+	coalesce(h.transfers || ' transfers, ' || h.others || ' of them of other accounts', 'none')
+FROM finance._alert l
+FULL JOIN (SELECT h.tenant_id, h.alert_id, count(*) AS transfers,
+		count(*) FILTER (WHERE t.from_account_id IS DISTINCT FROM o.account_id) AS others
+	FROM finance.alert_transfer h
+	LEFT JOIN finance._alert o ON o.tenant_id = h.tenant_id AND o.alert_id = h.alert_id
+	LEFT JOIN finance.transfer t ON t.tenant_id = h.tenant_id AND t.id = h.transfer_id
+	GROUP BY h.tenant_id, h.alert_id) h
+	ON h.tenant_id = l.tenant_id AND h.alert_id = l.alert_id
+WHERE l.alert_id IS NULL OR h.alert_id IS NULL OR h.others > 0
+UNION ALL
+SELECT 'I5 what is parked has an alert', t.tenant_id, 'transfer ' || t.id,
+	'an alert', 'none'
+FROM finance.transfer t
+WHERE t.status IN ('review', 'challenged') AND NOT EXISTS (SELECT
+	FROM finance.alert_transfer h WHERE h.tenant_id = t.tenant_id AND h.transfer_id = t.id)
+UNION ALL
 SELECT 'I5 closed accounts are empty', a.tenant_id, 'account ' || a.code, 'nothing',
 	'balance ' || a.credits_posted - a.debits_posted || ', pending '
 		|| a.debits_pending || ' and ' || a.credits_pending
@@ -2999,17 +3826,56 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
 UNION ALL
+-- I7 each total of risk = what passed from its first transfer on.  Where a
+-- part of that is detached it may be more; a type's first window, which began
+-- while others were paying, may be less, and is not looked at.
+SELECT 'I7 risk total = transfers', m.tenant_id,
+	concat_ws(' ', 'measure ' || m.measure_id, 'from ' || nullif(m.account_id, 0),
+		'to ' || nullif(m.other_id, 0), nullif(m.class, '')),
+	s.n || ' of ' || s.amount, m.count || ' of ' || m.amount
+FROM (SELECT r.tenant_id, r.account_id, r.other_id, r.class, x.scope, x.measure_id,
+		x.band_min, x.band_max, b.since_id, b.amount, b.count
+	FROM finance.risk_total r
+	CROSS JOIN LATERAL finance._risk_totals(r.state) b
+	JOIN finance.risk_measure x ON x.tenant_id = r.tenant_id AND x.measure_id = b.measure_id
+	WHERE b.count IS NOT NULL AND NOT (x.scope = 'type' AND b.seeded)) m
+CROSS JOIN LATERAL (SELECT coalesce(sum(c.amount - coalesce(h.released, 0)), 0) AS amount,
+		count(*) FILTER (WHERE h.captured > 0 OR h.status = 'open' OR h.status IS NULL) AS n
+	FROM (SELECT t.* FROM finance.transfer t
+		WHERE m.scope NOT IN ('counterparty', 'type') AND t.from_account_id = m.account_id
+			AND (m.scope <> 'pair' OR t.to_account_id = m.other_id)
+			AND (m.scope <> 'account_type' OR 'type ' || t.type = m.class)
+			AND (m.scope <> 'device' OR 'device ' || (t.metadata ->> 'device') = m.class)
+			AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'counterparty' AND t.to_account_id = m.other_id AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'type' AND t.currency || ' ' || t.type = m.class
+			AND t.tenant_id = m.tenant_id AND t.id >= m.since_id) c
+	LEFT JOIN finance._hold h ON h.tenant_id = c.tenant_id AND h.hold_id = c.hold_id
+	WHERE c.tenant_id = m.tenant_id AND c.from_version IS NOT NULL
+		AND (c.hold_id = c.id OR c.hold_id IS NULL AND c.status = 'completed')
+		AND (m.band_min IS NULL OR c.amount >= m.band_min)
+		AND (m.band_max IS NULL OR c.amount < m.band_max)) s
+WHERE (m.amount, m.count) <> (s.amount, s.n)
+	AND (m.amount < s.amount OR m.count < s.n OR m.since_id >= (SELECT
+			min((regexp_match(pg_get_expr(p.relpartbound, p.oid), '\d+'))[1]::bigint)
+		FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+		WHERE i.inhparent = 'finance.transfer'::regclass) OR m.since_id IS NULL)
+UNION ALL
 -- I8 a message is in one place only, and in a queue that exists; archived ones
 -- outlive theirs
 SELECT 'I8 message in one place', m.tenant_id, 'queue ' || m.queue_id || ' message ' || m.message_id,
 	'1 copy', count(*) || ' copies'
-FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance.message w
+FROM (SELECT w.tenant_id, w.queue_id, w.message_id FROM finance._message_ids() w
 	UNION ALL
 	SELECT d.tenant_id, d.queue_id, d.message_id FROM finance.message_archive d) m
 GROUP BY m.tenant_id, m.queue_id, m.message_id HAVING count(*) > 1
 UNION ALL
 SELECT 'I8 message has a queue', m.tenant_id, 'queue ' || m.queue_id, 'a queue', 'none'
-FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance.message w) m
+FROM (SELECT DISTINCT w.tenant_id, w.queue_id FROM finance._message_ids() w) m
 WHERE NOT EXISTS (SELECT FROM finance.queue q
 	WHERE q.tenant_id = m.tenant_id AND q.queue_id = m.queue_id)
 UNION ALL
@@ -3130,12 +3996,32 @@ ALTER TABLE finance.idempotency_key ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.idempotency_key USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_rule USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.ruleset ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.ruleset USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.holiday ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.holiday USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_list ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_list USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.rule_limit ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.rule_limit USING (finance._is_tenant_visible(tenant_id));
+-- what is paused everywhere is so for all
+ALTER TABLE finance.transfer_pause ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.transfer_pause
+	USING (scope = 'everywhere' OR finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.rate_limit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.rate_limit USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_decision ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_decision USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_review ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_review USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._challenge ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._challenge USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._alert ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._alert USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.alert_transfer ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.alert_transfer USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.alert_comment ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.alert_comment USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.producer_group ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.producer_group USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.half_message ENABLE ROW LEVEL SECURITY;
@@ -3152,6 +4038,10 @@ ALTER TABLE finance._dedup ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance._dedup USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.inbox ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.inbox USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -3186,9 +4076,21 @@ SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_answer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.ruleset', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.holiday', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_list', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._challenge', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._alert', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.alert_transfer', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.alert_comment', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

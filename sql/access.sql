@@ -284,7 +284,7 @@ SELECT finance.load_list('blocklist', 'account', '{b,a}', 'x'), finance.add_to_l
 	finance.is_on_list('blocklist', 'account', 'a'), finance.is_on_list('blocklist', 'account', 'b'), finance.remove_expired_entries();
 SELECT finance.set_rule_limit('day', 21, 'x', account => 'a'), finance.rule_limit_of('day', 'a'), finance.clear_rule_limit('day', 'x', account => 'a');
 SELECT status, rule FROM finance.transfer('a', 'b', 10.001);
-SELECT rule, observed, threshold FROM finance.risk_decision WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
+SELECT rule, observed, threshold FROM finance.risk_hit WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
 SELECT finance.unblock_account('b', 'test'), finance.remove_rule('night'), finance.enable_rule('day', false), finance.remove_rule('limit');
 SELECT status FROM finance.transfer('a', 'b', 10.001);
 SELECT finance.set_account_limits('b', 1, 50), finance.set_account_status('b', 'frozen');

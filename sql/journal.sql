@@ -73,7 +73,7 @@ FROM finance.journal(pg_temp.legs('a - 10', 'ya - 500', 'c + 3', 'ub + 7.50', 'b
 	'first', 'payroll', '2026-02-28 12:00+00', 'June', '{"run": 1}')
 WITH ORDINALITY AS t (id, status, amount, currency, from_account, from_version, from_balance, from_available,
 	to_account, to_version, to_balance, to_available, recorded_at, trace_id, rule, replayed, hold_id, hold_remaining,
-	journal_id, n) ORDER BY n;
+	journal_id, token, n) ORDER BY n;
 
 -- it is kept as it was given; each transfer tells what all have in common
 SELECT j.type, jsonb_pretty(j.request) AS request, cardinality(j.transfer_ids) AS transfers

@@ -33,6 +33,7 @@ static const char *const app_functions[] = {
 	"transfer", "transfer_batch", "request", "hold", "capture", "release",
 	"capture_group", "release_group", "expire_holds", "journal", "leg",
 	"exchange", "distribute", "reverse_transfer", "reverse_journal",
+	"confirm_challenge", "new_challenge_token",
 	"create_account", "lock_accounts", "set_context", "publish", "send",
 	"send_batch", "read", "read_with_poll", "wait_for_message", "pop", "delete", "archive", "nack", "set_vt",
 	"test_routing", "list_queues", "metrics", "process_once",
@@ -44,7 +45,11 @@ static const char *const app_functions[] = {
 static const char *const operator_functions[] = {
 	"set_account_status", "set_account_limits", "set_min_available",
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
-	"enable_rule", "block_account", "unblock_account", "add_to_list",
+	"enable_rule", "rule_kinds", "create_ruleset", "publish_ruleset",
+	"retire_ruleset", "drop_ruleset", "add_holiday", "remove_holiday",
+	"explain_risk", "evaluate_risk", "replay_decision", "backtest_ruleset",
+	"backtest_differences",
+	"block_account", "unblock_account", "add_to_list",
 	"load_list", "remove_from_list", "remove_expired_entries",
 	"set_rule_limit", "clear_rule_limit", "rule_limit_of", "is_on_list",
 	"set_account_level", "create_queue",
@@ -57,32 +62,51 @@ static const char *const operator_functions[] = {
 	"create_producer_group", "alter_producer_group", "drop_producer_group",
 	"recheck_half_message", "check_half_messages", "create_log_queue",
 	"create_consumer_group", "drop_consumer_group", "seek_group",
-	"trim_log_queues", NULL
+	"trim_log_queues", "risk_facts", "check_expression", "pause_transfers",
+	"resume_transfers", "transfers_in_flight", "set_rate_limit",
+	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
+	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
+	"export_aml", NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", "rule_limit_of", "is_on_list", NULL
+	"audit_trace", "check_integrity", "rule_limit_of", "is_on_list",
+	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
+	"export_aml",
+	"backtest_ruleset", "backtest_differences", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
 	" finance._hold, finance.entry," \
 	" finance.transfer, finance.currency, finance.risk_decision," \
+	" finance.risk_hit," \
 	" finance.account_type, finance.transfer_type, finance.journal," \
 	" finance.reversal, finance.exchange, finance.exchange_residue"
-#define OPERATOR_RELATIONS APP_RELATIONS ", finance.account_change," \
-	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
+#define CASE_RELATIONS "finance.risk_review, finance.review, finance._alert," \
+	" finance.alert, finance.alert_transfer, finance.alert_comment," \
+	" finance.aml_report"
+#define OPERATOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
+	" finance.ruleset, finance.risk_rule, finance.live_rule," \
+	" finance.holiday," \
+	" finance.risk_list, finance.rule_limit," \
 	" finance.queue, finance.binding," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.queue_default, finance.subscription, finance.message," \
 	" finance.message_archive, finance.inbox, finance.workers," \
 	" finance.producer_group, finance.half_message," \
 	" finance.half_check, finance.half_answer, finance.parked_half_message," \
 	" finance.message_log, finance.log_queue, finance.consumer_group," \
-	" finance.group_position"
-#define AUDITOR_RELATIONS APP_RELATIONS ", finance.account_change," \
-	" finance.risk_rule, finance.risk_list, finance.rule_limit," \
+	" finance.group_position, finance.risk_measure, finance.risk_total"
+#define AUDITOR_RELATIONS APP_RELATIONS ", " CASE_RELATIONS \
+	", finance.account_change," \
+	" finance.ruleset, finance.risk_rule, finance.live_rule," \
+	" finance.holiday," \
+	" finance.risk_list, finance.rule_limit," \
 	" finance.idempotency_key," \
+	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.tenant, finance.value_transfer," \
-	" finance.value_day"
+	" finance.value_day, finance.risk_measure, finance.risk_total"
 
 typedef struct AccessLevel
 {

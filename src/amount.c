@@ -321,3 +321,17 @@ fin_amount_floor(Numeric number, int scale)
 		return FIN_AMOUNT_MAX;	/* above every amount */
 	return amount;
 }
+
+FinAmount
+fin_amount_ceiling(Numeric number, int scale)
+{
+	FinAmount	floor = fin_amount_floor(number, scale);
+	Datum		of_floor;
+
+	if (floor == FIN_AMOUNT_MAX)
+		return floor;
+	of_floor = fin_amount_datum(floor, scale);
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, of_floor,
+											NumericGetDatum(number))) ?
+		floor : floor + 1;
+}

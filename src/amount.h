@@ -88,4 +88,10 @@ extern FinAmount fin_amount_limit_from_caller(Numeric number, int scale,
  */
 extern FinAmount fin_amount_floor(Numeric number, int scale);
 
+/*
+ * The same rounded up: an amount in that scale reaches the threshold exactly
+ * when it reaches this.
+ */
+extern FinAmount fin_amount_ceiling(Numeric number, int scale);
+
 #endif							/* FIN_AMOUNT_H */

@@ -106,7 +106,8 @@ typedef struct Slot
 	LWLock	   *lock;			/* protects all below */
 	int64		queue_id;		/* 0: free */
 	Oid			database;
-	uint64		occupancy;		/* changes when it is given to a queue */
+	uint64		occupancy;		/* new when it is given to a queue, and unlike
+								 * that of any other slot */
 	uint64		life;			/* changes when the hints are forgotten */
 	TimestampTz used;			/* by a statement that started then */
 	TimestampTz forget_at;
@@ -154,6 +155,7 @@ typedef struct Shared
 {
 	pg_atomic_uint64 work;		/* see fin_backlog_work_counter() */
 	LWLock	   *giving;			/* held to give a slot to a queue */
+	uint64		occupancies;	/* the last; changes with this lock held */
 	Slot		slots[FIN_BACKLOG_SLOTS];
 } Shared;
 
@@ -258,7 +260,7 @@ occupy(Slot *slot, int64 queue_id)
 {
 	slot->queue_id = queue_id;
 	slot->database = MyDatabaseId;
-	slot->occupancy++;
+	slot->occupancy = ++shared->occupancies;
 	slot->generation = 0;
 	slot->segment = 0;
 	slot->clean_segments = 0;
@@ -901,17 +903,6 @@ fin_backlog_passed(int64 queue_id, int64 msg_id, int segment)
 	passed->msg_id = msg_id;
 	passed->segments = 1 << segment;
 	slot->passed++;
-	release(slot);
-}
-
-void
-fin_backlog_forget(int64 queue_id)
-{
-	Slot	   *slot = find_slot(queue_id);
-
-	if (slot == NULL)
-		return;
-	forget_hints(slot);
 	release(slot);
 }
 
@@ -1709,6 +1700,10 @@ fin_backlog_met_rows(int64 queue_id, int segment, int64 rows)
 	release(slot);
 }
 
+/*
+ * Who made the queue may not have committed yet, and hold some of its limits:
+ * then the slot stays, and is looked at in the next round.
+ */
 void
 fin_backlog_drop(int64 queue_id)
 {
@@ -1716,8 +1711,13 @@ fin_backlog_drop(int64 queue_id)
 
 	if (slot == NULL)
 		return;
-	slot->queue_id = 0;
-	slot->life++;
+	if (is_idle(slot))
+	{
+		slot->queue_id = 0;
+		slot->life++;
+	}
+	else
+		slot->expires_from = DT_NOBEGIN;
 	release(slot);
 }
 
@@ -1795,22 +1795,23 @@ fin_backlog_counts(int64 queue_id, TimestampTz now, FinBacklogCounts *counts)
 	counts->leased = Max(counts->leased + own.leased, 0);
 }
 
-uint64
+FinBacklogCounting
 fin_backlog_begin_count(int64 queue_id)
 {
 	Slot	   *slot = get_slot(queue_id);
-	uint64		touched = PG_UINT64_MAX;
+	FinBacklogCounting begun = {0};
 
 	if (slot == NULL)
-		return touched;
+		return begun;
 	if (slot->committing == 0)
-		touched = slot->touched;
+		begun.occupancy = slot->occupancy;
+	begun.touched = slot->touched;
 	release(slot);
-	return touched;
+	return begun;
 }
 
 bool
-fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length)
+fin_backlog_end_count(int64 queue_id, FinBacklogCounting begun, int64 length)
 {
 	Slot	   *slot = find_slot(queue_id);
 	FinBacklogCounts own = {0};
@@ -1819,7 +1820,8 @@ fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length)
 	if (slot == NULL)
 		return false;
 	count_own(queue_id, 0, &own);
-	kept = begun == slot->touched && own.known;
+	kept = begun.occupancy == slot->occupancy &&
+		begun.touched == slot->touched && own.known;
 	if (kept)
 	{
 		slot->length = length - own.length;

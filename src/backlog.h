@@ -121,9 +121,6 @@ extern void fin_backlog_met_all_leases(int64 queue_id);
  */
 extern void fin_backlog_passed(int64 queue_id, int64 msg_id, int segment);
 
-/* forget all hints of a queue */
-extern void fin_backlog_forget(int64 queue_id);
-
 /* ---- notes of a transaction ---- */
 
 /* 'count' messages were inserted; due_at: delayed until, or 0 */
@@ -200,7 +197,7 @@ extern void fin_backlog_expires(int64 queue_id, TimestampTz expires_at);
 /* a segment has more than this many messages left */
 extern void fin_backlog_met_rows(int64 queue_id, int segment, int64 rows);
 
-/* the queue is gone */
+/* no such queue is seen: it is gone, or not committed yet; or it is new */
 extern void fin_backlog_drop(int64 queue_id);
 
 /*
@@ -223,12 +220,21 @@ typedef struct FinBacklogCounts
 extern void fin_backlog_counts(int64 queue_id, TimestampTz now,
 							   FinBacklogCounts *counts);
 
+/* what a count began from */
+typedef struct FinBacklogCounting
+{
+	uint64		occupancy;		/* 0: it cannot be kept */
+	uint64		touched;
+} FinBacklogCounting;
+
 /*
- * Counting: begin, take a snapshot, count, end.  The count is kept if no
- * transaction that changed it committed meanwhile; returns whether.
+ * Counting: begin, take a snapshot that sees all that this transaction did,
+ * count, end.  The count is kept if no transaction that changed it committed
+ * meanwhile; returns whether.
  */
-extern uint64 fin_backlog_begin_count(int64 queue_id);
-extern bool fin_backlog_end_count(int64 queue_id, uint64 begun, int64 length);
+extern FinBacklogCounting fin_backlog_begin_count(int64 queue_id);
+extern bool fin_backlog_end_count(int64 queue_id, FinBacklogCounting begun,
+								  int64 length);
 
 /*
  * Reserve room for 'count' more messages in a queue of at most 'max', given

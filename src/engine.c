@@ -323,6 +323,12 @@ fin_engine_post(const FinMovement *movement, FinMoved *moved)
 		case FIN_EXPIRE:
 			use_hold(movement, 0, movement->amount, FIN_HOLD_EXPIRED);
 			break;
+		case FIN_UNPARK:
+			/* what is reserved stays so */
+			movement->hold->parking = FIN_NOT_PARKED;
+			movement->hold->was_unparked = true;
+			movement->hold->changed = true;
+			break;
 	}
 	side_after(movement->from, &moved->from);
 	side_after(movement->to, &moved->to);

@@ -41,8 +41,17 @@ typedef enum FinAction
 	FIN_HOLD,					/* reserve it on both sides */
 	FIN_CAPTURE,				/* post what is held */
 	FIN_RELEASE,				/* give back what is held */
-	FIN_EXPIRE					/* the same, because its time is over */
+	FIN_EXPIRE,					/* the same, because its time is over */
+	FIN_UNPARK					/* a parked hold becomes an ordinary one */
 } FinAction;
+
+/* what a hold waits for before it is one that can be captured or released */
+typedef enum FinParking
+{
+	FIN_NOT_PARKED,
+	FIN_PARKED_FOR_REVIEW,		/* another person */
+	FIN_PARKED_FOR_CHALLENGE	/* the token its caller was given */
+} FinParking;
 
 /* an account as locked; the engine changes totals, version and counters */
 typedef struct FinAccount
@@ -80,7 +89,8 @@ typedef struct FinHold
 	int64		to_account_id;
 	int32		scale;			/* of its accounts' currency */
 	FinHoldStatus status;
-	bool		expires;
+	FinParking	parking;		/* stays when it ends */
+	bool		expires;		/* of one that is parked: is settled then */
 	TimestampTz expires_at;
 	DateADT		held_on;		/* business date it counts for */
 	FinAmount	amount;
@@ -88,6 +98,7 @@ typedef struct FinHold
 	FinAmount	released;
 	bool		changed;		/* since it was read */
 	bool		is_new;			/* not stored yet */
+	bool		was_unparked;	/* since it was read */
 	ItemPointerData tid;		/* the store's: where its row is, */
 	FinAmount	stored_captured;	/* and what that has */
 	FinAmount	stored_released;
@@ -169,10 +180,12 @@ fin_engine_remaining(const FinHold *hold)
 	return hold->amount - hold->captured - hold->released;
 }
 
+/* one that is parked does not just expire: its review is settled */
 static inline bool
 fin_engine_time_over(const FinHold *hold, TimestampTz now)
 {
-	return hold->expires && hold->expires_at <= now;
+	return hold->parking == FIN_NOT_PARKED && hold->expires &&
+		hold->expires_at <= now;
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "alert.h"
 #include "event.h"
 #include "json.h"
 #include "queue.h"
@@ -23,7 +24,11 @@ static const char *const topics[][2] = {
 	{"held", "transfer.held"},
 	{"released", "transfer.released"},
 	{"expired", "transfer.expired"},
-	{"rejected", "risk.alert"},
+	{"rejected", FIN_TOPIC_ALERT},
+	{"review", "transfer.review"},
+	{"challenged", "transfer.challenged"},
+	/* what was to be a hold is one now */
+	{"approved", "transfer.held"},
 };
 
 /* ------------------------------------------------------------------------
@@ -101,18 +106,34 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
+/* a number, not one of our ids or amounts */
 static void
-push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
+push_number(JsonbParseState **state, const char *key, int number)
+{
+	JsonbValue	value = {.type = jbvNumeric};
+
+	push_key(state, key);
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_decisions(JsonbParseState **state, const FinVerdict *verdict)
 {
 	push_key(state, "decisions");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < verdict->nhits; i++)
 	{
+		const FinRiskHit *hit = &verdict->hits[i];
+
 		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-		push_text(state, "rule", decisions[i].rule);
-		push_text(state, "kind", decisions[i].kind);
-		push_text(state, "observed", decisions[i].observed);
-		push_text(state, "threshold", decisions[i].threshold);
+		push_text(state, "rule", hit->rule);
+		push_text(state, "kind", hit->kind);
+		push_text(state, "outcome", fin_risk_outcome_name(hit->outcome));
+		push_number(state, "score", hit->score);
+		push_text(state, "observed", hit->observed);
+		push_text(state, "threshold", hit->threshold);
+		push_text(state, "window", hit->window);
 		pushJsonbValue(state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
@@ -124,7 +145,7 @@ push_decisions(JsonbParseState **state, const FinDecisionRow *decisions, int n)
  */
 static void
 push_payload(JsonbParseState **state, const FinOutcome *outcome,
-			 const FinDecisionRow *decisions, int ndecisions)
+			 const FinVerdict *verdict)
 {
 	const FinTransferRow *row = &outcome->row;
 	const FinSide *from = &row->moved.from;
@@ -132,15 +153,27 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 
 	push_key(state, "payload");
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	if (verdict != NULL)
+	{
+		push_text(state, "level", fin_alert_level(verdict->outcome));
+		push_id(state, "score", verdict->score);
+	}
 	push_amount(state, "amount", row->amount, row->scale);
 	push_text(state, "status", row->status);
 	if (row->hold_id != 0)
 		push_id(state, "hold_id", row->hold_id);
+	if (verdict != NULL)
+	{
+		push_text(state, "outcome", fin_risk_outcome_name(verdict->outcome));
+		if (verdict->version != 0)
+			push_id(state, "version", verdict->version);
+		push_id(state, "alert_id", outcome->alert_id);
+	}
 	push_text(state, "currency", row->currency);
 	if (row->released != 0)
 		push_amount(state, "released", row->released, row->scale);
-	if (ndecisions > 0)
-		push_decisions(state, decisions, ndecisions);
+	if (verdict != NULL)
+		push_decisions(state, verdict);
 	push_text(state, "reference", row->reference);
 	if (row->journal_id != 0)
 		push_id(state, "journal_id", row->journal_id);
@@ -161,14 +194,13 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 
 static Jsonb *
 message_body(const FinContext *context, int64 message_id, const char *topic,
-			 const FinOutcome *outcome, const FinDecisionRow *decisions,
-			 int ndecisions)
+			 const FinOutcome *outcome, const FinVerdict *verdict)
 {
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "type", topic);
-	push_payload(&state, outcome, decisions, ndecisions);
+	push_payload(&state, outcome, verdict);
 	push_metadata(&state, outcome->row.metadata);
 	push_text(&state, "trace_id", uuid_text(&context->trace_id));
 	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
@@ -176,9 +208,15 @@ message_body(const FinContext *context, int64 message_id, const char *topic,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-static const char *
-topic_of(const char *status)
+const char *
+fin_event_topic(const FinOutcome *outcome)
 {
+	const char *status = outcome->row.status;
+	bool		gives_back = strcmp(status, "released") == 0 ||
+		strcmp(status, "expired") == 0;
+
+	if (outcome->settles && gives_back)
+		return "transfer.rejected";
 	for (int i = 0; i < (int) lengthof(topics); i++)
 	{
 		if (strcmp(topics[i][0], status) == 0)
@@ -188,24 +226,23 @@ topic_of(const char *status)
 }
 
 bool
-fin_event_has_listeners(const FinContext *context, const char *status)
+fin_event_has_listeners(const FinContext *context, const char *topic)
 {
-	return fin_queue_route_count(context->tenant_id, topic_of(status)) > 0;
+	return fin_queue_route_count(context->tenant_id, topic) > 0;
 }
 
 void
 fin_event_publish(const FinContext *context, int64 message_id,
-				  const FinOutcome *outcome, const FinDecisionRow *decisions,
-				  int ndecisions)
+				  const char *topic, const FinOutcome *outcome,
+				  const FinVerdict *verdict)
 {
-	const char *topic = topic_of(outcome->row.status);
 	FinMessage	message = {0};
 
 	message.tenant_id = context->tenant_id;
 	message.message_id = message_id;
 	message.topic = topic;
 	message.payload = message_body(context, message_id, topic, outcome,
-								   decisions, ndecisions);
+								   verdict);
 	fin_queue_publish(&message);
 }
 
@@ -223,8 +260,18 @@ json_version(StringInfo json, const char *key, int64 version)
 const char *
 fin_event_operation(const FinOrder *order)
 {
+	static const char *const operations[] = {
+		[FIN_REVIEW_APPROVED] = "review_transfer",
+		[FIN_REVIEW_REJECTED] = "review_transfer",
+		[FIN_REVIEW_CONFIRMED] = "confirm_challenge",
+		[FIN_REVIEW_FAILED] = "confirm_challenge",
+		[FIN_REVIEW_TIMED_OUT] = "settle_review",
+	};
+
 	if (order->has_recorded_at)
 		return "import";
+	if (order->settles != NULL)
+		return operations[order->settles->end];
 	switch (order->action)
 	{
 		case FIN_TRANSFER:
@@ -237,6 +284,8 @@ fin_event_operation(const FinOrder *order)
 			return "release";
 		case FIN_EXPIRE:
 			return "expire";
+		case FIN_UNPARK:
+			break;				/* settles */
 	}
 	elog(ERROR, "unknown action %d", (int) order->action);
 }
@@ -272,7 +321,7 @@ json_id(StringInfo json, const char *key, int64 id)
 }
 
 char *
-fin_event_response_json(const FinOutcome *outcome)
+fin_event_response_json(const FinOutcome *outcome, const FinVerdict *verdict)
 {
 	const FinTransferRow *row = &outcome->row;
 	StringInfoData json;
@@ -284,6 +333,9 @@ fin_event_response_json(const FinOutcome *outcome)
 		fin_json_int64(&json, "to_version", row->moved.to.version);
 	}
 	fin_json_text(&json, "rule", outcome->rule);
+	if (verdict != NULL)
+		fin_json_text(&json, "outcome", fin_risk_outcome_name(verdict->outcome));
+	json_id(&json, "alert_id", outcome->alert_id);
 	json_id(&json, "hold_id", row->hold_id);
 	if (row->released != 0)
 		fin_json_text(&json, "released",

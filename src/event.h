@@ -7,19 +7,28 @@
 
 #include "context.h"
 #include "posting.h"
+#include "risk.h"
 
-/* is a queue bound to what an outcome of this status publishes? */
-extern bool fin_event_has_listeners(const FinContext *context,
-									const char *status);
+#define FIN_TOPIC_ALERT	"risk.alert"
 
 /*
- * Publishes transfer.completed, transfer.held, transfer.released,
- * transfer.expired or risk.alert for an outcome that was just posted.  Call
+ * What an outcome that was just posted is published as: transfer.completed,
+ * held, released, expired, review or challenged; transfer.rejected when it
+ * gives back what was parked; risk.alert when risk rejected it.
+ */
+extern const char *fin_event_topic(const FinOutcome *outcome);
+
+/* is a queue bound to the topic? */
+extern bool fin_event_has_listeners(const FinContext *context,
+									const char *topic);
+
+/*
+ * Publishes it.  verdict: what risk said of it, to be told; or NULL.  Call
  * inside fin_query_begin/end, and only where somebody listens.
  */
 extern void fin_event_publish(const FinContext *context, int64 message_id,
-							  const FinOutcome *outcome,
-							  const FinDecisionRow *decisions, int ndecisions);
+							  const char *topic, const FinOutcome *outcome,
+							  const FinVerdict *verdict);
 
 /* what the audit log calls the order */
 extern const char *fin_event_operation(const FinOrder *order);
@@ -30,6 +39,7 @@ extern const char *fin_event_operation(const FinOrder *order);
  */
 extern char *fin_event_request_json(const FinOrder *order,
 									const FinOutcome *outcome);
-extern char *fin_event_response_json(const FinOutcome *outcome);
+extern char *fin_event_response_json(const FinOutcome *outcome,
+									 const FinVerdict *verdict);
 
 #endif							/* FIN_EVENT_H */

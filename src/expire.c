@@ -1,7 +1,8 @@
 /*
  * expire.c
- *		Holds whose time is over: finance.expire_holds(), and the worker's
- *		chore that does the same by itself.
+ *		Holds whose time is over: finance.expire_holds() and, of what is
+ *		parked, settle_reviews(), and the worker's chore that does both by
+ *		itself.
  *
  * Words: the mark is the (expires_at, hold_id) up to which the worker has been;
  * it looks at what is over beyond it.  A hold that could not be expired, since
@@ -69,14 +70,14 @@
  * ------------------------------------------------------------------------ */
 
 static int
-find_due(int32 tenant_id, TimestampTz now, const FinDueHold *after, int limit,
-		 FinDueHold *holds)
+find_due(int32 tenant_id, FinDueKind kind, TimestampTz now,
+		 const FinDueHold *after, int limit, FinDueHold *holds)
 {
 	FinQueryScope scope;
 	int			n;
 
 	fin_query_begin(&scope);
-	n = fin_store_due_holds(tenant_id, now, after, limit, holds);
+	n = fin_store_due_holds(tenant_id, kind, now, after, limit, holds);
 	fin_query_end(&scope);
 	return n;
 }
@@ -99,20 +100,8 @@ limit_argument(FunctionCallInfo fcinfo)
 	return limit;
 }
 
-PG_FUNCTION_INFO_V1(finance_expire_holds);
-
-/*
- * finance.expire_holds("limit" integer) returns bigint
- *
- * Gives back what remains of the tenant's open holds whose time is over, at
- * most limit (1 to 10000) of them, those that ended first before others; each
- * is a transfer with status expired.  Skips a hold while another transaction
- * has locked one of its accounts, so it never waits for one and never
- * deadlocks.  Result: how many were given back.  Errors: 22004 and 22023 bad
- * limit.  Locks: the accounts of those holds.
- */
-Datum
-finance_expire_holds(PG_FUNCTION_ARGS)
+static int64
+expire_now(FunctionCallInfo fcinfo, FinDueKind kind)
 {
 	int			limit = limit_argument(fcinfo);
 	int32		tenant_id = fin_context()->tenant_id;
@@ -132,7 +121,7 @@ finance_expire_holds(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(batch);
 		wanted = Min(limit - expired, FIN_EXPIRY_BATCH);
-		n = find_due(tenant_id, now, &last, wanted, holds);
+		n = find_due(tenant_id, kind, now, &last, wanted, holds);
 		if (n > 0)
 		{
 			last = holds[n - 1];
@@ -142,7 +131,40 @@ finance_expire_holds(PG_FUNCTION_ARGS)
 		MemoryContextReset(batch);
 	} while (n == wanted && expired < limit);
 	MemoryContextDelete(batch);
-	PG_RETURN_INT64(expired);
+	return expired;
+}
+
+PG_FUNCTION_INFO_V1(finance_expire_holds);
+
+/*
+ * finance.expire_holds("limit" integer) returns bigint
+ *
+ * Gives back what remains of the tenant's open holds whose time is over, at
+ * most limit (1 to 10000) of them, those that ended first before others; each
+ * is a transfer with status expired.  Skips a hold while another transaction
+ * has locked one of its accounts, so it never waits for one and never
+ * deadlocks.  Result: how many were given back.  Errors: 22004 and 22023 bad
+ * limit.  Locks: the accounts of those holds.
+ */
+Datum
+finance_expire_holds(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(expire_now(fcinfo, FIN_DUE_ORDINARY));
+}
+
+PG_FUNCTION_INFO_V1(finance_settle_reviews);
+
+/*
+ * finance.settle_reviews("limit" integer) returns bigint
+ *
+ * The same for what is parked: gives it back, or carries it out where that was
+ * laid down for the end of its time.  Skips besides what is to be carried out
+ * while it may not be, as when an account of it is frozen.
+ */
+Datum
+finance_settle_reviews(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(expire_now(fcinfo, FIN_DUE_PARKED));
 }
 
 /* ------------------------------------------------------------------------
@@ -317,8 +339,8 @@ take_due(void)
 	int			n;
 
 	fin_query_begin(&scope);
-	n = fin_store_due_holds(FIN_ALL_TENANTS, clock, &mark, FIN_EXPIRY_BATCH,
-							found);
+	n = fin_store_due_holds(FIN_ALL_TENANTS, FIN_DUE_ANY, clock, &mark,
+							FIN_EXPIRY_BATCH, found);
 	batch_ends = n < FIN_EXPIRY_BATCH;
 	batch_mark = n > 0 ? found[n - 1] : mark;
 	batch_next_due = !batch_ends ? FIN_EXPIRY_ALL : is_test_clock() ?
@@ -393,6 +415,24 @@ fate_of(const FinDueHold *hold, const ErrorData *error)
 	return FATE_FAILED;
 }
 
+static Fate
+fate_of_result(const FinDueHold *hold, FinExpiry result)
+{
+	ErrorData	error = {0};
+
+	if (result == FIN_EXPIRY_BUSY)
+		return FATE_BUSY;
+	if (result != FIN_EXPIRY_REFUSED)
+		return FATE_SETTLED;
+	error.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	error.message = "what is parked cannot be carried out";
+	fin_mishap_log(&mishaps,
+				   psprintf("transfer " INT64_FORMAT " of tenant %d",
+							hold->hold_id, hold->tenant_id), &error,
+				   "It is tried again later; finance.review_transfer() shows the error, or rejects it.");
+	return FATE_FAILED;
+}
+
 /* holds of one tenant; NULL: their fates are known, else why not */
 static const ErrorData *
 try_holds(const FinDueHold *holds, int n, bool patient, Fate *their_fates)
@@ -417,7 +457,7 @@ try_holds(const FinDueHold *holds, int n, bool patient, Fate *their_fates)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	for (int i = 0; error == NULL && i < n; i++)
-		their_fates[i] = results[i] == FIN_EXPIRY_BUSY ? FATE_BUSY : FATE_SETTLED;
+		their_fates[i] = fate_of_result(&holds[i], results[i]);
 	return error;
 }
 

@@ -13,12 +13,15 @@
 #include "utils/guc.h"
 
 #include "backlog.h"
+#include "bucket.h"
 #include "compat.h"
 #include "context.h"
 #include "expansion.h"
+#include "gate.h"
 #include "ident.h"
 #include "limit.h"
 #include "list.h"
+#include "meter.h"
 #include "partition.h"
 #include "queue.h"
 #include "risk.h"
@@ -41,6 +44,7 @@ request_shmem(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
+	fin_bucket_shmem_request();
 	fin_ident_shmem_request();
 	fin_tally_shmem_request();
 	fin_wait_shmem_request();
@@ -54,6 +58,7 @@ startup_shmem(void)
 {
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
+	fin_bucket_shmem_startup();
 	fin_ident_shmem_startup();
 	fin_tally_shmem_startup();
 	fin_wait_shmem_startup();
@@ -70,7 +75,9 @@ _PG_init(void)
 	fin_wake_init();
 	fin_backlog_init();
 	fin_context_init();
+	fin_gate_init();
 	fin_partition_init();
+	fin_meter_init();
 	fin_queue_init();
 	fin_list_init();
 	fin_limit_init();

@@ -25,7 +25,7 @@ static FinQuery select_open =
 {
 	.sql = "SELECT h.hold_id, h.from_account_id, h.to_account_id"
 	" FROM finance._hold h WHERE h.tenant_id = $1 AND h.hold_group = $2"
-	" AND h.status = 'open'",
+	" AND h.status = 'open' AND h.parked IS NULL",
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_SELECT,
@@ -34,7 +34,8 @@ static FinQuery select_open =
 static FinQuery select_still_open =
 {
 	.sql = "SELECT h.hold_id FROM finance._hold h WHERE h.tenant_id = $1"
-	" AND h.hold_id = ANY ($2) AND h.status = 'open' ORDER BY h.hold_id",
+	" AND h.hold_id = ANY ($2) AND h.status = 'open'"
+	" AND h.parked IS NULL ORDER BY h.hold_id",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8ARRAYOID},
 	.expect = SPI_OK_SELECT,

@@ -128,8 +128,8 @@ static FinQuery select_page =
 	" e.balance - e.change, e.held - e.held_change FROM ("
 	PAGE_SIDE("debit", "from_account_id", "to_account_id", "from_version",
 			  "- t.amount", "from_balance", "from_held",
-			  "CASE WHEN t.status = 'held' THEN t.amount"
-			  " WHEN t.hold_id IS NULL THEN 0"
+			  "CASE WHEN t.status IN ('held', 'review', 'challenged') THEN t.amount"
+			  " WHEN t.hold_id IS NULL OR t.status = 'approved' THEN 0"
 			  " ELSE - t.amount - coalesce(t.released, 0) END")
 	" UNION ALL "
 	PAGE_SIDE("credit", "to_account_id", "from_account_id", "to_version",

@@ -254,7 +254,8 @@ parse_expiry(const FinRequest *request, FinOrder *order)
 
 	if (request->nulls[FIN_REQUEST_EXPIRES_IN])
 		return;
-	if (is_span(DatumGetIntervalP(span)))
+	order->expires_in = DatumGetIntervalP(span);
+	if (is_span(order->expires_in))
 		order->expires_at =
 			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													TimestampTzGetDatum(now),
@@ -461,22 +462,30 @@ fin_order_result(const FinOutcome *outcome, Datum *values, bool *nulls)
 	values[17] = nulls[17] ? (Datum) 0 :
 		fin_amount_datum(outcome->remaining, row->scale);
 	set_id(values, nulls, 18, row->journal_id);
+	set_text(values, nulls, 19, outcome->token);
+}
+
+Datum
+fin_order_answer(FunctionCallInfo fcinfo, const FinOutcome *outcome)
+{
+	TupleDesc	tupdesc;
+	Datum		values[FIN_RESULT_COLUMNS];
+	bool		nulls[FIN_RESULT_COLUMNS];
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE ||
+		tupdesc->natts != FIN_RESULT_COLUMNS)
+		elog(ERROR, "finance.transfer_result is not as this library expects");
+	fin_order_result(outcome, values, nulls);
+	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
 }
 
 Datum
 fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order)
 {
 	FinOutcome	outcome;
-	TupleDesc	tupdesc;
-	Datum		values[FIN_RESULT_COLUMNS];
-	bool		nulls[FIN_RESULT_COLUMNS];
 
 	fin_posting_execute(order, 1, &outcome, FIN_POSTING_RAISE);
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE ||
-		tupdesc->natts != FIN_RESULT_COLUMNS)
-		elog(ERROR, "finance.transfer_result is not as this library expects");
-	fin_order_result(&outcome, values, nulls);
-	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
+	return fin_order_answer(fcinfo, &outcome);
 }
 
 void

@@ -76,10 +76,14 @@ extern char *fin_order_time_text(TimestampTz time);
 extern char *fin_order_number_text(Numeric number);
 
 /* columns of finance.transfer_result */
-#define FIN_RESULT_COLUMNS 19
+#define FIN_RESULT_COLUMNS 20
 
 extern void fin_order_result(const FinOutcome *outcome, Datum *values,
 							 bool *nulls);
+
+/* makes the function's result of an outcome: finance.transfer_result */
+extern Datum fin_order_answer(FunctionCallInfo fcinfo,
+							  const FinOutcome *outcome);
 
 /* carries out an order of one, raising its fault; finance.transfer_result */
 extern Datum fin_order_execute(FunctionCallInfo fcinfo, const FinOrder *order);

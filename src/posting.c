@@ -6,7 +6,8 @@
  * and its memory the query scope's, but for the outcomes.
  *
  * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then idempotency keys in ascending order.  Everything
+ * over the whole set, then the totals of types that risk measures, then
+ * idempotency keys in ascending order.  Everything
  * that is decided is decided under the accounts' locks: versions, funds, holds,
  * risk facts, and the transfers' ids, which are above the last id of all the
  * accounts, so that an account's id order is its version order whatever the
@@ -50,6 +51,7 @@ fin_posting_fail(FinPosting *posting, int i, const FinFault *fault)
 		posting->groups[group].owner = -1;
 	outcome->row.id = 0;
 	outcome->replayed = false;
+	posting->verdicts[i] = NULL;
 	outcome->fault = fin_fault_copy(fault);
 	outcome->rule = NULL;
 	/* one that was never judged is answered with the accounts it named */
@@ -77,6 +79,9 @@ start_movement(FinPosting *posting, int i, FinMovement *movement)
 		/* one that appeared only after its accounts had been looked for? */
 		if (movement->hold == NULL || posting->from_ids[i] == 0)
 			return fin_posting_fault_unknown_hold(order->hold_id);
+		if (movement->hold->status == FIN_HOLD_OPEN &&
+			(movement->hold->parking != FIN_NOT_PARKED) != (order->settles != NULL))
+			return fin_posting_fault_parked(movement->hold);
 	}
 	if (fin_posting_names_one_account(order))
 		return fin_posting_fault_same(order->from_code);
@@ -120,6 +125,8 @@ status_of(const FinMovement *movement)
 			return "released";
 		case FIN_EXPIRE:
 			return "expired";
+		case FIN_UNPARK:
+			return "approved";
 	}
 	elog(ERROR, "unknown action %d", (int) movement->action);
 }
@@ -183,24 +190,32 @@ note_remaining(FinOutcome *outcome, const FinHold *hold)
 	outcome->remaining = fin_engine_remaining(hold);
 }
 
-/* risk said no: remember why, for the rows written later */
+/* a verdict that is recorded with its transfer */
 static void
-reject(FinPosting *posting, int i, const FinMovement *movement,
-	   const FinVerdict *verdict)
+keep_verdict(FinPosting *posting, int i, const FinVerdict *verdict)
+{
+	FinVerdict *kept;
+
+	if (verdict->inputs == NULL)
+		return;
+	kept = palloc(sizeof(FinVerdict));
+	*kept = *verdict;
+	posting->verdicts[i] = kept;
+	if (kept->outcome > FIN_RISK_REPORT && kept->rule != NULL)
+		posting->outcomes[i].rule = MemoryContextStrdup(posting->memory,
+														kept->rule);
+}
+
+static void
+reject(FinPosting *posting, int i, const FinMovement *movement)
 {
 	FinOutcome *outcome = &posting->outcomes[i];
-	FinVerdict *kept = palloc(sizeof(FinVerdict));
 
 	outcome->row.rejected = true;
 	outcome->row.status = "rejected";
 	/* there is no such hold */
 	outcome->row.hold_id = 0;
 	fin_engine_leave(movement, &outcome->row.moved);
-	*kept = *verdict;
-	for (int hit = 0; hit < kept->nhits; hit++)
-		kept->hits[hit].transfer_id = outcome->row.id;
-	posting->rejections[i] = kept;
-	outcome->rule = MemoryContextStrdup(posting->memory, kept->hits[0].rule);
 }
 
 /* what is taken from a hold was judged when it was held; history is history */
@@ -210,9 +225,67 @@ needs_judgement(const FinOrder *order)
 	return !fin_posting_is_of_hold(order) && !order->has_recorded_at;
 }
 
+/* where nothing is counted: what lists may be asked about */
+static void
+fill_event(const FinPosting *posting, int i, const FinMovement *movement,
+		   FinMeterEvent *event)
+{
+	const FinOrder *order = &posting->orders[i];
+
+	memset(event, 0, sizeof(FinMeterEvent));
+	event->id = posting->ids[i];
+	event->from_id = movement->from->account_id;
+	event->to_id = movement->to->account_id;
+	event->scale = movement->from->scale;
+	event->type = order->type;
+	event->currency = movement->from->currency;
+	event->moment.at = posting->now;
+	event->moment.date = posting->business_date;
+	event->moment.time = posting->time_of_day;
+	event->amount = movement->amount;
+	fin_meter_take_texts(event, order->metadata);
+}
+
+static void
+judge(FinPosting *posting, int i, const FinMovement *movement,
+	  FinVerdict *verdict)
+{
+	const FinOrder *order = &posting->orders[i];
+	FinRiskSubject subject;
+
+	subject.tenant_id = posting->context->tenant_id;
+	subject.book = posting->rules;
+	subject.movement = movement;
+	subject.type = order->type;
+	subject.reference = order->reference;
+	subject.metadata = order->metadata;
+	subject.is_reversal = order->reverses_id != 0;
+	subject.meter = posting->meter;
+	if (posting->meter != NULL)
+		subject.event = *fin_posting_event(posting, i, movement);
+	else
+		fill_event(posting, i, movement, &subject.event);
+	fin_risk_judge(&subject, verdict);
+}
+
+/* a member of a chain would be done without the others */
+static bool
+may_park(const FinOrder *order, bool in_chain)
+{
+	return !in_chain && !order->in_journal;
+}
+
+static bool
+is_to_park(const FinVerdict *verdict)
+{
+	return verdict->outcome == FIN_RISK_CHALLENGE ||
+		verdict->outcome == FIN_RISK_REVIEW;
+}
+
 static void
 carry_out(FinPosting *posting, int i, FinMovement *movement)
 {
+	const FinOrder *order = &posting->orders[i];
 	FinOutcome *outcome = &posting->outcomes[i];
 
 	fin_engine_post(movement, &outcome->row.moved);
@@ -220,8 +293,15 @@ carry_out(FinPosting *posting, int i, FinMovement *movement)
 	movement->to->last_transfer_id = outcome->row.id;
 	if (movement->action == FIN_HOLD)
 		movement->hold = make_hold(posting, i, movement);
+	if (movement->action == FIN_UNPARK)
+	{
+		movement->hold->expires = order->expires_at != 0;
+		movement->hold->expires_at = order->expires_at;
+	}
 	if (movement->hold != NULL)
 		note_remaining(outcome, movement->hold);
+	if (posting->meter != NULL)
+		fin_posting_count(posting, i, movement);
 }
 
 /* could there be more room for it?  history did without */
@@ -275,7 +355,15 @@ check_movement(FinPosting *posting, int i, FinMovement *movement)
 	return finding == FIN_OK ? NULL : fault_found(movement, finding, hindered);
 }
 
-/* NULL: done, or rejected by risk */
+/* what is given back nobody stops, and history is history */
+static bool
+passes_gate(const FinOrder *order)
+{
+	return order->action != FIN_RELEASE && order->action != FIN_EXPIRE &&
+		!order->has_recorded_at;
+}
+
+/* NULL: done, or parked or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
 {
@@ -299,23 +387,34 @@ decide(FinPosting *posting, int i, bool in_chain)
 		fin_engine_time_over(movement.hold, movement.now))
 		movement.action = FIN_EXPIRE;
 	fault = check_movement(posting, i, &movement);
+	if (fault == NULL && passes_gate(order))
+		fault = fin_gate_check(&posting->gate, posting->context->tenant_id,
+							   &movement, order->type != NULL ? order->type :
+							   movement.hold->type);
 	if (fault != NULL)
 		return fault;
-	if (needs_judgement(order))
-		fin_risk_judge(posting->context->tenant_id, &movement,
-					   posting->time_of_day, &verdict);
-	if (verdict.outcome == FIN_RISK_REJECT && order->strict)
+	if (posting->rules != NULL && needs_judgement(order))
+		judge(posting, i, &movement, &verdict);
+	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
+	if (is_to_park(&verdict) && !may_park(order, in_chain))
+		return fin_posting_fault_not_parked(&verdict);
 
+	outcome->settles = order->settles != NULL;
 	fill_row(posting, i, &movement, &outcome->row);
+	keep_verdict(posting, i, &verdict);
 	if (verdict.outcome == FIN_RISK_REJECT)
 	{
-		reject(posting, i, &movement, &verdict);
+		reject(posting, i, &movement);
 		return NULL;
 	}
 	if (in_chain)
 		fin_posting_save_for_undo(posting, &movement);
+	if (is_to_park(&verdict))
+		movement.action = FIN_HOLD;
 	carry_out(posting, i, &movement);
+	if (is_to_park(&verdict))
+		fin_posting_park(posting, i, movement.hold, &verdict);
 	return NULL;
 }
 
@@ -377,8 +476,11 @@ restore_found(FinPosting *posting)
 	memcpy(posting->holds, posting->holds_found,
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
+	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
-	memset(posting->rejections, 0, sizeof(FinVerdict *) * posting->norders);
+	memset(posting->verdicts, 0, sizeof(FinVerdict *) * posting->norders);
+	if (posting->meter != NULL)
+		fin_meter_reset(posting->meter);
 	for (int i = 0; i < posting->ngroups; i++)
 		posting->groups[i].owner = -1;
 }
@@ -404,7 +506,7 @@ prepare(FinPosting *posting)
 	posting->ids = palloc(sizeof(int64) * n);
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
-	posting->rejections = palloc0(sizeof(FinVerdict *) * n);
+	posting->verdicts = palloc0(sizeof(FinVerdict *) * n);
 	if (posting->orders[0].has_recorded_at)
 		fin_store_lock_imports(posting->context->tenant_id);
 	fin_posting_find_and_lock(posting);
@@ -416,14 +518,30 @@ prepare(FinPosting *posting)
 	 */
 	AcceptInvalidationMessages();
 
-	posting->now = fin_ident_now();
+	/* the same but for a test clock: a back-test judges by recorded_at */
 	posting->recorded_at = GetCurrentTimestamp();
+	posting->now = fin_ident_shown(posting->recorded_at);
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);
+	fin_posting_hold_rules(posting);
 	fin_posting_draw_ids(posting);
 	fin_posting_group_keys(posting);
 	keep_found(posting);
+}
+
+/* for the gate, which looks again before the transaction commits */
+static void
+note_moved(const FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		const FinOutcome *outcome = &posting->outcomes[i];
+
+		if (outcome->row.id != 0 && !outcome->replayed &&
+			!outcome->row.rejected && passes_gate(&posting->orders[i]))
+			fin_gate_moved(&outcome->row);
+	}
 }
 
 /*
@@ -452,6 +570,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		fin_posting_settle_all(&posting);
 		if (hindering != NULL && posting.nhindering > 0)
 		{
+			fin_gate_give_back(&posting.gate, 0);
 			memcpy(hindering, posting.hindering,
 				   sizeof(FinDueHold) * posting.nhindering);
 			fin_query_end(&scope);
@@ -461,6 +580,7 @@ execute(const FinOrder *orders, int n, FinOutcome *outcomes,
 		if (mode == FIN_POSTING_RAISE)
 			raise_first_fault(&posting);
 	} while (!fin_posting_take_keys(&posting));
+	note_moved(&posting);
 	fin_posting_write(&posting);
 	fin_query_end(&scope);
 	return 0;

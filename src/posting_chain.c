@@ -68,6 +68,8 @@ undo_chain(FinPosting *posting)
 		else
 			*undo->hold = undo->saved_hold;
 	}
+	if (posting->meter != NULL)
+		fin_meter_undo(posting->meter);
 }
 
 /* ------------------------------------------------------------------------
@@ -165,7 +167,7 @@ look_again(FinPosting *posting, int i)
 {
 	FinMovement movement = {0};
 
-	if (posting->rejections[i] == NULL)
+	if (!posting->outcomes[i].row.rejected || posting->outcomes[i].replayed)
 		return;
 	movement.from = fin_posting_find_locked(posting, posting->from_ids[i]);
 	movement.to = fin_posting_find_locked(posting, posting->to_ids[i]);
@@ -223,7 +225,7 @@ forget(FinPosting *posting, int start, int end)
 		if (group >= 0 && posting->groups[group].owner == i)
 			posting->groups[group].owner = -1;
 		memset(&posting->outcomes[i], 0, sizeof(FinOutcome));
-		posting->rejections[i] = NULL;
+		posting->verdicts[i] = NULL;
 	}
 }
 
@@ -238,17 +240,21 @@ static void
 settle_chain(FinPosting *posting, int start, int end)
 {
 	int			nholds = posting->nholds;
+	int			ntaken = posting->gate.ntaken;
 
 	for (;;)
 	{
 		int			culprit;
 
 		posting->nundo = 0;
+		if (posting->meter != NULL)
+			fin_meter_mark(posting->meter, end > start);
 		culprit = first_failure(posting, start, end);
 		if (culprit < 0)
 			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
+		fin_gate_give_back(&posting->gate, ntaken);
 		if (fin_posting_learn_keys(posting, start, culprit, end))
 		{
 			forget(posting, start, end);

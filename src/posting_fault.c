@@ -194,14 +194,72 @@ fin_posting_fault_finding(const FinMovement *movement, FinFinding finding)
 	elog(ERROR, "unknown finding %d", (int) finding);
 }
 
+/* the rule that decided, which scores may do without */
+static FinFault *
+with_deciding_rule(FinFault *fault, const FinVerdict *verdict)
+{
+	const FinRiskHit *hit = verdict->hits;
+
+	if (verdict->rule == NULL)
+		return fin_fault_detail(fault,
+								"The scores of %d rules add up to %d.",
+								verdict->nhits, verdict->score);
+	while (strcmp(hit->rule, verdict->rule) != 0)
+		hit++;
+	if (hit->threshold == NULL)
+		return fin_fault_detail(fault, "The rule is a %s; observed was %s.",
+								hit->kind, hit->observed);
+	return fin_fault_detail(fault,
+							"The rule is a %s; observed was %s, the threshold is %s.",
+							hit->kind, hit->observed, hit->threshold);
+}
+
+/* also of what would be parked: a strict caller wants money moved, or an error */
 FinFault *
 fin_posting_fault_rejected(const FinVerdict *verdict)
 {
-	const FinDecisionRow *hit = &verdict->hits[0];
+	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
+	FinFault   *fault;
 
-	return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
-									  "transfer rejected by risk rule \"%s\"",
-									  hit->rule),
-							"The rule is a %s; observed was %s, the threshold is %s.",
-							hit->kind, hit->observed, hit->threshold);
+	if (verdict->outcome == FIN_RISK_REJECT)
+		fault = fin_fault(ERRCODE_FIN_RISK_REJECTED,
+						  "transfer rejected by risk rule \"%s\"", rule);
+	else
+		fault = fin_fault(ERRCODE_FIN_RISK_REJECTED,
+						  "transfer needs a %s by risk rule \"%s\"",
+						  fin_risk_outcome_name(verdict->outcome), rule);
+	return with_deciding_rule(fault, verdict);
+}
+
+FinFault *
+fin_posting_fault_not_parked(const FinVerdict *verdict)
+{
+	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
+	FinFault   *fault = fin_fault(ERRCODE_FIN_NEEDS_REVIEW,
+								  "transfer needs a %s by risk rule \"%s\", which one of a chain cannot have",
+								  fin_risk_outcome_name(verdict->outcome),
+								  rule);
+
+	return fin_fault_hint(with_deciding_rule(fault, verdict),
+						  "Request it by itself.");
+}
+
+FinFault *
+fin_posting_fault_parked(const FinHold *hold)
+{
+	bool		is_challenge = hold->parking == FIN_PARKED_FOR_CHALLENGE;
+	FinFault   *fault;
+
+	if (hold->parking == FIN_NOT_PARKED)
+		return fin_fault(ERRCODE_FIN_HOLD_NOT_OPEN,
+						 "hold " INT64_FORMAT " is not parked", hold->hold_id);
+	fault = fin_fault_detail(fin_fault(ERRCODE_FIN_PARKED,
+									   "transfer " INT64_FORMAT " is parked",
+									   hold->hold_id),
+							 is_challenge ?
+							 "It waits to be confirmed by its token." :
+							 "It waits for a review.");
+	return fin_fault_hint(fault, is_challenge ?
+						  "finance.confirm_challenge() carries it out." :
+						  "finance.review_transfer() decides about it.");
 }

@@ -205,13 +205,17 @@ fault_reused(const char *key, int64 transfer_id, const char *field)
 						  "Repeat a request unchanged, or use a new key for a new one.");
 }
 
-/* a strict caller takes an answer for money moved */
+/* a strict caller takes an answer for money moved; rule NULL: scores said so */
 static FinFault *
 fault_replayed_rejection(const char *key, const char *rule)
 {
-	return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
-									  "transfer rejected by risk rule \"%s\"",
-									  rule),
+	FinFault   *fault = rule == NULL ?
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer rejected by risk scores") :
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer rejected by risk rule \"%s\"", rule);
+
+	return fin_fault_detail(fault,
 							"It was rejected when idempotency key \"%s\" was first used.",
 							key);
 }
@@ -232,6 +236,14 @@ fault_not_kept(const char *key, int64 transfer_id)
  * the first answer again
  * ------------------------------------------------------------------------ */
 
+/* when it was first answered */
+static bool
+is_parked(const FinTransferRow *row)
+{
+	return strcmp(row->status, "review") == 0 ||
+		strcmp(row->status, "challenged") == 0;
+}
+
 static bool
 read_outcome(FinPosting *posting, int i, int64 transfer_id)
 {
@@ -243,7 +255,7 @@ read_outcome(FinPosting *posting, int i, int64 transfer_id)
 								 &outcome->from_code, &outcome->to_code,
 								 posting->memory))
 		return false;
-	if (outcome->row.rejected)
+	if (outcome->row.rejected || is_parked(&outcome->row))
 		outcome->rule = fin_store_read_rejection(tenant_id, transfer_id,
 												 posting->memory);
 	outcome->replayed = true;
@@ -261,7 +273,8 @@ check_repetition(FinPosting *posting, int i, const FinKeyRow *key)
 
 	if (field != NULL)
 		fault = fault_reused(order->key, key->transfer_id, field);
-	else if (outcome->row.rejected && order->strict)
+	else if ((outcome->row.rejected || is_parked(&outcome->row)) &&
+			 order->strict)
 		fault = fault_replayed_rejection(order->key, outcome->rule);
 	if (fault == NULL)
 		return;
@@ -335,7 +348,7 @@ take_remaining(FinOutcome *outcome, FinKeyRow *key)
 	const JsonbValue *found = member(key->request, REMAINING, &value);
 
 	outcome->has_remaining = found != NULL ||
-		strcmp(outcome->row.status, "held") == 0;
+		strcmp(outcome->row.status, "held") == 0 || is_parked(&outcome->row);
 	if (!outcome->has_remaining)
 		return;
 	outcome->remaining = outcome->row.amount;
@@ -384,6 +397,7 @@ replay_own(FinPosting *posting, int i, int owner)
 
 	posting->outcomes[i] = posting->outcomes[owner];
 	posting->outcomes[i].replayed = true;
+	posting->outcomes[i].token = NULL;
 	check_repetition(posting, i, &key);
 }
 

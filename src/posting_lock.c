@@ -250,6 +250,8 @@ fin_posting_draw_ids(FinPosting *posting)
 	}
 	for (int i = 0; i < posting->naccounts; i++)
 		last = Max(last, posting->accounts[i].last_transfer_id);
+	if (posting->meter != NULL)
+		last = Max(last, fin_meter_last_id(posting->meter));
 	for (int i = 0; i < posting->norders; i++)
 	{
 		last = fin_ident_next(last);

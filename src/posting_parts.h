@@ -8,12 +8,16 @@
  * settles those that stand or fall together; posting_fault.c words what is
  * wrong with one; posting_key.c takes idempotency keys and answers repeated
  * requests; posting_reversal.c judges what is given back; posting_import.c
- * draws the ids of imported history; posting_write.c writes what was settled;
- * posting_expire.c gives back holds that are over.
+ * draws the ids of imported history; posting_meter.c counts what passed;
+ * posting_write.c writes what was settled; posting_expire.c gives back holds
+ * that are over; posting_park.c parks what has to be reviewed or confirmed
+ * first, and ends that.
  */
 #ifndef FIN_POSTING_PARTS_H
 #define FIN_POSTING_PARTS_H
 
+#include "gate.h"
+#include "meter.h"
 #include "posting.h"
 #include "risk.h"
 
@@ -56,13 +60,17 @@ typedef struct FinPosting
 	FinHold    *holds_found;
 	int			nholds;
 	int			nholds_found;
-	FinVerdict **rejections;	/* per order; NULL: not rejected */
+	RiskBook   *rules;			/* in force; NULL: none */
+	FinMeter   *meter;			/* NULL: the rules count nothing */
+	FinMeterEvent *events;		/* per order, with a meter; from_id 0: none */
+	FinVerdict **verdicts;		/* per order; NULL: nothing to record */
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */
 	FinDueHold *hindering;		/* [FIN_EXPIRY_BATCH]: over, but in the way */
 	int			nhindering;
 	char	   *asked;			/* per account and side, both from when needed */
+	FinGate		gate;
 	FinUndo    *undo;			/* of the open chain */
 	int			nundo;
 	int			undo_size;
@@ -122,6 +130,8 @@ extern FinFault *fin_posting_fault_same(const char *code);
 extern FinFault *fin_posting_fault_finding(const FinMovement *movement,
 										   FinFinding finding);
 extern FinFault *fin_posting_fault_rejected(const FinVerdict *verdict);
+extern FinFault *fin_posting_fault_parked(const FinHold *hold);
+extern FinFault *fin_posting_fault_not_parked(const FinVerdict *verdict);
 
 /* ---- posting_reversal.c ---- */
 
@@ -140,6 +150,26 @@ extern const FinFault *fin_posting_check_reversal(const FinPosting *posting,
  */
 extern bool fin_posting_is_hindered(FinPosting *posting,
 									const FinMovement *movement);
+
+/* ---- posting_park.c ---- */
+
+/* the row and the hold of order i are those of one that is parked */
+extern void fin_posting_park(FinPosting *posting, int i, FinHold *hold,
+							 const FinVerdict *verdict);
+
+/* reviews that were begun, and those that ended */
+extern void fin_posting_write_reviews(FinPosting *posting);
+
+/* the order that settles what is parked so; allocated in 'memory' */
+extern void fin_posting_make_settlement(int32 tenant_id,
+										const FinParked *parked,
+										const FinSettlement *settlement,
+										MemoryContext memory,
+										FinOrder *order);
+
+/* as fin_posting_lock_parked(), when the accounts are locked */
+extern bool fin_posting_read_parked(int32 tenant_id, int64 transfer_id,
+									FinParked *parked, MemoryContext memory);
 
 /* ---- posting_key.c ---- */
 
@@ -161,6 +191,22 @@ extern bool fin_posting_learn_keys(FinPosting *posting, int start, int culprit,
 
 /* false when some were taken meanwhile: settle again */
 extern bool fin_posting_take_keys(FinPosting *posting);
+
+/* ---- posting_meter.c ---- */
+
+/* under the accounts' locks, before ids are drawn */
+extern void fin_posting_hold_rules(FinPosting *posting);
+
+/*
+ * Order i as risk measures it, with the amount the movement has; NULL: the
+ * tenant measures nothing.
+ */
+extern const FinMeterEvent *fin_posting_event(FinPosting *posting, int i,
+											  const FinMovement *movement);
+
+/* it was carried out */
+extern void fin_posting_count(FinPosting *posting, int i,
+							  const FinMovement *movement);
 
 /* ---- posting_import.c: when all orders have a recorded_at, ascending ---- */
 

@@ -40,7 +40,8 @@ sum_of_call(const FinPosting *posting, int before, int64 transfer_id)
 		const FinOutcome *outcome = &posting->outcomes[i];
 
 		if (outcome->row.id != 0 && outcome->row.reverses_id == transfer_id &&
-			!outcome->row.rejected && !outcome->replayed)
+			strcmp(outcome->row.status, "completed") == 0 &&
+			!outcome->replayed)
 			sum += outcome->row.amount;
 	}
 	return sum;

@@ -6,8 +6,8 @@
  *
  * A trigger somebody attached to finance.transfer, or to a queue, may move
  * money in its turn, and must find all that decides about it as this posting
- * leaves it: what was given back of a transfer, the running totals of value
- * dates, the accounts, and the holds.  So these are written before the rows
+ * leaves it: the totals of risk, what was given back of a transfer, the running
+ * totals of value dates, the accounts, and the holds.  So these are written before the rows
  * that tell of them; and accounts after the former, so that a trigger on those
  * that changes an account is found out when that is written.
  */
@@ -15,6 +15,7 @@
 
 #include "utils/memutils.h"
 
+#include "alert.h"
 #include "audit.h"
 #include "event.h"
 #include "ident.h"
@@ -48,11 +49,36 @@ write_decisions(FinPosting *posting)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
-		FinVerdict *rejection = posting->rejections[i];
+		if (posting->verdicts[i] != NULL && is_new(posting, i))
+			fin_risk_record(posting->context->tenant_id,
+							posting->outcomes[i].row.id, posting->verdicts[i]);
+	}
+}
 
-		if (rejection != NULL && is_new(posting, i))
-			fin_store_write_decisions(posting->context->tenant_id,
-									  rejection->hits, rejection->nhits);
+/* a verdict of which people are told */
+static const FinVerdict *
+verdict_to_tell(const FinPosting *posting, int i)
+{
+	const FinVerdict *verdict = posting->verdicts[i];
+
+	return verdict != NULL && verdict->outcome != FIN_RISK_PASS &&
+		is_new(posting, i) ? verdict : NULL;
+}
+
+static void
+raise_alerts(FinPosting *posting)
+{
+	for (int i = 0; i < posting->norders; i++)
+	{
+		FinOutcome *outcome = &posting->outcomes[i];
+		const FinVerdict *verdict = verdict_to_tell(posting, i);
+
+		if (verdict != NULL)
+			outcome->alert_id = fin_alert_raise(posting->context,
+												outcome->row.id,
+												outcome->row.from_account_id,
+												posting->business_date,
+												verdict);
 	}
 }
 
@@ -89,7 +115,8 @@ write_reversals(FinPosting *posting)
 	{
 		const FinTransferRow *row = &posting->outcomes[i].row;
 
-		if (is_new(posting, i) && row->reverses_id != 0 && !row->rejected)
+		if (is_new(posting, i) && row->reverses_id != 0 &&
+			strcmp(row->status, "completed") == 0)
 			fin_store_write_reversal(row);
 	}
 }
@@ -139,8 +166,8 @@ write_values(FinPosting *posting)
 }
 
 static void
-fill_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id,
-		   FinAuditRecord *record)
+fill_audit(const FinOrder *order, const FinOutcome *outcome,
+		   const FinVerdict *verdict, int64 message_id, FinAuditRecord *record)
 {
 	const FinTransferRow *row = &outcome->row;
 
@@ -158,7 +185,7 @@ fill_audit(const FinOrder *order, const FinOutcome *outcome, int64 message_id,
 	record->counterparty_before = fin_amount_datum(row->moved.to.balance_before, row->scale);
 	record->counterparty_after = fin_amount_datum(row->moved.to.balance_after, row->scale);
 	record->request = fin_event_request_json(order, outcome);
-	record->response = fin_event_response_json(outcome);
+	record->response = fin_event_response_json(outcome, verdict);
 }
 
 /* orders from *next on, as many as are appended at a time */
@@ -173,7 +200,8 @@ write_some_audit(FinPosting *posting, const int64 *message_ids, int *next)
 	{
 		if (is_new(posting, *next))
 			fill_audit(&posting->orders[*next], &posting->outcomes[*next],
-					   message_ids[*next], &records[n++]);
+					   posting->verdicts[*next], message_ids[*next],
+					   &records[n++]);
 	}
 	/* triggers, also of the records appended before, may have acted as others */
 	fin_context_resume(posting->context);
@@ -211,24 +239,40 @@ draw_message_ids(FinPosting *posting)
 	{
 		if (is_new(posting, i) && !posting->orders[i].has_recorded_at &&
 			fin_event_has_listeners(posting->context,
-									posting->outcomes[i].row.status))
+									fin_event_topic(&posting->outcomes[i])))
 			ids[i] = fin_ident_next(0);
 	}
 	return ids;
 }
 
+/* a rejected transfer is itself told of as an alert */
+static void
+publish_alert(FinPosting *posting, int i)
+{
+	const FinOutcome *outcome = &posting->outcomes[i];
+	const FinVerdict *verdict = verdict_to_tell(posting, i);
+
+	if (verdict != NULL && !outcome->row.rejected &&
+		fin_event_has_listeners(posting->context, FIN_TOPIC_ALERT))
+		fin_event_publish(posting->context, fin_ident_next(0), FIN_TOPIC_ALERT,
+						  outcome, verdict);
+}
+
+/* what was only reported is told of as if it had passed, and then the alert */
 static void
 publish(FinPosting *posting, const int64 *message_ids)
 {
 	for (int i = 0; i < posting->norders; i++)
 	{
-		FinVerdict *rejection = posting->rejections[i];
+		const FinOutcome *outcome = &posting->outcomes[i];
+		const FinVerdict *verdict = posting->verdicts[i];
 
 		if (message_ids[i] != 0)
 			fin_event_publish(posting->context, message_ids[i],
-							  &posting->outcomes[i],
-							  rejection != NULL ? rejection->hits : NULL,
-							  rejection != NULL ? rejection->nhits : 0);
+							  fin_event_topic(outcome), outcome,
+							  verdict != NULL &&
+							  verdict->outcome > FIN_RISK_REPORT ? verdict : NULL);
+		publish_alert(posting, i);
 	}
 }
 
@@ -236,10 +280,12 @@ publish(FinPosting *posting, const int64 *message_ids)
 static void
 note_expiries(const FinPosting *posting)
 {
-	for (int i = posting->nholds_found; i < posting->nholds; i++)
+	for (int i = 0; i < posting->nholds; i++)
 	{
-		if (posting->holds[i].expires)
-			fin_wake_note_expiry(posting->holds[i].expires_at);
+		const FinHold *hold = &posting->holds[i];
+
+		if (hold->expires && (hold->is_new || hold->was_unparked))
+			fin_wake_note_expiry(hold->expires_at);
 	}
 }
 
@@ -249,13 +295,17 @@ fin_posting_write(FinPosting *posting)
 	int32		tenant_id = posting->context->tenant_id;
 	int64	   *message_ids = draw_message_ids(posting);
 
+	if (posting->meter != NULL)
+		fin_meter_write(posting->meter);
 	write_reversals(posting);
 	write_values(posting);
 	fin_store_write_accounts(tenant_id, posting->accounts, posting->naccounts);
-	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
 	note_expiries(posting);
+	fin_store_write_holds(tenant_id, posting->holds, posting->nholds);
+	fin_posting_write_reviews(posting);
 	write_transfers(posting);
 	write_decisions(posting);
+	raise_alerts(posting);
 	write_journals(posting);
 	write_audit(posting, message_ids);
 	publish(posting, message_ids);

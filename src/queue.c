@@ -228,6 +228,12 @@ fin_queue_find(int32 tenant_id, const char *name)
 }
 
 FinQueueConfig *
+fin_queue_find_anew(int32 tenant_id, const char *name)
+{
+	return copy_config(load_by_name(tenant_id, name));
+}
+
+FinQueueConfig *
 fin_queue_find_standard(int32 tenant_id, const char *name)
 {
 	FinQueueConfig *config = fin_queue_find(tenant_id, name);
@@ -307,7 +313,7 @@ check_size(const Jsonb *json, const char *message)
 	if (VARSIZE(json) > (Size) fin_max_payload)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg_internal("%s", message),
+				errmsg_internal("%s", _(message)),
 				errdetail("There are %zu bytes of jsonb; the most is %d.",
 						  (Size) VARSIZE(json), fin_max_payload),
 				errhint("Send a reference to the data, or raise finance.max_payload."));
@@ -316,7 +322,7 @@ check_size(const Jsonb *json, const char *message)
 void
 fin_queue_check_payload(const Jsonb *payload)
 {
-	check_size(payload, _("message payload is too large"));
+	check_size(payload, gettext_noop("message payload is too large"));
 }
 
 void
@@ -328,7 +334,7 @@ fin_queue_check_headers(const Jsonb *headers)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("headers must be a JSON object"));
-	check_size(headers, _("message headers are too large"));
+	check_size(headers, gettext_noop("message headers are too large"));
 }
 
 void

@@ -184,6 +184,8 @@ create(int32 tenant_id, const char *name, bool unlogged)
 	if (fin_query_run(&insert_queue, values, NULL, 0) == 0)
 		return 0;
 	queue_id = fin_query_int64(0, 1);
+	/* ids begin anew with the extension: another queue may have had this one */
+	fin_backlog_drop(queue_id);
 	fin_segment_make(queue_id, unlogged);
 	return queue_id;
 }

@@ -16,7 +16,9 @@
  * Locks: an exclusive lock on a hash of queue and key, from looking whose turn
  * it is until the message is claimed, and never while waiting for anything.  It
  * is of the kind of advisory locks, in a class of its own.  From then on the
- * changed row tells.
+ * changed row tells.  Of the segments, only those in which a row was changed
+ * stay locked after the call: why what was seen in the others stays true is told
+ * at fin_segment_leave().
  *
  * Owns nothing.
  */
@@ -46,7 +48,8 @@ typedef struct Turn
 	int64		message_id;
 	int64		msg_id;			/* 0: nobody's */
 	int			segment;
-	bool		is_open;		/* an open transaction has a message of it */
+	int64		open_id;		/* msg_id of the first that an open transaction
+								 * is changing; 0: none */
 } Turn;
 
 /* a scan that sees what is not committed; NULL: the queue is dropped */
@@ -67,9 +70,8 @@ begin_scan(FinQueueTables *tables, int segment, Datum key)
 	return tables->keys[segment];
 }
 
-/* is it the worker's to take away? */
-static bool
-is_over(TupleTableSlot *row, TimestampTz now)
+bool
+fin_queue_is_over(TupleTableSlot *row, TimestampTz now)
 {
 	TimestampTz expires_at = fin_segment_int64(row, FIN_MSG_EXPIRES_AT);
 
@@ -100,10 +102,14 @@ look_at_segment(FinQueueTables *tables, int segment, Datum key,
 
 		if (TransactionIdIsValid(tables->dirty.xmin))
 			continue;			/* being sent */
-		turn->is_open = TransactionIdIsValid(tables->dirty.xmax);
-		if (turn->is_open || is_claimed(row, now))
+		if (TransactionIdIsValid(tables->dirty.xmax))
+		{
+			turn->open_id = fin_segment_int64(row, FIN_MSG_ID);
 			return false;
-		if (is_over(row, now))
+		}
+		if (is_claimed(row, now))
+			return false;
+		if (fin_queue_is_over(row, now))
 			continue;
 		if (n++ == 0 && message_id < turn->message_id)
 		{
@@ -122,7 +128,7 @@ look_at_key(FinQueueTables *tables, Datum key, TimestampTz now, Turn *turn)
 
 	turn->message_id = PG_INT64_MAX;
 	turn->msg_id = 0;
-	turn->is_open = false;
+	turn->open_id = 0;
 	for (int i = 0; i < FIN_SEGMENTS; i++)
 	{
 		if ((used & (1 << i)) == 0 ||
@@ -161,11 +167,13 @@ fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row, TimestampTz now)
 
 /*
  * An open transaction may be the last that stands before this message.  When it
- * commits it looks at what was passed: so look once more after saying so.
+ * commits it looks at what was passed: so look once more after saying so.  When
+ * it is this message that it has, there is nothing to say of it, and the next
+ * one of the key is to be looked at.
  */
 TupleTableSlot *
 fin_queue_whose_turn(FinQueueTables *tables, TupleTableSlot *row, int *segment,
-					 TimestampTz now)
+					 TimestampTz now, bool *look_at_next)
 {
 	bool		isnull;
 	Datum		key = fin_segment_value(row, FIN_MSG_ORDERING_KEY, &isnull);
@@ -173,7 +181,8 @@ fin_queue_whose_turn(FinQueueTables *tables, TupleTableSlot *row, int *segment,
 	Turn		turn;
 
 	look_at_key(tables, key, now, &turn);
-	if (turn.is_open)
+	*look_at_next = turn.open_id == msg_id;
+	if (turn.open_id != 0 && turn.open_id != msg_id)
 	{
 		fin_backlog_passed(tables->queue_id, msg_id, *segment);
 		look_at_key(tables, key, now, &turn);
@@ -213,7 +222,7 @@ fin_queue_release_key(FinQueueTables *tables, TupleTableSlot *row,
 		{
 			int64		msg_id = fin_segment_int64(next, FIN_MSG_ID);
 
-			if (is_over(next, now))
+			if (fin_queue_is_over(next, now))
 				continue;
 			if (n++ == 0)
 				fin_wake_note(tables->queue_id, msg_id, 1);

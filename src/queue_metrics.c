@@ -11,9 +11,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -24,27 +26,6 @@
 #include "wake.h"
 
 #define FIN_COUNT_ATTEMPTS	5
-
-static FinQuery count_messages =
-{
-	.sql = "SELECT pg_catalog.count(*),"
-	" pg_catalog.count(*) FILTER (WHERE m.visible_at <= $2)"
-	" FROM finance.message AS m WHERE m.queue_id = $1",
-	.nargs = 2,
-	.argtypes = {INT8OID, TIMESTAMPTZOID},
-	.expect = SPI_OK_SELECT,
-	.read_latest = true,
-};
-
-static FinQuery count_delayed =
-{
-	.sql = "SELECT pg_catalog.count(*) FROM finance.message AS m"
-	" WHERE m.queue_id = $1 AND m.due_at > $2",
-	.nargs = 2,
-	.argtypes = {INT8OID, TIMESTAMPTZOID},
-	.expect = SPI_OK_SELECT,
-	.read_latest = true,
-};
 
 static FinQuery list_names =
 {
@@ -64,12 +45,56 @@ typedef struct Metrics
 	TimestampTz newest;
 } Metrics;
 
+/*
+ * A snapshot as of now, whatever the isolation level, that sees also what the
+ * current statement did before; and not older than the locks, so that nothing
+ * it sees is truncated.
+ */
 static void
-run_count(FinQuery *query, int64 queue_id, TimestampTz now)
+begin_counting(FinQueueTables *tables, int64 queue_id)
 {
-	Datum		values[2] = {Int64GetDatum(queue_id), TimestampTzGetDatum(now)};
+	memset(tables, 0, sizeof(*tables));
+	tables->queue_id = queue_id;
+	tables->mode = AccessShareLock;
+	for (int i = 0; i < FIN_SEGMENTS; i++)
+		(void) fin_queue_table(tables, i);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	tables->snapshot = GetActiveSnapshot();
+}
 
-	(void) fin_query_run(query, values, NULL, 0);
+static int64
+count_messages(int64 queue_id, TimestampTz now, int64 *visible)
+{
+	FinQueueTables tables;
+	int64		length = 0;
+
+	*visible = 0;
+	begin_counting(&tables, queue_id);
+	for (int i = 0; i < FIN_SEGMENTS && !tables.dropped; i++)
+		length += fin_segment_count(tables.segments[i], tables.snapshot, now,
+									visible);
+	fin_queue_tables_end(&tables);
+	return length;
+}
+
+static int64
+count_delayed(int64 queue_id, TimestampTz now)
+{
+	FinQueueTables tables;
+	int64		n = 0;
+
+	begin_counting(&tables, queue_id);
+	for (int i = 0; i < FIN_SEGMENTS && !tables.dropped; i++)
+	{
+		FinSegmentScan *scan = fin_queue_scan(&tables, i, FIN_BY_DUE);
+
+		fin_segment_rescan(scan, now + 1, DT_NOEND);
+		while (fin_segment_next(scan) != NULL)
+			n++;
+	}
+	fin_queue_tables_end(&tables);
+	return n;
 }
 
 int64
@@ -77,6 +102,7 @@ fin_queue_count(int64 queue_id)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	FinBacklogCounts counts;
+	int64		visible;
 	int64		length = 0;
 
 	fin_backlog_counts(queue_id, now, &counts);
@@ -85,10 +111,9 @@ fin_queue_count(int64 queue_id)
 	/* a commit in between, and the number is not to be kept */
 	for (int attempt = 0; attempt < FIN_COUNT_ATTEMPTS; attempt++)
 	{
-		uint64		begun = fin_backlog_begin_count(queue_id);
+		FinBacklogCounting begun = fin_backlog_begin_count(queue_id);
 
-		run_count(&count_messages, queue_id, now);
-		length = fin_query_int64(0, 1);
+		length = count_messages(queue_id, now, &visible);
 		if (fin_backlog_end_count(queue_id, begun, length))
 			break;
 	}
@@ -104,15 +129,12 @@ count(int64 queue_id, TimestampTz now, Metrics *metrics)
 	fin_backlog_counts(queue_id, now, &counts);
 	if (counts.known)
 	{
-		run_count(&count_delayed, queue_id, now);
 		metrics->length = counts.length;
 		metrics->visible = Max(counts.length - counts.leased -
-							   fin_query_int64(0, 1), 0);
+							   count_delayed(queue_id, now), 0);
 		return;
 	}
-	run_count(&count_messages, queue_id, now);
-	metrics->length = fin_query_int64(0, 1);
-	metrics->visible = fin_query_int64(0, 2);
+	metrics->length = count_messages(queue_id, now, &metrics->visible);
 }
 
 /* ids of one priority are in the order of time, so its ends are what counts */

@@ -6,7 +6,7 @@
  * queue.c finds queues and their settings, queue_segment.c is about the tables
  * of a queue, queue_claim.c about which messages are read next, queue_key.c
  * about ordering keys, queue_take.c about what becomes of messages that were
- * read, queue_dead.c about dead letters,
+ * read, queue_dead.c about dead letters, queue_check.c about all messages,
  * queue_tidy.c is the worker's chore; queue_bind.c bindings, queue_filter.c
  * their filters, queue_route.c what they lead to, queue_default.c where the
  * rest goes, queue_subscribe.c channels; queue_send.c, queue_read.c,
@@ -91,6 +91,9 @@ extern void fin_segment_drop(int64 queue_id);
 extern FinSegment *fin_segment_open(int64 queue_id, int segment,
 									LOCKMODE mode);
 extern void fin_segment_close(FinSegment *segment);
+
+/* the same, and gives the lock back if no row was written or locked */
+extern void fin_segment_leave(FinSegment *segment);
 extern int	fin_segment_number(const FinSegment *segment);
 
 /* the same, if there is no need to wait; NULL, and *dropped tells, when not so */
@@ -136,6 +139,9 @@ extern TupleTableSlot *fin_segment_last(FinSegmentScan *scan);
 extern bool fin_segment_lock(FinSegment *segment, TupleTableSlot *row,
 							 Snapshot snapshot, bool wait);
 
+/* did this transaction write the row in the slot? */
+extern bool fin_segment_is_own(TupleTableSlot *row);
+
 /* does somebody hold the row in the slot without having changed it? */
 extern bool fin_segment_is_only_locked(TupleTableSlot *row);
 
@@ -143,6 +149,24 @@ extern bool fin_segment_is_only_locked(TupleTableSlot *row);
 extern void fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 							   const int *columns, int n, const Datum *values,
 							   const bool *nulls);
+
+/*
+ * Sets visible_at and read_ct of the row in the slot, which is not delayed and
+ * need not be locked.  False: nothing is done, as somebody else may have it or
+ * have changed it; fin_segment_lock() tells.
+ */
+extern bool fin_segment_claim(FinSegment *segment, TupleTableSlot *row,
+							  Snapshot snapshot, TimestampTz visible_at,
+							  int read_ct);
+
+/*
+ * The segment in which this session put the message when it claimed or changed
+ * it last, or -1; and the row, if it is still there for the snapshot, or NULL:
+ * then it is to be looked for.
+ */
+extern int	fin_segment_where(int64 queue_id, int64 msg_id);
+extern TupleTableSlot *fin_segment_fetch(FinSegment *segment, int64 msg_id,
+										 Snapshot snapshot);
 
 typedef enum FinSegmentDelete
 {
@@ -154,6 +178,10 @@ typedef enum FinSegmentDelete
 extern FinSegmentDelete fin_segment_delete(FinSegment *segment,
 										   TupleTableSlot *row,
 										   Snapshot snapshot, bool wait);
+
+/* how many rows the snapshot shows; those visible by now are added to *visible */
+extern int64 fin_segment_count(FinSegment *segment, Snapshot snapshot,
+							   TimestampTz now, int64 *visible);
 
 /* all columns of a row in a slot, copied out of the table */
 extern void fin_segment_copy(TupleTableSlot *row, Datum **values,
@@ -195,7 +223,13 @@ typedef struct FinQueueConfig
  */
 extern FinQueueConfig *fin_queue_find(int32 tenant_id, const char *name);
 
-/* the same, or LG309 if it is a log queue */
+/*
+ * The same, not from the cache: who is woken by a commit may see its changes
+ * before the cache hears of them.
+ */
+extern FinQueueConfig *fin_queue_find_anew(int32 tenant_id, const char *name);
+
+/* as fin_queue_find(), or LG309 if it is a log queue */
 extern FinQueueConfig *fin_queue_find_standard(int32 tenant_id,
 											   const char *name);
 
@@ -240,7 +274,8 @@ typedef struct FinQueueTables
 
 /*
  * Begin takes a new snapshot, under READ COMMITTED, that sees what this
- * transaction did so far; end lets go of all but the locks.
+ * transaction did so far; end lets go of all but the locks on segments in which
+ * rows were written or locked.
  */
 extern void fin_queue_tables_begin(FinQueueTables *tables, int64 queue_id,
 								   LOCKMODE mode);
@@ -258,6 +293,10 @@ extern FinSegmentScan *fin_queue_scan(FinQueueTables *tables, int segment,
 extern TupleTableSlot *fin_queue_find_row(FinQueueTables *tables,
 										  int64 msg_id, uint32 segments,
 										  int *segment);
+
+/* the same, if this session has read it and it is where it was then */
+extern TupleTableSlot *fin_queue_find_own(FinQueueTables *tables,
+										  int64 msg_id, int *segment);
 
 /*
  * Reads up to 'wanted' messages into the result of a set-returning function:
@@ -285,10 +324,15 @@ extern void fin_queue_lock_key(int64 queue_id, Datum key, LOCKTAG *tag);
 /*
  * The message whose turn it is of the key that the message 'row' in *segment
  * has, and its segment; NULL: none that can be read now.  With the key locked.
+ * *look_at_next: see what this returns for another message of the key, too.
  */
 extern TupleTableSlot *fin_queue_whose_turn(FinQueueTables *tables,
 											TupleTableSlot *row, int *segment,
-											TimestampTz now);
+											TimestampTz now,
+											bool *look_at_next);
+
+/* is its time to live over, and nobody working on it?  Then it is the worker's */
+extern bool fin_queue_is_over(TupleTableSlot *row, TimestampTz now);
 
 /* is it the turn of this message? */
 extern bool fin_queue_is_turn(FinQueueTables *tables, TupleTableSlot *row,

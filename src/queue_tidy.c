@@ -5,9 +5,10 @@
  *
  * A segment is emptied when it is no longer written to and mostly dead: it is
  * truncated, and the few messages left in it are written again.  That needs the
- * table for itself.  If anybody has it locked, it is tried again later: the
- * chore never waits, and makes nobody wait but for the moment of truncating.
- * So a transaction that stays open and used a segment keeps that one, and the
+ * table for itself.  If anybody has it locked, it is tried again: some times at
+ * once, for readers that only look into it have it for a moment, and then later.
+ * The chore never queues for it, and makes nobody wait but for the moment of
+ * truncating.  So a transaction that stays open and used a segment keeps that one, and the
  * queue goes on in the others; when all are kept, the one in use grows.
  *
  * An old snapshot sees the messages that are left, as any, and no longer those
@@ -26,6 +27,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -41,6 +43,8 @@
 #define FIN_TIDY_EXPIRED_MAX	1000	/* of one queue in one transaction */
 #define FIN_TIDY_ATTENDED_MAX	256		/* the backlog has no place for more */
 #define FIN_TIDY_LEFT_BYTES		(16 * 1024 * 1024)	/* written again at most */
+#define FIN_TIDY_TRIES_MAX		100 /* at locks, in one round, and between them */
+#define FIN_TIDY_PAUSE_US		500
 #define FIN_TIDY_RETRY_US		INT64CONST(50000)
 #define FIN_TIDY_RETRY_MAX_US	(10 * USECS_PER_SEC)
 
@@ -58,6 +62,8 @@ static int	place = 0;			/* in the backlog; 0: none is at work */
 static bool failed = false;		/* a part of it did not commit */
 static bool committing = false;
 static bool kept_out;			/* somebody has a segment locked */
+static int	tries;				/* at such, that are left */
+static bool emptied;			/* one, in this transaction */
 static uint64 counter;
 static TimestampTz next_expiry;
 
@@ -119,14 +125,36 @@ empty_opened(int64 queue_id, FinSegment *segment)
 		fin_backlog_met_rows(queue_id, number, FIN_SEGMENT_LEFT_MAX);
 	if (n < 0 || fin_backlog_segment(queue_id) == number)
 	{
-		fin_segment_close(segment);
+		fin_segment_leave(segment);
 		return;
 	}
+	emptied = true;
 	if (fin_segment_has_pages(segment))
 		fin_segment_empty(segment, queue_id, values, nulls, n);
 	else
 		fin_segment_close(segment);
 	fin_backlog_note_emptied(queue_id, number, n);
+}
+
+/*
+ * A segment for itself, or NULL.  While one that was emptied is locked until the
+ * commit there is no time for trying again.
+ */
+static FinSegment *
+open_alone(int64 queue_id, int number, bool *dropped)
+{
+	for (;;)
+	{
+		FinSegment *segment = fin_segment_open_free(queue_id, number,
+													AccessExclusiveLock,
+													dropped);
+
+		if (segment != NULL || *dropped || emptied || tries == 0)
+			return segment;
+		tries--;
+		pg_usleep(FIN_TIDY_PAUSE_US);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /* false when the queue is dropped */
@@ -140,8 +168,7 @@ empty_segments(const FinBacklogWork *work)
 
 		if ((work->segments & (1 << i)) == 0)
 			continue;
-		segment = fin_segment_open_free(work->queue_id, i, AccessExclusiveLock,
-										&dropped);
+		segment = open_alone(work->queue_id, i, &dropped);
 		if (dropped)
 			return false;
 		if (segment == NULL)
@@ -313,6 +340,7 @@ static void
 begin_round(void)
 {
 	kept_out = false;
+	tries = FIN_TIDY_TRIES_MAX;
 	counter = fin_backlog_work_counter();
 	next_expiry = FIN_NEVER;
 }
@@ -333,6 +361,7 @@ fin_queue_tidy_run(TimestampTz now)
 
 	failed = failed || committing;
 	committing = true;
+	emptied = false;
 	if (place == 0)
 		begin_round();
 	if (!attended)

@@ -2,66 +2,52 @@
  * risk.c
  *		Rules that judge a movement under its accounts' locks.
  *
- * Owns: per tenant, its enabled rules, in one memory context; invalidated with
- * finance.risk_rule, and emptied when more tenants come by than it holds.
+ * Owns: per tenant, its compiled rulesets in force, each in a memory context of
+ * its own; invalidated with finance.ruleset, and emptied when more tenants come
+ * by than it holds.  Per tenant its holidays, with finance.holiday.
  *
- * The facts (amount, what the account spent today) are those of the locked
- * rows, so a cumulative limit is exact however many clients there are.
+ * The facts (amount, what the account spent today, totals) are those of the
+ * locked rows, so a limit is exact however many clients there are.  All rules
+ * run; the highest outcome wins.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "portability/instr_time.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
-#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "cache.h"
-#include "list.h"
 #include "query.h"
-#include "risk.h"
+#include "risk_parts.h"
 
 #define TENANTS_CACHED_MAX	16
+#define COMPILE_TRIES_MAX	10
 
-typedef enum RuleKind
-{
-	RULE_TRANSFER_LIMIT,
-	RULE_DAILY_LIMIT,
-	RULE_NIGHT_WINDOW,
-	RULE_BLOCKLIST
-} RuleKind;
-
-typedef struct Rule
-{
-	const char *name;
-	const char *kind_name;
-	RuleKind	kind;
-	int64		account_id;		/* of the side debited; 0: any */
-	const char *currency;		/* NULL: any */
-	Numeric		threshold;		/* NULL: none */
-	TimeADT		window_start;
-	TimeADT		window_end;
-	uint32		floors_known;	/* bit s: floors[s] is filled */
-	FinAmount	floors[FIN_AMOUNT_MAX_SCALE + 1];	/* threshold by scale */
-} Rule;
-
-typedef struct RuleBook
+typedef struct Holiday
 {
 	int32		tenant_id;
-	int			nrules;
-	Rule	   *rules;			/* by name */
-} RuleBook;
+	DateADT		day;
+	const char *calendar;
+} Holiday;
 
-static FinCache rule_cache = {.table = "risk_rule"};
+static FinCache ruleset_cache = {.table = "ruleset"};
+static FinCache holiday_cache = {.table = "holiday"};
 static MemoryContext books_context = NULL;
-static RuleBook *books[TENANTS_CACHED_MAX];
+static RiskBook *books[TENANTS_CACHED_MAX];
 static int	nbooks = 0;
+static RiskBook *old_books = NULL;
+static MemoryContext holidays_context = NULL;
+static Holiday *holidays = NULL;
+static int	nholidays = 0;
+static int32 holidays_tenant = -1;
 
-static FinQuery select_rules =
+static FinQuery select_holidays =
 {
-	.sql = "SELECT name, kind, account_id, currency, threshold, window_start,"
-	" window_end FROM finance.risk_rule"
-	" WHERE tenant_id = $1 AND enabled ORDER BY name",
+	.sql = "SELECT calendar, day FROM finance.holiday WHERE tenant_id = $1",
 	.nargs = 1,
 	.argtypes = {INT4OID},
 	.expect = SPI_OK_SELECT,
@@ -69,88 +55,110 @@ static FinQuery select_rules =
 };
 
 /* ------------------------------------------------------------------------
- * the rule book
+ * words
  * ------------------------------------------------------------------------ */
 
-static RuleKind
-parse_kind(const char *kind)
+static const char *const outcome_names[] = {
+	"pass", "report", "challenge", "review", "reject"
+};
+
+const char *
+fin_risk_outcome_name(FinRiskOutcome outcome)
 {
-	if (strcmp(kind, "transfer_limit") == 0)
-		return RULE_TRANSFER_LIMIT;
-	if (strcmp(kind, "daily_limit") == 0)
-		return RULE_DAILY_LIMIT;
-	if (strcmp(kind, "night_window") == 0)
-		return RULE_NIGHT_WINDOW;
-	if (strcmp(kind, "blocklist") == 0)
-		return RULE_BLOCKLIST;
-	elog(ERROR, "unknown kind of risk rule \"%s\"", kind);
+	return outcome_names[outcome];
 }
 
-/* call with the book's context current */
-static void
-read_rule(uint64 row, Rule *rule)
+FinRiskOutcome
+fin_risk_parse_outcome(const char *name)
 {
-	bool		isnull;
-	Datum		value;
-
-	rule->name = fin_query_text(row, 1);
-	rule->kind_name = fin_query_text(row, 2);
-	rule->kind = parse_kind(rule->kind_name);
-	value = fin_query_datum(row, 3, &isnull);
-	rule->account_id = isnull ? 0 : DatumGetInt64(value);
-	rule->currency = fin_query_text(row, 4);
-	value = fin_query_datum(row, 5, &isnull);
-	rule->threshold = isnull ? NULL : DatumGetNumericCopy(value);
-	value = fin_query_datum(row, 6, &isnull);
-	rule->window_start = isnull ? 0 : DatumGetTimeADT(value);
-	value = fin_query_datum(row, 7, &isnull);
-	rule->window_end = isnull ? 0 : DatumGetTimeADT(value);
+	for (int i = 0; i < (int) lengthof(outcome_names); i++)
+	{
+		if (strcmp(outcome_names[i], name) == 0)
+			return (FinRiskOutcome) i;
+	}
+	elog(ERROR, "unknown outcome of a risk rule \"%s\"", name);
 }
 
-static void
-read_rules(RuleBook *book)
-{
-	Datum		values[1] = {Int32GetDatum(book->tenant_id)};
-	MemoryContext old;
+/* ------------------------------------------------------------------------
+ * the rules in force
+ * ------------------------------------------------------------------------ */
 
-	book->nrules = (int) fin_query_run(&select_rules, values, NULL, 0);
-	old = MemoryContextSwitchTo(books_context);
-	book->rules = palloc0(sizeof(Rule) * Max(book->nrules, 1));
-	for (int i = 0; i < book->nrules; i++)
-		read_rule(i, &book->rules[i]);
-	MemoryContextSwitchTo(old);
+/* frees what is out of date and that no running transaction holds */
+static void
+free_old_books(void)
+{
+	RiskBook  **link = &old_books;
+
+	while (*link != NULL)
+	{
+		RiskBook   *book = *link;
+
+		if (book->held_by == FIN_MY_LXID)
+			link = &book->next;
+		else
+		{
+			*link = book->next;
+			MemoryContextDelete(book->memory);
+		}
+	}
 }
 
 static void
 forget_books(void)
 {
-	if (books_context == NULL)
-		books_context = AllocSetContextCreate(TopMemoryContext,
-											  "finance risk rules",
-											  ALLOCSET_DEFAULT_SIZES);
-	MemoryContextReset(books_context);
-	nbooks = 0;
+	while (nbooks > 0)
+	{
+		RiskBook   *book = books[--nbooks];
+
+		book->next = old_books;
+		old_books = book;
+	}
+	free_old_books();
 }
 
-static RuleBook *
+/*
+ * Rulesets and measures are published by one transaction but read by two
+ * statements: when one was published in between, both are read anew.
+ */
+static RiskBook *
+compile_in_force(int32 tenant_id)
+{
+	for (int i = 0; i < COMPILE_TRIES_MAX; i++)
+	{
+		RiskBook   *book = fin_risk_compile(tenant_id, 0, books_context);
+
+		if (fin_risk_name_measures(book))
+			return book;
+		MemoryContextDelete(book->memory);
+		AcceptInvalidationMessages();
+	}
+	ereport(ERROR,
+			errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			errmsg("risk rules are being published again and again"),
+			errhint("Try again."));
+}
+
+static RiskBook *
 load_book(int32 tenant_id)
 {
-	RuleBook   *book;
+	RiskBook   *book;
 
-	if (!fin_cache_loading(&rule_cache) || books_context == NULL ||
-		nbooks == TENANTS_CACHED_MAX)
+	if (books_context == NULL)
+		books_context = AllocSetContextCreate(TopMemoryContext,
+											  "finance rulesets",
+											  ALLOCSET_DEFAULT_SIZES);
+	/* news that comes in while it is compiled makes the cache invalid again */
+	if (!fin_cache_loading(&ruleset_cache) || nbooks == TENANTS_CACHED_MAX)
 		forget_books();
-	book = MemoryContextAllocZero(books_context, sizeof(RuleBook));
-	book->tenant_id = tenant_id;
-	read_rules(book);
-	books[nbooks++] = book;		/* only now: an ERROR above leaves no half */
+	book = compile_in_force(tenant_id);
+	books[nbooks++] = book;
 	return book;
 }
 
-static RuleBook *
+static RiskBook *
 find_book(int32 tenant_id)
 {
-	if (fin_cache_valid(&rule_cache))
+	if (fin_cache_valid(&ruleset_cache))
 	{
 		for (int i = 0; i < nbooks; i++)
 		{
@@ -161,153 +169,142 @@ find_book(int32 tenant_id)
 	return load_book(tenant_id);
 }
 
+RiskBook *
+fin_risk_hold(int32 tenant_id)
+{
+	RiskBook   *book = find_book(tenant_id);
+
+	if (book->nrulesets == 0)
+		return NULL;
+	book->held_by = FIN_MY_LXID;
+	return book;
+}
+
+bool
+fin_risk_is_counted(const RiskBook *book, const FinMeasure *measures, int n)
+{
+	for (int i = 0; i < book->nmeasures; i++)
+	{
+		int			j = 0;
+
+		while (j < n && measures[j].measure_id != book->measures[i].measure_id)
+			j++;
+		if (j == n)
+			return false;
+	}
+	return true;
+}
+
 /* ------------------------------------------------------------------------
- * the rules
+ * holidays
+ * ------------------------------------------------------------------------ */
+
+static int
+compare_holidays(const void *a, const void *b)
+{
+	const Holiday *x = a;
+	const Holiday *y = b;
+
+	if (x->day != y->day)
+		return x->day < y->day ? -1 : 1;
+	return strcmp(x->calendar, y->calendar);
+}
+
+static void
+load_holidays(int32 tenant_id)
+{
+	Datum		values[1] = {Int32GetDatum(tenant_id)};
+	MemoryContext old;
+
+	(void) fin_cache_loading(&holiday_cache);
+	holidays_tenant = -1;
+	nholidays = 0;
+	if (holidays_context == NULL)
+		holidays_context = AllocSetContextCreate(TopMemoryContext,
+												 "finance holidays",
+												 ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(holidays_context);
+	nholidays = (int) fin_query_run(&select_holidays, values, NULL, 0);
+	old = MemoryContextSwitchTo(holidays_context);
+	holidays = palloc(sizeof(Holiday) * (nholidays + 1));
+	for (int i = 0; i < nholidays; i++)
+	{
+		bool		isnull;
+
+		holidays[i].calendar = fin_query_text(i, 1);
+		holidays[i].day = DatumGetDateADT(fin_query_datum(i, 2, &isnull));
+	}
+	MemoryContextSwitchTo(old);
+	qsort(holidays, nholidays, sizeof(Holiday), compare_holidays);
+	holidays_tenant = tenant_id;
+}
+
+bool
+fin_risk_is_holiday(int32 tenant_id, const char *calendar, DateADT date)
+{
+	Holiday		wanted = {.day = date, .calendar = calendar};
+
+	if (!fin_cache_valid(&holiday_cache) || holidays_tenant != tenant_id)
+		load_holidays(tenant_id);
+	return bsearch(&wanted, holidays, nholidays, sizeof(Holiday),
+				   compare_holidays) != NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * judging
  * ------------------------------------------------------------------------ */
 
 static void
-add_hit(FinVerdict *verdict, const Rule *rule, const char *observed,
-		const char *threshold)
+take_live(const RiskRuleset *ruleset, const FinRiskJudgement *live,
+		  FinVerdict *verdict)
 {
-	FinDecisionRow *hit;
-
-	verdict->outcome = FIN_RISK_REJECT;
-	if (verdict->nhits == FIN_RISK_HITS_MAX)
-		return;
-	hit = &verdict->hits[verdict->nhits++];
-	/* copies: a trigger of somebody may have the rules reloaded meanwhile */
-	hit->rule = pstrdup(rule->name);
-	hit->kind = pstrdup(rule->kind_name);
-	hit->observed = observed;
-	hit->threshold = threshold;
-}
-
-static char *
-threshold_text(const Rule *rule)
-{
-	return DatumGetCString(DirectFunctionCall1(numeric_out,
-											   NumericGetDatum(rule->threshold)));
-}
-
-static FinAmount
-threshold_at(Rule *rule, int scale)
-{
-	if ((rule->floors_known & (1U << scale)) == 0)
-	{
-		rule->floors[scale] = fin_amount_floor(rule->threshold, scale);
-		rule->floors_known |= 1U << scale;
-	}
-	return rule->floors[scale];
-}
-
-static void
-judge_amount(Rule *rule, const FinMovement *movement, FinAmount observed,
-			 FinVerdict *verdict)
-{
-	int			scale = movement->from->scale;
-
-	if (observed > threshold_at(rule, scale))
-		add_hit(verdict, rule, fin_amount_text(observed, scale),
-				threshold_text(rule));
-}
-
-static bool
-in_window(const Rule *rule, TimeADT time)
-{
-	if (rule->window_start <= rule->window_end)
-		return time >= rule->window_start && time < rule->window_end;
-	return time >= rule->window_start || time < rule->window_end;	/* over midnight */
-}
-
-static char *
-time_text(TimeADT time)
-{
-	return DatumGetCString(DirectFunctionCall1(time_out, TimeADTGetDatum(time)));
-}
-
-static void
-judge_window(Rule *rule, const FinMovement *movement, TimeADT time,
-			 FinVerdict *verdict)
-{
-	if (!in_window(rule, time))
-		return;
-	if (rule->threshold != NULL &&
-		movement->amount <= threshold_at(rule, movement->from->scale))
-		return;
-	add_hit(verdict, rule,
-			psprintf("%s at %s",
-					 fin_amount_text(movement->amount, movement->from->scale),
-					 time_text(time)),
-			psprintf("%s from %s to %s",
-					 rule->threshold != NULL ? threshold_text(rule) : "nothing",
-					 time_text(rule->window_start),
-					 time_text(rule->window_end)));
-}
-
-static bool
-is_blocked(int32 tenant_id, const FinAccount *account, TimestampTz now)
-{
-	return fin_list_contains(tenant_id, FIN_LIST_BLOCKLIST, FIN_LIST_ACCOUNT,
-							 account->code, now);
-}
-
-static void
-judge_blocklist(const RuleBook *book, Rule *rule, const FinMovement *movement,
-				FinVerdict *verdict)
-{
-	if (is_blocked(book->tenant_id, movement->from, movement->now))
-		add_hit(verdict, rule, movement->from->code, "blocklist");
-	if (is_blocked(book->tenant_id, movement->to, movement->now))
-		add_hit(verdict, rule, movement->to->code, "blocklist");
-}
-
-static bool
-rule_applies(const Rule *rule, const FinMovement *movement)
-{
-	if (rule->account_id != 0 &&
-		rule->account_id != movement->from->account_id)
-		return false;
-	return rule->currency == NULL ||
-		strcmp(rule->currency, movement->from->currency) == 0;
+	verdict->outcome = live->outcome;
+	verdict->version = live->version;
+	verdict->score = live->score;
+	verdict->rule = live->rule;
+	verdict->nhits = live->nhits;
+	verdict->hits = live->hits;
+	verdict->review_timeout_us = ruleset->review_timeout_us;
+	verdict->challenge_timeout_us = ruleset->challenge_timeout_us;
+	verdict->review_default_approve = ruleset->review_default_approve;
 }
 
 void
-fin_risk_judge(int32 tenant_id, const FinMovement *movement,
-			   TimeADT time_of_day, FinVerdict *verdict)
+fin_risk_judge(const FinRiskSubject *subject, FinVerdict *verdict)
 {
-	RuleBook   *book = find_book(tenant_id);
+	RiskBook   *book = subject->book;
+	RiskFacts	facts;
+	instr_time	start;
+	instr_time	end;
+	bool		any_hit = false;
 
-	verdict->outcome = FIN_RISK_PASS;
-	verdict->nhits = 0;
-	for (int i = 0; i < book->nrules; i++)
+	memset(verdict, 0, sizeof(FinVerdict));
+	if (book == NULL)
+		return;
+	INSTR_TIME_SET_CURRENT(start);
+	fin_risk_gather(book, subject, &facts);
+	verdict->njudgements = book->nrulesets;
+	verdict->judgements = palloc(sizeof(FinRiskJudgement) * book->nrulesets);
+	for (int i = 0; i < book->nrulesets; i++)
 	{
-		Rule	   *rule = &book->rules[i];
-
-		if (!rule_applies(rule, movement))
-			continue;
-		switch (rule->kind)
-		{
-			case RULE_TRANSFER_LIMIT:
-				judge_amount(rule, movement, movement->amount, verdict);
-				break;
-			case RULE_DAILY_LIMIT:
-				judge_amount(rule, movement,
-							 fin_engine_spent(movement->from,
-											  movement->business_date) +
-							 movement->amount, verdict);
-				break;
-			case RULE_NIGHT_WINDOW:
-				judge_window(rule, movement, time_of_day, verdict);
-				break;
-			case RULE_BLOCKLIST:
-				judge_blocklist(book, rule, movement, verdict);
-				break;
-		}
+		fin_risk_evaluate(&book->rulesets[i], &facts, &verdict->judgements[i]);
+		any_hit = any_hit || verdict->judgements[i].nhits > 0;
 	}
+	if (book->rulesets[0].is_live)
+		take_live(&book->rulesets[0], &verdict->judgements[0], verdict);
+	if (any_hit)
+		verdict->inputs = fin_risk_inputs(&facts);
+	fin_risk_free(&facts);
+	if (!any_hit)
+		return;
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	verdict->latency_ns = (int64) (INSTR_TIME_GET_DOUBLE(end) * 1e9);
 }
 
 void
 fin_risk_init(void)
 {
-	fin_cache_register(&rule_cache);
+	fin_cache_register(&ruleset_cache);
+	fin_cache_register(&holiday_cache);
 }

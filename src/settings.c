@@ -10,6 +10,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "settings.h"
@@ -28,6 +29,7 @@ int			fin_launcher_naptime_s = 60;
 int			fin_inbox_retention_days = 30;
 int			fin_archive_retention_days = 0;
 int			fin_half_retention_s = 86400;
+int			fin_rate_limit_buckets = FIN_RATE_LIMIT_BUCKETS;
 
 /* who acts: any user may set these; tenant is checked against membership */
 static void
@@ -100,6 +102,15 @@ define_server_settings(void)
 							"So long commit_message() and rollback_message() can be asked again.",
 							&fin_half_retention_s, 86400, 60, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.rate_limit_buckets",
+							"Accounts, tenants and types whose use of a rate limit is counted at a time.",
+							"Rounded up to a power of two; 64 bytes of shared memory each.",
+							&fin_rate_limit_buckets, FIN_RATE_LIMIT_BUCKETS,
+							FIN_RATE_LIMIT_BUCKETS_MIN, 4 * 1024 * 1024,
+	/* the server refuses such a setting once it has started */
+							process_shared_preload_libraries_in_progress ?
+							PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("finance.direct_writes",
 							 "Write rows through the table access method instead of SQL statements.",
 							 "Tables with triggers of others are written by statements all the same.",

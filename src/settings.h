@@ -9,6 +9,8 @@
 
 #define FIN_NODE_MAX	255		/* 8 bits of an id, see ident.h */
 #define FIN_RETENTION_DAYS_MAX	36500
+#define FIN_RATE_LIMIT_BUCKETS	16384
+#define FIN_RATE_LIMIT_BUCKETS_MIN	64
 
 extern int	fin_node;				/* finance.node */
 extern int	fin_tenant;				/* finance.tenant */
@@ -24,6 +26,7 @@ extern int	fin_launcher_naptime_s; /* finance.launcher_naptime */
 extern int	fin_inbox_retention_days;	/* finance.inbox_retention */
 extern int	fin_archive_retention_days; /* finance.archive_retention */
 extern int	fin_half_retention_s;	/* finance.half_retention */
+extern int	fin_rate_limit_buckets;	/* finance.rate_limit_buckets */
 
 extern void fin_settings_init(void);
 

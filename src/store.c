@@ -702,60 +702,26 @@ fin_store_read_transfer(int32 tenant_id, int64 id, FinTransferRow *row,
  * risk decisions
  * ------------------------------------------------------------------------ */
 
-static FinQuery insert_decision =
-{
-	.sql = "INSERT INTO finance.risk_decision"
-	" (tenant_id, transfer_id, ordinal, rule, kind, verdict, observed, threshold)"
-	" VALUES ($1, $2, $3, $4, $5, 'reject', $6, $7)",
-	.nargs = 7,
-	.argtypes = {INT4OID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
-	.expect = SPI_OK_INSERT,
-	.fires_triggers = true,
-	.writes_one = "risk_decision",
-};
-
 static FinQuery select_rejection =
 {
 	.sql = "SELECT rule FROM finance.risk_decision"
-	" WHERE tenant_id = $1 AND transfer_id = $2 ORDER BY ordinal LIMIT 1",
+	" WHERE tenant_id = $1 AND transfer_id = $2 AND mode = 'live'",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
 	.expect = SPI_OK_SELECT,
 };
-
-void
-fin_store_write_decisions(int32 tenant_id, const FinDecisionRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		const FinDecisionRow *row = &rows[i];
-		Datum		values[7];
-		char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
-
-		values[0] = Int32GetDatum(tenant_id);
-		values[1] = Int64GetDatum(row->transfer_id);
-		values[2] = Int32GetDatum(i + 1);
-		values[3] = CStringGetTextDatum(row->rule);
-		values[4] = CStringGetTextDatum(row->kind);
-		values[5] = CStringGetTextDatum(row->observed);
-		values[6] = (Datum) 0;
-		if (row->threshold != NULL)
-			values[6] = CStringGetTextDatum(row->threshold);
-		else
-			nulls[6] = 'n';
-		fin_query_run(&insert_decision, values, nulls, 0);
-	}
-}
 
 char *
 fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 						 MemoryContext memory)
 {
 	Datum		values[2] = {Int32GetDatum(tenant_id), Int64GetDatum(transfer_id)};
+	Datum		rule;
 	bool		isnull;
 
 	if (fin_query_run(&select_rejection, values, NULL, 1) == 0)
 		return NULL;
-	return text_in(memory, fin_query_datum(0, 1, &isnull));
+	rule = fin_query_datum(0, 1, &isnull);
+	return isnull ? NULL : text_in(memory, rule);
 }
 

@@ -49,16 +49,6 @@ typedef struct FinKeyRow
 	Jsonb	   *request;		/* what the transfer's row does not tell, or NULL */
 } FinKeyRow;
 
-/* one row of finance.risk_decision */
-typedef struct FinDecisionRow
-{
-	int64		transfer_id;
-	const char *rule;
-	const char *kind;
-	const char *observed;
-	const char *threshold;
-} FinDecisionRow;
-
 /* a numeric of a row in units of 10^-scale; an error when it does not fit */
 extern FinAmount fin_store_amount(Datum number, int scale);
 
@@ -156,6 +146,7 @@ typedef struct FinDueHold
 {
 	int64		hold_id;
 	int32		tenant_id;
+	bool		parked;			/* to be settled as its review says */
 	int64		from_account_id;
 	int64		to_account_id;
 	TimestampTz expires_at;
@@ -163,14 +154,21 @@ typedef struct FinDueHold
 
 #define FIN_ALL_TENANTS	(-1)
 
+typedef enum FinDueKind
+{
+	FIN_DUE_ANY,
+	FIN_DUE_ORDINARY,
+	FIN_DUE_PARKED
+} FinDueKind;
+
 /*
  * Open holds over at 'now', of one tenant or all, in order of (expires_at,
  * hold_id) from after that of 'after' on, which may be NULL.  Fills
  * holds[limit] and returns how many there are.
  */
-extern int	fin_store_due_holds(int32 tenant_id, TimestampTz now,
-								const FinDueHold *after, int limit,
-								FinDueHold *holds);
+extern int	fin_store_due_holds(int32 tenant_id, FinDueKind kind,
+								TimestampTz now, const FinDueHold *after,
+								int limit, FinDueHold *holds);
 
 /* the same of one account: those that debit it, or credit it */
 extern int	fin_store_due_holds_of(int32 tenant_id, int64 account_id,
@@ -183,10 +181,7 @@ extern TimestampTz fin_store_next_expiry(TimestampTz now);
 /* inserts the new ones and updates the changed ones */
 extern void fin_store_write_holds(int32 tenant_id, FinHold *holds, int n);
 
-extern void fin_store_write_decisions(int32 tenant_id,
-									  const FinDecisionRow *rows, int n);
-
-/* name of the rule that rejected the transfer, or NULL */
+/* name of the rule that rejected or parked the transfer, or NULL */
 extern char *fin_store_read_rejection(int32 tenant_id, int64 transfer_id,
 									  MemoryContext memory);
 

@@ -22,23 +22,24 @@
 #include "store.h"
 #include "store_direct.h"
 
-#define HOLD_COLUMNS 13
+#define HOLD_COLUMNS 14
 
 /* in the order of the table's columns; amount is a domain over numeric */
 static const Oid hold_types[HOLD_COLUMNS] = {
 	INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID, DATEOID, INT2OID,
-	TEXTOID, InvalidOid, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID
+	TEXTOID, InvalidOid, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID, TEXTOID
 };
 
 static FinQuery insert_hold =
 {
 	.sql = "INSERT INTO finance._hold (hold_id, from_account_id, to_account_id,"
 	" expires_at, tenant_id, held_on, minor_units, status, amount, captured,"
-	" released, type, hold_group)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+	" released, type, hold_group, parked)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
 	.nargs = HOLD_COLUMNS,
 	.argtypes = {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID, DATEOID,
-	INT2OID, TEXTOID, NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID},
+	INT2OID, TEXTOID, NUMERICOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID,
+	TEXTOID},
 	.expect = SPI_OK_INSERT,
 	.fires_triggers = true,
 };
@@ -54,11 +55,23 @@ static FinQuery update_hold =
 	.fires_triggers = true,
 };
 
+/* of one that is parked nothing was captured or released yet */
+static FinQuery unpark_hold =
+{
+	.sql = "UPDATE finance._hold SET parked = NULL, expires_at = $3"
+	" WHERE tenant_id = $1 AND hold_id = $2 AND status = 'open'"
+	" AND parked IS NOT NULL",
+	.nargs = 3,
+	.argtypes = {INT4OID, INT8OID, TIMESTAMPTZOID},
+	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
+};
+
 static FinQuery select_hold =
 {
 	.sql = "SELECT ctid, hold_id, from_account_id, to_account_id, expires_at,"
 	" tenant_id, held_on, minor_units, status, amount, captured, released,"
-	" type, hold_group"
+	" type, hold_group, parked"
 	" FROM finance._hold WHERE tenant_id = $1 AND hold_id = $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
@@ -66,7 +79,8 @@ static FinQuery select_hold =
 };
 
 #define DUE_COLUMNS \
-	" hold_id, tenant_id, from_account_id, to_account_id, expires_at"
+	" hold_id, tenant_id, from_account_id, to_account_id, expires_at," \
+	" parked IS NOT NULL"
 #define DUE_ORDER " ORDER BY expires_at, hold_id LIMIT "
 
 /* the row comparison and the order are those of an index; so are the rest */
@@ -85,9 +99,11 @@ static FinQuery due_of_tenant =
 	.sql = "SELECT" DUE_COLUMNS " FROM finance._hold"
 	" WHERE status = 'open' AND expires_at <= $1"
 	" AND (expires_at, hold_id) > ($2, $3) AND tenant_id = $5"
+	" AND ($6 IS NULL OR (parked IS NOT NULL) = $6)"
 	DUE_ORDER "$4",
-	.nargs = 5,
-	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID},
+	.nargs = 6,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID,
+	BOOLOID},
 	.expect = SPI_OK_SELECT,
 };
 
@@ -127,6 +143,11 @@ static const char *const status_names[] = {
 	[FIN_HOLD_EXPIRED] = "expired",
 };
 
+static const char *const parking_names[] = {
+	[FIN_PARKED_FOR_REVIEW] = "review",
+	[FIN_PARKED_FOR_CHALLENGE] = "challenge",
+};
+
 static FinHoldStatus
 parse_status(const char *name)
 {
@@ -136,6 +157,17 @@ parse_status(const char *name)
 			return (FinHoldStatus) i;
 	}
 	elog(ERROR, "unknown status of a hold \"%s\"", name);
+}
+
+static FinParking
+parse_parking(const char *name)
+{
+	for (int i = FIN_PARKED_FOR_REVIEW; i < (int) lengthof(parking_names); i++)
+	{
+		if (strcmp(parking_names[i], name) == 0)
+			return (FinParking) i;
+	}
+	elog(ERROR, "unknown reason to park a hold \"%s\"", name);
 }
 
 const char *
@@ -169,6 +201,8 @@ fill_hold(const Datum *values, const bool *nulls, FinHold *hold,
 	if (!nulls[12])
 		hold->hold_group = MemoryContextStrdup(memory,
 											   TextDatumGetCString(values[12]));
+	if (!nulls[13])
+		hold->parking = parse_parking(TextDatumGetCString(values[13]));
 }
 
 static bool
@@ -251,6 +285,9 @@ hold_columns(int32 tenant_id, const FinHold *hold, Datum *values, bool *nulls)
 	values[11] = CStringGetTextDatum(hold->type);
 	nulls[12] = hold->hold_group == NULL;
 	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(hold->hold_group);
+	nulls[13] = hold->parking == FIN_NOT_PARKED;
+	values[13] = nulls[13] ? (Datum) 0 :
+		CStringGetTextDatum(parking_names[hold->parking]);
 }
 
 static void
@@ -302,6 +339,28 @@ changing_values(const FinHold *hold, Datum *values)
 }
 
 static void
+refuse_unwritten(const FinHold *hold)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			errmsg("hold " INT64_FORMAT " cannot be written", hold->hold_id),
+			errdetail("A trigger or rule on finance._hold changed it meanwhile, or suppressed its row."),
+			errhint("Transfer in a trigger on finance.transfer, not on finance._hold."));
+}
+
+/* seldom, and of an indexed column: always in SQL */
+static void
+unpark_sql(int32 tenant_id, const FinHold *hold)
+{
+	Datum		values[3] = {Int32GetDatum(tenant_id),
+		Int64GetDatum(hold->hold_id), TimestampTzGetDatum(hold->expires_at)};
+	char		nulls[3] = {' ', ' ', hold->expires ? ' ' : 'n'};
+
+	if (fin_query_run(&unpark_hold, values, nulls, 0) != 1)
+		refuse_unwritten(hold);
+}
+
+static void
 update_sql(int32 tenant_id, const FinHold *hold)
 {
 	Datum		values[7];
@@ -312,11 +371,7 @@ update_sql(int32 tenant_id, const FinHold *hold)
 	values[5] = fin_amount_datum(hold->stored_captured, hold->scale);
 	values[6] = fin_amount_datum(hold->stored_released, hold->scale);
 	if (fin_query_run(&update_hold, values, NULL, 0) != 1)
-		ereport(ERROR,
-				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				errmsg("hold " INT64_FORMAT " cannot be written", hold->hold_id),
-				errdetail("A trigger or rule on finance._hold changed it meanwhile, or suppressed its row."),
-				errhint("Transfer in a trigger on finance.transfer, not on finance._hold."));
+		refuse_unwritten(hold);
 }
 
 static void
@@ -330,6 +385,11 @@ update_changed(int32 tenant_id, FinHold *holds, int n)
 
 		if (holds[i].is_new || !holds[i].changed)
 			continue;
+		if (holds[i].was_unparked)
+		{
+			unpark_sql(tenant_id, &holds[i]);
+			continue;
+		}
 		if (direct == NULL)
 		{
 			update_sql(tenant_id, &holds[i]);
@@ -360,7 +420,7 @@ fin_store_write_holds(int32 tenant_id, FinHold *holds, int n)
 		update_changed(tenant_id, holds, n);
 	for (int i = 0; i < n; i++)
 	{
-		holds[i].is_new = holds[i].changed = false;
+		holds[i].is_new = holds[i].changed = holds[i].was_unparked = false;
 		holds[i].stored_captured = holds[i].captured;
 		holds[i].stored_released = holds[i].released;
 	}
@@ -383,26 +443,31 @@ take_due(FinDueHold *holds, uint64 n)
 		holds[i].from_account_id = fin_query_int64(i, 3);
 		holds[i].to_account_id = fin_query_int64(i, 4);
 		holds[i].expires_at = DatumGetTimestampTz(fin_query_datum(i, 5, &isnull));
+		holds[i].parked = DatumGetBool(fin_query_datum(i, 6, &isnull));
 	}
 	return (int) n;
 }
 
 int
-fin_store_due_holds(int32 tenant_id, TimestampTz now, const FinDueHold *after,
-					int limit, FinDueHold *holds)
+fin_store_due_holds(int32 tenant_id, FinDueKind kind, TimestampTz now,
+					const FinDueHold *after, int limit, FinDueHold *holds)
 {
-	Datum		values[5];
+	Datum		values[6];
+	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+	bool		all = tenant_id == FIN_ALL_TENANTS;
 
+	Assert(!all || kind == FIN_DUE_ANY);
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = TimestampTzGetDatum(after != NULL ? after->expires_at :
 									DT_NOBEGIN);
 	values[2] = Int64GetDatum(after != NULL ? after->hold_id : 0);
 	values[3] = Int64GetDatum(limit);
 	values[4] = Int32GetDatum(tenant_id);
+	values[5] = BoolGetDatum(kind == FIN_DUE_PARKED);
+	nulls[5] = kind == FIN_DUE_ANY ? 'n' : ' ';
 	return take_due(holds,
-					fin_query_run(tenant_id == FIN_ALL_TENANTS ?
-								  &due_of_all : &due_of_tenant, values, NULL,
-								  limit));
+					fin_query_run(all ? &due_of_all : &due_of_tenant, values,
+								  nulls, limit));
 }
 
 int

@@ -72,17 +72,23 @@ FROM (VALUES
 	('finance.rollup(text)', 'code text -> TABLE(currency text, accounts bigint, balance numeric, held numeric, available numeric)'),
 	('finance.trial_balance(timestamptz)', 'at timestamp with time zone DEFAULT NULL::timestamp with time zone -> TABLE(currency text, type text, normal_side text, code text, debit numeric, credit numeric)'),
 	('finance.balance_sheet(timestamptz)', 'at timestamp with time zone DEFAULT NULL::timestamp with time zone -> TABLE(currency text, type text, normal_side text, balance numeric)'),
-	('finance.add_rule(text, text, numeric, text, text, time, time)', 'name text, kind text, threshold numeric DEFAULT NULL::numeric, account text DEFAULT NULL::text, currency text DEFAULT NULL::text, window_start time without time zone DEFAULT NULL::time without time zone, window_end time without time zone DEFAULT NULL::time without time zone -> void'),
-	('finance.remove_rule(text)', 'name text -> void'),
-	('finance.enable_rule(text, boolean)', 'name text, enabled boolean DEFAULT true -> void'),
+	('finance.create_ruleset(text, integer, integer, integer, integer, integer, interval, text, interval)', 'name text, copy_of integer DEFAULT NULL::integer, score_report integer DEFAULT NULL::integer, score_challenge integer DEFAULT NULL::integer, score_review integer DEFAULT NULL::integer, score_reject integer DEFAULT NULL::integer, review_timeout interval DEFAULT NULL::interval, review_default text DEFAULT NULL::text, challenge_timeout interval DEFAULT NULL::interval -> integer'),
+	('finance.publish_ruleset(integer, text)', 'version integer, mode text DEFAULT ''live''::text -> void'),
+	('finance.retire_ruleset(integer)', 'version integer -> void'),
+	('finance.drop_ruleset(integer)', 'version integer -> void'),
+	('finance.add_rule(text, text, numeric, text, text, time, time, text, integer, numeric, text, text, interval, integer, text, integer[], text, text, text, text, text, text, text, text, text, integer)', 'name text, kind text, threshold numeric DEFAULT NULL::numeric, account text DEFAULT NULL::text, currency text DEFAULT NULL::text, window_start time without time zone DEFAULT NULL::time without time zone, window_end time without time zone DEFAULT NULL::time without time zone, outcome text DEFAULT NULL::text, score integer DEFAULT 0, minimum numeric DEFAULT NULL::numeric, per text DEFAULT NULL::text, period text DEFAULT NULL::text, span interval DEFAULT NULL::interval, times integer DEFAULT NULL::integer, time_zone text DEFAULT NULL::text, weekdays integer[] DEFAULT NULL::integer[], calendar text DEFAULT NULL::text, list text DEFAULT NULL::text, subject text DEFAULT NULL::text, expression text DEFAULT NULL::text, on_error text DEFAULT NULL::text, account_type text DEFAULT NULL::text, level text DEFAULT NULL::text, transfer_type text DEFAULT NULL::text, description text DEFAULT NULL::text, ruleset integer DEFAULT NULL::integer -> void'),
+	('finance.remove_rule(text, integer)', 'name text, ruleset integer DEFAULT NULL::integer -> void'),
+	('finance.enable_rule(text, boolean, integer)', 'name text, enabled boolean DEFAULT true, ruleset integer DEFAULT NULL::integer -> void'),
+	('finance.rule_kinds()', ' -> TABLE(kind text, outcome text, needs text, takes text, hits text)'),
+	('finance.add_holiday(date, text, text)', 'day date, name text DEFAULT NULL::text, calendar text DEFAULT ''default''::text -> boolean'),
+	('finance.remove_holiday(date, text)', 'day date, calendar text DEFAULT ''default''::text -> boolean'),
+	('finance.explain_risk(text, text, numeric, text, text, text, jsonb, boolean, integer)', 'from_account text, to_account text, amount numeric, currency text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, is_hold boolean DEFAULT false, ruleset integer DEFAULT NULL::integer -> SETOF finance.risk_answer'),
+	('finance.evaluate_risk(text, text, numeric, text, text, text, jsonb, boolean)', 'from_account text, to_account text, amount numeric, currency text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, is_hold boolean DEFAULT false, OUT outcome text, OUT score integer, OUT rule text, OUT version integer -> record'),
+	('finance.replay_decision(bigint, integer)', 'transfer_id bigint, version integer DEFAULT NULL::integer, OUT same boolean, OUT outcome text, OUT score integer, OUT hits jsonb, OUT recorded_outcome text, OUT recorded_hits jsonb -> record'),
+	('finance.risk_facts()', 'OUT name text, OUT type text, OUT description text -> SETOF record'),
+	('finance.check_expression(text, jsonb)', 'expression text, facts jsonb DEFAULT NULL::jsonb -> boolean'),
 	('finance.block_account(text, text)', 'code text, reason text -> boolean'),
 	('finance.unblock_account(text, text)', 'code text, reason text -> boolean'),
-	('finance.pause_transfers(text, text)', 'scope text, reason text, OUT paused boolean, OUT running integer, OUT prepared integer -> record'),
-	('finance.resume_transfers(text, text)', 'scope text, reason text -> boolean'),
-	('finance.transfers_in_flight()', ' -> TABLE(state text, pid integer, gid text, transaction xid, since timestamp with time zone)'),
-	('finance.set_rate_limit(text, numeric, integer)', 'scope text, rate numeric, burst integer -> void'),
-	('finance.drop_rate_limit(text)', 'scope text -> boolean'),
-	('finance.rate_limits(text)', 'account text DEFAULT NULL::text -> TABLE(scope text, rate numeric, burst integer, tokens numeric)'),
 	('finance.add_to_list(text, text, text, text, timestamptz)', 'list text, subject text, value text, reason text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone -> boolean'),
 	('finance.load_list(text, text, text[], text, timestamptz)', 'list text, subject text, entries text[], reason text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone -> bigint'),
 	('finance.remove_from_list(text, text, text, text)', 'list text, subject text, value text, reason text -> boolean'),
@@ -92,6 +98,12 @@ FROM (VALUES
 	('finance.clear_rule_limit(text, text, text, text, text, boolean)', 'rule text, reason text, account text DEFAULT NULL::text, account_type text DEFAULT NULL::text, level text DEFAULT NULL::text, temporary boolean DEFAULT NULL::boolean -> boolean'),
 	('finance.rule_limit_of(text, text)', 'rule text, account text -> numeric'),
 	('finance.set_account_level(text, text, text)', 'code text, level text, reason text DEFAULT NULL::text -> bigint'),
+	('finance.pause_transfers(text, text)', 'scope text, reason text, OUT paused boolean, OUT running integer, OUT prepared integer -> record'),
+	('finance.resume_transfers(text, text)', 'scope text, reason text -> boolean'),
+	('finance.transfers_in_flight()', ' -> TABLE(state text, pid integer, gid text, transaction xid, since timestamp with time zone)'),
+	('finance.set_rate_limit(text, numeric, integer)', 'scope text, rate numeric, burst integer -> void'),
+	('finance.drop_rate_limit(text)', 'scope text -> boolean'),
+	('finance.rate_limits(text)', 'account text DEFAULT NULL::text -> TABLE(scope text, rate numeric, burst integer, tokens numeric)'),
 	('finance.check_integrity()', ' -> TABLE(invariant text, tenant_id integer, object text, expected text, found text)'),
 	('finance.grant_access(regrole, text)', 'role regrole, level text -> void'),
 	('finance.process_once(text, bigint)', 'consumer text, message_id bigint -> boolean'),
@@ -117,7 +129,7 @@ SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND pro
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
 	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', 'risk_facts', 'check_expression', 'export_aml')$$, 'what writes is volatile');
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
@@ -146,7 +158,15 @@ SELECT is(pg_temp.columns('finance.risk_list'), 'tenant_id integer!, list text!,
 SELECT is(pg_temp.columns('finance.rule_limit'), 'tenant_id integer!, rule text!, subject text!, temporary boolean!, value text!, threshold numeric!, expires_at timestamp with time zone, reason text!, set_by text!, set_at timestamp with time zone!', 'rule_limit');
 SELECT is(pg_temp.columns('finance.entry'), 'tenant_id integer, account_id bigint, transfer_id bigint, side text, version bigint, amount numeric, change numeric, balance numeric, held numeric, currency text, counterparty_id bigint, type text, recorded_at timestamp with time zone, effective_at timestamp with time zone, reference text, metadata jsonb', 'entry');
 SELECT is(pg_temp.columns('finance.transfer'), 'id bigint!, from_account_id bigint!, to_account_id bigint!, from_version bigint, to_version bigint, recorded_at timestamp with time zone!, effective_at timestamp with time zone, hold_id bigint, journal_id bigint, reverses_id bigint, tenant_id integer!, trace_id uuid!, amount finance.amount!, from_balance numeric!, to_balance numeric!, from_held numeric, to_held numeric, released numeric, status text!, type text!, currency text!, reference text, metadata jsonb', 'transfer');
-SELECT is(pg_temp.columns('finance.risk_decision'), 'tenant_id integer!, transfer_id bigint!, ordinal integer!, rule text!, kind text!, verdict text!, observed text!, threshold text', 'risk_decision');
+SELECT is(pg_temp.columns('finance.risk_decision'), 'tenant_id integer!, transfer_id bigint!, version integer!, mode text!, outcome text!, score integer!, rule text, latency_us numeric!, hits jsonb!, inputs jsonb!, decided_at timestamp with time zone!', 'risk_decision');
+SELECT is(pg_temp.columns('finance.risk_hit'), 'tenant_id integer, transfer_id bigint, version integer, mode text, ordinal integer, rule text, kind text, outcome text, score integer, observed text, threshold text, window text, decided_at timestamp with time zone', 'risk_hit');
+SELECT is(pg_temp.columns('finance.ruleset'), 'tenant_id integer!, version integer!, name text!, mode text!, score_report integer, score_challenge integer, score_review integer, score_reject integer, review_timeout interval!, review_default text!, challenge_timeout interval!, copy_of integer, created_by text!, created_at timestamp with time zone!, published_by text, published_at timestamp with time zone', 'ruleset');
+SELECT is(pg_temp.columns('finance.risk_rule'), 'tenant_id integer!, version integer!, name text!, kind text!, outcome text!, score integer!, threshold numeric, minimum numeric, per text, period text, span interval, times integer, window_start time without time zone, window_end time without time zone, time_zone text, weekdays integer[], calendar text, list text, subject text, expression text, on_error text, account_id bigint, account_type text, level text, currency text, transfer_type text, enabled boolean!, description text, created_at timestamp with time zone!', 'risk_rule');
+SELECT is(pg_temp.columns('finance.live_rule'), 'tenant_id integer, mode text, version integer, name text, kind text, outcome text, score integer, threshold numeric, minimum numeric, per text, period text, span interval, times integer, window_start time without time zone, window_end time without time zone, time_zone text, weekdays integer[], calendar text, list text, subject text, expression text, on_error text, account text, account_type text, level text, currency text, transfer_type text, enabled boolean, description text', 'live_rule');
+SELECT is(pg_temp.columns('finance.holiday'), 'tenant_id integer!, calendar text!, day date!, name text', 'holiday');
+SELECT is(pg_temp.columns('finance.risk_answer'), 'version integer, mode text, rule text, kind text, hit boolean, outcome text, score integer, observed text, threshold text, window text', 'risk_answer');
+SELECT is(pg_temp.columns('finance.risk_measure'), 'tenant_id integer!, measure_id integer!, scope text!, period text!, span interval, band_min numeric, band_max numeric', 'risk_measure');
+SELECT is(pg_temp.columns('finance.risk_total'), 'account_id bigint!, other_id bigint!, tenant_id integer!, class text!, state bytea!', 'risk_total');
 SELECT is(pg_temp.columns('finance.account_change'), 'tenant_id integer!, account_id bigint!, version bigint!, change text!, old_value jsonb, new_value jsonb, reason text, actor text!, changed_at timestamp with time zone!', 'account_change');
 SELECT is(pg_temp.columns('finance.currency'), 'code text!, minor_units smallint!, name text!, iso boolean!', 'currency');
 SELECT is(pg_temp.columns('finance.hold'), 'tenant_id integer, hold_id bigint, from_account_id bigint, to_account_id bigint, status text, amount numeric, captured numeric, released numeric, remaining numeric, expires_at timestamp with time zone, type text, hold_group text, held_at timestamp with time zone', 'hold');
@@ -214,13 +234,17 @@ SELECT is_empty($$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN pg_cla
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition$$,
 	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record', 'account_type', 'transfer_type', '_hold', 'journal',
-		'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day', 'risk_review', '_alert', 'alert_transfer', 'alert_comment'], 'tables whose rows stay are guarded');
+		'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day', 'risk_review', '_alert', 'alert_transfer', 'alert_comment', 'ruleset', 'risk_rule'], 'tables whose rows stay are guarded');
 -- row, statement, before or after: 8 DELETE, 16 UPDATE, 32 TRUNCATE
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition AND t.tgtype & 56 = 40$$,
 	ARRAY['tenant', '_account', '_hold', 'exchange_residue', 'value_day', 'risk_review', '_alert'], 'of these change, but do not go');
 SELECT is_empty($$SELECT t.tgrelid::regclass FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
-	AND t.tgname = 'guard' AND (t.tgtype & 40 <> 40 OR t.tgtype & 3 <> 2)$$, 'the others not even that');
+	AND t.tgname = 'guard' AND (t.tgtype & 40 <> 40 OR t.tgtype & 3 <> 2) AND c.relname NOT IN ('ruleset', 'risk_rule')$$, 'the others not even that');
+-- those of rulesets are looked at one by one: a draft may be changed
+SELECT set_eq($$SELECT c.relname || ' ' || t.tgname || ' ' || (t.tgtype & 63) || ' ' || t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+	WHERE c.oid IN ('finance.ruleset'::regclass, 'finance.risk_rule'::regclass) AND t.tgname LIKE 'guard%'$$,
+	ARRAY['ruleset guard 27 A', 'ruleset guard_truncate 34 A', 'risk_rule guard 31 A', 'risk_rule guard_truncate 34 A'], 'but for a draft, of which rows are guarded');
 SELECT is_empty($$SELECT p.oid::regclass FROM pg_class p JOIN pg_inherits i ON i.inhrelid = p.oid WHERE i.inhparent IN ('finance.transfer'::regclass, 'finance.audit_record'::regclass)
 	AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = p.oid AND t.tgname = 'guard' AND t.tgenabled = 'A')$$, 'and so are their partitions');
 

@@ -55,7 +55,7 @@ SELECT account_id = :south_till AS till, side, balance FROM finance.entry ORDER 
 SELECT name FROM finance.tenant;
 SELECT queue_name FROM finance.list_queues();
 SELECT message->'payload'->>'amount' AS amount FROM finance.pop('q', 10);
-SELECT name FROM finance.risk_rule;
+SELECT version, name FROM finance.risk_rule ORDER BY version, name;
 SELECT count(*) FROM finance.idempotency_key;
 SELECT operation, count(*) FROM finance.audit_record GROUP BY 1 ORDER BY 1;
 

@@ -282,7 +282,7 @@ SELECT finance.add_rule('limit', 'transfer_limit', 10, account => 'a', currency 
 	finance.add_rule('day', 'daily_limit', 20), finance.add_rule('blocked', 'blocklist'), finance.block_account('b', 'test');
 SELECT finance.load_list('blocklist', 'account', '{b,a}', 'x'), finance.add_to_list('blocklist', 'account', 'a', 'x', '2090-01-01'), finance.remove_from_list('blocklist', 'account', 'a', 'x'),
 	finance.is_on_list('blocklist', 'account', 'a'), finance.is_on_list('blocklist', 'account', 'b'), finance.remove_expired_entries();
-SELECT finance.set_rule_limit('day', 21, 'x', account => 'a'), finance.set_account_level('a', 'gold'), finance.rule_limit_of('day', 'a'), finance.clear_rule_limit('day', 'x', account => 'a');
+SELECT finance.set_rule_limit('day', 21, 'x', account => 'a'), finance.rule_limit_of('day', 'a'), finance.clear_rule_limit('day', 'x', account => 'a');
 SELECT status, rule FROM finance.transfer('a', 'b', 10.001);
 SELECT rule, observed, threshold FROM finance.risk_hit WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
 SELECT finance.unblock_account('b', 'test'), finance.remove_rule('night'), finance.enable_rule('day', false), finance.remove_rule('limit');

@@ -47,7 +47,8 @@ static const char *const operator_functions[] = {
 	"set_max_balance", "close_account", "add_rule", "remove_rule",
 	"enable_rule", "rule_kinds", "create_ruleset", "publish_ruleset",
 	"retire_ruleset", "drop_ruleset", "add_holiday", "remove_holiday",
-	"explain_risk", "evaluate_risk", "replay_decision",
+	"explain_risk", "evaluate_risk", "replay_decision", "backtest_ruleset",
+	"backtest_differences",
 	"block_account", "unblock_account", "add_to_list",
 	"load_list", "remove_from_list", "remove_expired_entries",
 	"set_rule_limit", "clear_rule_limit", "rule_limit_of", "is_on_list",
@@ -71,7 +72,8 @@ static const char *const operator_functions[] = {
 static const char *const auditor_functions[] = {
 	"audit_trace", "check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
-	"export_aml", NULL
+	"export_aml",
+	"backtest_ruleset", "backtest_differences", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \

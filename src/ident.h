@@ -18,6 +18,9 @@
 /* now, by the wall clock; superusers can stop it with finance.test_clock */
 extern TimestampTz fin_ident_now(void);
 
+/* what the clock of finance shows when the wall clock shows this */
+extern TimestampTz fin_ident_shown(TimestampTz wall_clock);
+
 /* the next id, above every id this node drew before and above 'after' */
 extern int64 fin_ident_next(int64 after);
 

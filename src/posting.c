@@ -518,8 +518,9 @@ prepare(FinPosting *posting)
 	 */
 	AcceptInvalidationMessages();
 
-	posting->now = fin_ident_now();
+	/* the same but for a test clock: a back-test judges by recorded_at */
 	posting->recorded_at = GetCurrentTimestamp();
+	posting->now = fin_ident_shown(posting->recorded_at);
 	fin_context_local(posting->context->tenant_id, posting->now,
 					  &posting->business_date, &posting->time_of_day);
 	fin_posting_read_holds(posting);

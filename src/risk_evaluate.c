@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -20,6 +21,7 @@
 
 #define LARGE_VALUE_DEFAULT	50000
 #define MONDAY_TO_FRIDAY	0x3e
+#define ERROR_LENGTH_MAX	200 /* bytes of an expression's error */
 
 /* ------------------------------------------------------------------------
  * numbers
@@ -511,6 +513,14 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
  * expressions
  * ------------------------------------------------------------------------ */
 
+/* it may quote what the payer wrote, at length */
+static char *
+error_text(const char *error)
+{
+	return psprintf("error: %.*s",
+					pg_mbcliplen(error, strlen(error), ERROR_LENGTH_MAX), error);
+}
+
 static void
 ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
@@ -535,7 +545,7 @@ ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		return;
 	answer->observed = result == FIN_EXPR_TRUE ? "true" :
 		result == FIN_EXPR_FALSE ? "false" :
-		result == FIN_EXPR_NULL ? "null" : psprintf("error: %s", error);
+		result == FIN_EXPR_NULL ? "null" : error_text(error);
 	answer->threshold = rule->expression_text;
 }
 
@@ -549,8 +559,8 @@ is_same(const char *stated, const char *found)
 	return stated == NULL || (found != NULL && strcmp(stated, found) == 0);
 }
 
-static bool
-rule_applies(const RiskRule *rule, const RiskFacts *facts)
+bool
+fin_risk_applies(const RiskRule *rule, const RiskFacts *facts)
 {
 	return (rule->account_id == 0 ||
 			rule->account_id == facts->from.account_id) &&
@@ -591,7 +601,7 @@ fin_risk_ask(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 	answer->hit = false;
 	answer->outcome = rule->outcome;
 	answer->observed = answer->threshold = answer->window = NULL;
-	answer->applies = rule_applies(rule, facts);
+	answer->applies = fin_risk_applies(rule, facts);
 	if (answer->applies)
 		asks[rule->kind] (rule, facts, answer);
 }

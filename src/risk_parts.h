@@ -6,7 +6,8 @@
  * rules of rows; risk_facts.c finds out what a rule asks about a transfer;
  * risk_evaluate.c is the rules, over facts alone; risk_record.c writes down
  * facts and judgements, and reads facts again; risk_explain.c asks without
- * moving money, and replays.
+ * moving money, and replays; risk_past.c meets transfers of the past with their
+ * facts, and risk_backtest.c tells what rules would have said of them.
  */
 #ifndef FIN_RISK_PARTS_H
 #define FIN_RISK_PARTS_H
@@ -220,6 +221,9 @@ extern int	fin_risk_find_probe(const RiskBook *book, const RiskProbe *probe);
 /* facts of which none is known yet, in the current context */
 extern void fin_risk_clear(const RiskBook *book, RiskFacts *facts);
 
+/* their arrays, of which a batch would have thousands */
+extern void fin_risk_free(RiskFacts *facts);
+
 extern void fin_risk_gather(const RiskBook *book,
 							const FinRiskSubject *subject, RiskFacts *facts);
 extern const RiskMeasured *fin_risk_measured(RiskFacts *facts, int measure);
@@ -234,6 +238,9 @@ extern void fin_risk_local(TimestampTz when, pg_tz *zone, DateADT *date,
 						   TimeADT *time_of_day);
 
 /* ---- risk_evaluate.c ---- */
+
+/* is it about a transfer of these accounts, of this type and currency? */
+extern bool fin_risk_applies(const RiskRule *rule, const RiskFacts *facts);
 
 extern void fin_risk_ask(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer);
 extern void fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
@@ -252,6 +259,32 @@ extern char *fin_risk_measure_name(const FinMeasure *measure);
 
 /* '7 days 12:00:00', whatever the session's settings: a replay says the same */
 extern char *fin_risk_span_text(int64 span_us);
+
+/* ---- risk_past.c ---- */
+
+/* a transfer that was judged, or would be now */
+typedef struct RiskPast
+{
+	int64		transfer_id;
+	bool		was_done;		/* not rejected, nor parked */
+	FinRiskOutcome outcome;		/* of the ruleset that was live then, */
+	const char *rule;			/* the rule that decided; NULL: none, or scores */
+	Jsonb	   *hits;			/* as recorded; NULL: none */
+	RiskFacts  *facts;			/* as they were before it */
+} RiskPast;
+
+/* what it is given lasts until it returns; false: it has seen enough */
+typedef bool (*FinRiskVisit) (const RiskPast *past, void *argument);
+
+/*
+ * Shows the tenant's transfers from 'from' to before 'to', by the milliseconds
+ * of their ids, in their order, each with the facts that the book's one ruleset
+ * asks about.  The book's measures are numbered anew.  Call inside
+ * fin_query_begin/end.  Errors: 53400 what must be remembered of the history is
+ * more than maintenance_work_mem.
+ */
+extern void fin_risk_walk(int32 tenant_id, RiskBook *book, TimestampTz from,
+						  TimestampTz to, FinRiskVisit visit, void *argument);
 
 /* ---- risk.c ---- */
 

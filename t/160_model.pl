@@ -290,7 +290,8 @@ sub answer_line
 		$transfer->{rule}, $answer->{replayed} ? 't' : 'f',
 		$transfer->{hold} ? $transfer->{hold}{transfer}{id} : undef,
 		money($transfer->{remaining}, $currency),
-		$transfer->{journal} ? $transfer->{journal}{id} : undef);
+		$transfer->{journal} ? $transfer->{journal}{id} : undef,
+		undef);
 }
 
 # ------------------------------------------------------------------------

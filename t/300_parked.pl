@@ -25,14 +25,21 @@ sub sql
 	return $node->safe_psql('postgres', join(';', @_));
 }
 
-# a rule that wants an outcome of what an account pays above 100; here alone it
-# is said how a rule is told so
+# a rule that wants an outcome of what an account pays above 100
 sub rule
 {
-	my ($account, $wants, $default) = @_;
-	my $approve = ($default // '') eq 'approve' ? ':approve' : '';
+	my ($account, $wants) = @_;
 
-	return "SELECT finance.add_rule('$wants$approve:$account', 'transfer_limit', 100, account => '$account')";
+	return "SELECT finance.add_rule('$account', 'transfer_limit', 100, account => '$account', outcome => '$wants')";
+}
+
+# the same rules, under which what nobody decided is approved, or rejected
+sub default_is
+{
+	my ($default) = @_;
+
+	return "SELECT finance.publish_ruleset(finance.create_ruleset('$default', copy_of => (SELECT version FROM finance.ruleset"
+	  . " WHERE tenant_id = current_setting('finance.tenant')::integer AND mode = 'live'), review_default => '$default'))";
 }
 
 # parks; the id
@@ -68,8 +75,8 @@ sub stays
 }
 
 open_accounts($node, qw(ann ben cid dan eve shop bank quiet));
-sql(rule('ann', 'review'), rule('ben', 'review', 'approve'), rule('cid', 'challenge'),
-	rule('quiet', 'review'), rule('dan', 'review', 'approve'), rule('eve', 'review'));
+sql(rule('ann', 'review'), rule('ben', 'review'), rule('cid', 'challenge'),
+	rule('quiet', 'review'), rule('dan', 'review'), rule('eve', 'review'));
 poll_ok($node, "SELECT count(*) = 1 FROM finance.workers WHERE state = 'running'", 'the worker runs');
 settle($node);
 
@@ -79,6 +86,7 @@ settle($node);
 
 my $later = park('ann', 'shop', 101);
 ends(park('ann', 'shop', 102, $past), 'expired', 'a review that nobody decided');
+sql(default_is('approve'));
 ends(park('ben', 'shop', 103, $past), 'completed', 'one that is approved by itself');
 ends(park('cid', 'shop', 104, $past), 'expired', 'a challenge that nobody confirmed');
 stays($later, 'one with time left');
@@ -105,6 +113,7 @@ is_query($node, "SELECT status FROM finance.transfer WHERE hold_id = $hold ORDER
 	"review\napproved\nexpired", 'one after the other');
 
 # more than a batch, of both accounts
+sql(default_is('reject'));
 sql($maker, $past, "SELECT count(t.id) FROM generate_series(101, 250) AS n CROSS JOIN LATERAL finance.transfer(CASE n % 2 WHEN 0 THEN 'ann' ELSE 'ben' END, 'shop', n) AS t");
 poll_ok($node, 'SELECT count(*) = 1 FROM finance.review', 'more than a batch');
 is_sound($node, 'settled by the worker');
@@ -117,7 +126,7 @@ sql('CREATE ROLE other_role');
 my $tenant = sql("SELECT finance.create_tenant('other', 'Asia/Tokyo', 'other_role')");
 my $as_other = "SET finance.tenant = $tenant";
 sql($as_other, (map { "SELECT finance.create_account('$_', 'EUR', min_available => NULL)" } qw(ann shop)),
-	rule('ann', 'review', 'approve'));
+	rule('ann', 'review'), default_is('approve'));
 my $ours = park('ann', 'shop', 107, $past);
 my $theirs = park('ann', 'shop', 108, $past, $as_other);
 ends($ours, 'expired', 'one of ours');
@@ -130,6 +139,7 @@ is_query($node,
 # what may not be carried out; it keeps nobody else
 # ------------------------------------------------------------------------
 
+sql(default_is('approve'));
 my $frozen = sql('BEGIN', $maker, $past, "SELECT id FROM finance.transfer('dan', 'shop', 109)",
 	"SELECT finance.set_account_status('dan', 'frozen')", 'COMMIT');
 $frozen =~ s/\n.*//s;
@@ -143,6 +153,7 @@ my ($code, $out, $err) = $node->psql('postgres', "$checker; SELECT finance.revie
 like($err, qr/the time of transfer $frozen is over/, 'nor can it be approved any more');
 sql("SELECT finance.set_account_status('dan', 'active')", 'SELECT finance.wake_worker()');
 ends($frozen, 'completed', 'once it is active again');
+sql(default_is('reject'));
 
 # ------------------------------------------------------------------------
 # an account that is locked; restart, crash

@@ -156,12 +156,13 @@ foreach my $round (1 .. 4)
 
 	while ($killed < 8)
 	{
-		poll_ok($node, "SELECT count(*) > $done + 20 FROM answer",
-			"round $round: they pay");
+		$node->poll_query_until('postgres',
+			"SELECT count(*) > $done + 20 FROM answer")
+		  or die "round $round: nobody pays";
 		$done = answer($node, 'SELECT count(*) FROM answer');
 		$killed += answer($node,
 			q{SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
-			WHERE application_name = 'pgbench' AND state = 'active' ORDER BY random() LIMIT 2) AS p}
+			WHERE query LIKE 'SELECT step%' AND state = 'active' ORDER BY random() LIMIT 2) AS p}
 		);
 	}
 	if ($round == 4)
@@ -171,7 +172,7 @@ foreach my $round (1 .. 4)
 	}
 	$storm->kill_kill;
 	poll_ok($node,
-		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'},
+		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'SELECT step%'},
 		"round $round: they are gone");
 	is_counted("round $round");
 }

@@ -3679,11 +3679,11 @@ SELECT 'I5 review ends as its transfer', coalesce(r.tenant_id, t.tenant_id),
 	'transfer ' || coalesce(r.transfer_id, t.hold_id),
 	coalesce(r.status, 'open'), coalesce(t.status, 'none')
 FROM (SELECT * FROM finance.risk_review r WHERE r.status <> 'open') r
-FULL JOIN (SELECT t.tenant_id, t.hold_id, t.id, t.status, t.amount
+FULL JOIN (SELECT DISTINCT ON (t.tenant_id, t.hold_id) t.tenant_id, t.hold_id, t.id, t.status, t.amount
 	FROM finance.transfer t
 	WHERE (t.tenant_id, t.hold_id) IN (SELECT o.tenant_id, o.transfer_id FROM finance.risk_review o)
-		AND t.id = (SELECT min(n.id) FROM finance.transfer n
-			WHERE n.tenant_id = t.tenant_id AND n.hold_id = t.hold_id AND n.id > t.hold_id)) t
+		AND t.id > t.hold_id
+	ORDER BY t.tenant_id, t.hold_id, t.id) t
 	ON t.tenant_id = r.tenant_id AND t.hold_id = r.transfer_id
 WHERE r.settled_id IS DISTINCT FROM t.id OR r.amount::numeric <> t.amount::numeric
 	OR t.status <> ALL (CASE

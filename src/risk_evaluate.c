@@ -371,17 +371,6 @@ ask_business_hours(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		tell_window(rule, facts, time, answer);
 }
 
-static char *
-span_text(int64 span_us)
-{
-	Interval	span = {.time = span_us % USECS_PER_DAY,
-		.day = (int32) (span_us / USECS_PER_DAY),
-	.month = 0};
-
-	return DatumGetCString(DirectFunctionCall1(interval_out,
-											   IntervalPGetDatum(&span)));
-}
-
 static void
 ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
@@ -390,9 +379,9 @@ ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 	if (!tells(answer))
 		return;
 	answer->observed = !facts->has_last ? "no transfer before" :
-		psprintf("idle for %s", span_text(Max(facts->now - facts->last_at, 0)));
+		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
-	answer->window = span_text(rule->span_us);
+	answer->window = fin_risk_span_text(rule->span_us);
 }
 
 /* ------------------------------------------------------------------------
@@ -515,9 +504,9 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		last == NULL || last->last == NULL ?
 		psprintf("%s, none before", facts->country) :
 		psprintf("%s, %s after %s", facts->country,
-				 span_text(Max(facts->now - last->last_at, 0)), last->last);
+				 fin_risk_span_text(Max(facts->now - last->last_at, 0)), last->last);
 	answer->threshold = large_text(rule, facts);
-	answer->window = span_text(rule->span_us);
+	answer->window = fin_risk_span_text(rule->span_us);
 }
 
 /* ------------------------------------------------------------------------

@@ -257,6 +257,9 @@ extern void fin_risk_read_inputs(const RiskBook *book, Jsonb *inputs,
 extern Jsonb *fin_risk_hits(const FinRiskJudgement *judgement);
 extern char *fin_risk_measure_name(const FinMeasure *measure);
 
+/* '7 days 12:00:00', whatever the session's settings: a replay says the same */
+extern char *fin_risk_span_text(int64 span_us);
+
 /* ---- risk_past.c ---- */
 
 /* a transfer that was judged, or would be now */

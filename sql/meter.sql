@@ -43,6 +43,8 @@ $$ SELECT measure, amount, count FROM pg_temp.totals WHERE "from" = 'a' AND "to"
 SELECT count(finance.create_account(code, currency, min_available => NULL))
 FROM (VALUES ('a', 'EUR'), ('b', 'EUR'), ('c', 'EUR'), ('d', 'EUR'), ('yen a', 'JPY'), ('yen b', 'JPY')) AS v (code, currency);
 SELECT finance.create_transfer_type('rent');
+-- publishing a ruleset drops the measures it does not need, and those here are made by hand: so first
+SELECT finance.add_rule('limit', 'transfer_limit', 20000, account => 'a');
 
 -- nothing is measured: nothing is written
 SELECT status FROM finance.transfer('a', 'b', 1000);
@@ -115,10 +117,9 @@ CREATE TEMP TABLE before AS SELECT * FROM pg_temp.totals;
 SELECT pg_temp.attempt($$SELECT finance.transfer('a', 'b', 1, currency => 'USD')$$);
 SELECT status, error FROM finance.transfer_batch(ARRAY[
 	finance.request('a', 'b', 5, linked => true), finance.request('b', 'c', 5, linked => true), finance.request('a', 'nobody', 1)]);
-SELECT finance.add_rule('limit', 'transfer_limit', 1000, account => 'a');
-SELECT status FROM finance.transfer('a', 'b', 1001);
-SELECT status FROM finance.transfer_batch(ARRAY[finance.request('b', 'a', 5, linked => true), finance.request('a', 'b', 1001)]);
-SELECT pg_temp.attempt($$SELECT finance.transfer('a', 'b', 1001, strict => true)$$);
+SELECT status FROM finance.transfer('a', 'b', 20001);
+SELECT status FROM finance.transfer_batch(ARRAY[finance.request('b', 'a', 5, linked => true), finance.request('a', 'b', 20001)]);
+SELECT pg_temp.attempt($$SELECT finance.transfer('a', 'b', 20001, strict => true)$$);
 BEGIN;
 SAVEPOINT s;
 SELECT status FROM finance.transfer('a', 'b', 7);
@@ -127,7 +128,7 @@ COMMIT;
 SELECT count(*) FROM (SELECT * FROM pg_temp.totals WHERE count > 0 EXCEPT ALL SELECT * FROM before) AS changed;
 -- a chain that comes off, after one that does not
 SELECT status FROM finance.transfer_batch(ARRAY[
-	finance.request('a', 'b', 5, linked => true), finance.request('a', 'b', 2000), finance.request('a', 'b', 6, linked => true), finance.request('a', 'd', 7)]);
+	finance.request('a', 'b', 5, linked => true), finance.request('a', 'b', 20002), finance.request('a', 'b', 6, linked => true), finance.request('a', 'd', 7)]);
 SELECT t.measure, t."from", t."to", t.class, t.amount - coalesce(b.amount, 0) AS amount, t.count - coalesce(b.count, 0) AS count
 FROM pg_temp.totals t LEFT JOIN before b USING (measure, account_id, other_id)
 WHERE t.measure IN ('pair ever', 'account ever') AND t.amount <> coalesce(b.amount, 0) ORDER BY 1, 2, 3;
@@ -137,7 +138,6 @@ SELECT amount, count FROM pg_temp.totals WHERE measure = 'pair ever' AND "from" 
 SELECT id AS made FROM finance.transfer('c', 'b', 40) \gset
 SELECT status FROM finance.reverse_transfer(:made, reason => 'wrong');
 SELECT measure, "from", "to", amount, count FROM pg_temp.totals WHERE measure = 'pair ever' AND ("from", "to") IN (('c', 'b'), ('b', 'c')) ORDER BY 2;
-SELECT finance.remove_rule('limit');
 SELECT * FROM finance.check_integrity();
 
 -- ------------------------------------------------------------------------

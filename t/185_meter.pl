@@ -18,12 +18,13 @@ my $steps = 120 * soak();
 
 note("seed $seed; FIN_SEED=$seed repeats it");
 open_accounts($node, map { "a$_" } 1 .. 8);
+# publishing a rule drops the measures it does not need: so it comes first
 $node->safe_psql('postgres', q{
+	SELECT finance.add_rule('limit', 'transfer_limit', 95);
 	INSERT INTO finance.risk_measure (tenant_id, scope, period, span, band_min, band_max)
 	SELECT 0, s, p, CASE WHEN p = 'sliding' THEN interval '2 seconds' END, CASE WHEN s = 'pair' THEN 10 END, CASE WHEN s = 'pair' THEN 50 END
 	FROM unnest('{account,counterparty,pair,account_type,type,device}'::text[]) AS s, unnest('{day,sliding,ever}'::text[]) AS p;
 	INSERT INTO finance.risk_measure (tenant_id, scope, period) VALUES (0, 'account', 'last_device'), (0, 'account', 'hour');
-	SELECT finance.add_rule('limit', 'transfer_limit', 95);
 	SELECT finance.create_transfer_type('rent');
 });
 

@@ -63,8 +63,8 @@ SELECT id, status, token, rule, from_available, hold_remaining
 FROM finance.transfer('ann', 'shop', 60, reference => 'r', idempotency_key => 'k') \gset c_
 SELECT :'c_status' AS status, :'c_token' ~ '^[0-9a-f]{32}$' AS token, :'c_rule' AS rule, :c_from_available AS available, :c_hold_remaining AS remaining;
 SELECT status, token, replayed FROM finance.transfer('ann', 'shop', 60, reference => 'r', idempotency_key => 'k');
-SELECT kind, amount, age, expires_at AT TIME ZONE 'UTC' AS expires_at, default_outcome, attempts_left FROM finance.review;
-SELECT status, remaining FROM finance.hold;
+SELECT kind, amount, extract(epoch FROM age)::integer AS age, expires_at AT TIME ZONE 'UTC' AS expires_at, default_outcome, attempts_left FROM finance.review WHERE tenant_id = :tenant;
+SELECT status, remaining FROM finance.hold WHERE tenant_id = :tenant;
 -- it is nowhere: only its hash, which is of a salt and it
 SELECT token_hash = sha256(salt || :'c_token'::bytea) AS hashed FROM finance._challenge WHERE transfer_id = :c_id;
 CREATE FUNCTION pg_temp.places(secret text) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -112,7 +112,7 @@ BEGIN;
 SELECT attempts_left FROM finance.confirm_challenge(:c_id, repeat('1', 32));
 ROLLBACK;
 SELECT attempts_left FROM finance.confirm_challenge(:c_id, repeat('1', 32));
-SELECT attempts_left FROM finance.review;
+SELECT attempts_left FROM finance.review WHERE tenant_id = :tenant;
 -- nor does freezing spoil it
 SELECT finance.set_account_status('ann', 'frozen') AS version \gset
 SELECT pg_temp.attempt(format('SELECT finance.confirm_challenge(%s, %L)', :c_id, :'c_token'));
@@ -210,7 +210,7 @@ SELECT pg_temp.attempt('SELECT * FROM finance._challenge');
 SELECT confirmed FROM finance.confirm_challenge(:o_id, :'o_token');
 SELECT id FROM finance.transfer('ann', 'shop', 54) \gset p_
 SET ROLE challenge_operator;
-SELECT count(*) FROM finance.review;
+SELECT count(*) FROM finance.review WHERE tenant_id = :tenant;
 SELECT pg_temp.attempt('SELECT * FROM finance._challenge');
 RESET finance.actor;
 SELECT status FROM finance.review_transfer(:p_id, false, 'no');

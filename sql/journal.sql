@@ -256,7 +256,7 @@ RESET ROLE;
 SELECT finance.grant_access('regress_journal_app', 'app');
 SET ROLE regress_journal_app;
 SELECT count(*) FROM finance.journal(ARRAY[finance.leg('a', 'debit', 2), finance.leg('b', 'credit', 2)], 'as app');
-SELECT type, request->'legs'->0->>'account' AS account FROM finance.journal WHERE request @> '{"legs": [{"amount": "2"}]}';
+SELECT type, request->'legs'->0->>'account' AS account FROM finance.journal WHERE request @> '{"legs": [{"amount": "2"}]}' ORDER BY journal_id;
 RESET ROLE;
 DROP OWNED BY regress_journal_app;
 DROP ROLE regress_journal_app;

@@ -70,7 +70,7 @@ SELECT :'p_of_itself' AS of_itself, :'p_status' AS status, :p_amount AS amount, 
 SELECT * FROM purse WHERE code IN ('ann', 'shop') ORDER BY code;
 SELECT status, amount, remaining, expires_at AT TIME ZONE 'UTC' AS expires_at FROM finance.hold WHERE hold_id = :p_id;
 SET finance.test_clock = '2050-03-01 12:30+00';
-SELECT kind, from_account, to_account, amount, currency, type, rules, requested_by, age,
+SELECT kind, from_account, to_account, amount, currency, type, rules, requested_by, extract(epoch FROM age)::integer AS age,
 	expires_at AT TIME ZONE 'UTC' AS expires_at, default_outcome, was_hold, attempts_left, reference, metadata
 FROM finance.review WHERE transfer_id = :p_id;
 
@@ -117,11 +117,11 @@ SELECT error, regexp_replace(message, '\d{17,19}', '<id>') AS message FROM finan
 -- not while an account is frozen; then it stays open
 SELECT finance.set_account_status('shop', 'frozen') AS version;
 SELECT pg_temp.attempt(format('SELECT finance.review_transfer(%s, true)', :p_id));
-SELECT count(*) FROM finance.review;
+SELECT count(*) FROM finance.review WHERE tenant_id = :tenant;
 SELECT finance.set_account_status('shop', 'active') AS version;
 SELECT id <> hold_id AS of_its_own, hold_id = :p_id AS of_it, status, amount, from_balance, from_available, to_balance, hold_remaining, rule
 FROM finance.review_transfer(:p_id, true, 'known to us');
-SELECT count(*) FROM finance.review;
+SELECT count(*) FROM finance.review WHERE tenant_id = :tenant;
 SELECT status, type, amount, effective_at AT TIME ZONE 'UTC' AS effective_at, reference, metadata, from_held FROM finance.transfer WHERE hold_id = :p_id ORDER BY id;
 SELECT r.status, r.requested_by, r.reviewer, r.comment, r.decided_at AT TIME ZONE 'UTC' AS decided_at, t.status AS settled FROM finance.risk_review r
 JOIN finance.transfer t ON t.tenant_id = r.tenant_id AND t.id = r.settled_id WHERE r.transfer_id = :p_id;
@@ -182,7 +182,7 @@ SELECT pg_temp.attempt(format('SELECT finance.review_transfer(%s, true)', :a_id)
 -- a frozen account keeps it, and nobody else's
 SELECT finance.set_account_status('shop', 'frozen') AS version;
 SELECT finance.settle_reviews() AS of_the_other;
-SELECT transfer_id = :a_id AS the_frozen, default_outcome FROM finance.review;
+SELECT transfer_id = :a_id AS the_frozen, default_outcome FROM finance.review WHERE tenant_id = :tenant;
 SELECT finance.set_account_status('shop', 'active') AS version;
 SELECT finance.settle_reviews() AS settled;
 SELECT finance.settle_reviews() AS none;
@@ -215,7 +215,7 @@ SELECT status, reviewer FROM finance.risk_review WHERE tenant_id = :tenant ORDER
 SET finance.actor = 'maker';
 SELECT id, status FROM finance.hold('ann', 'shop', 101, expires_in => '1 hour', hold_group => 'g') \gset h_
 SELECT id FROM finance.hold('ann', 'shop', 5, hold_group => 'g') \gset o_
-SELECT was_hold, expires_at AT TIME ZONE 'UTC' AS expires_at FROM finance.review;
+SELECT was_hold, expires_at AT TIME ZONE 'UTC' AS expires_at FROM finance.review WHERE tenant_id = :tenant;
 SELECT :'h_status' AS status, status AS hold, remaining FROM finance.hold WHERE hold_id = :h_id;
 -- its group goes on without it
 SELECT hold_id = :o_id AS the_other, status, amount FROM finance.capture_group('g');
@@ -268,7 +268,7 @@ SELECT position, error, status, hold_remaining, token, replayed FROM finance.tra
 	finance.request('ann', 'shop', 150, idempotency_key => 'b'), finance.request('ann', 'shop', 140, action => 'hold'),
 	finance.request('ann', 'ben', NULL, amount_mode => 'up_to', idempotency_key => 'all')]);
 SELECT status, amount, hold_remaining, replayed FROM finance.transfer('ann', 'ben', NULL, amount_mode => 'up_to', idempotency_key => 'all');
-SELECT kind, amount, was_hold FROM finance.review ORDER BY transfer_id;
+SELECT kind, amount, was_hold FROM finance.review WHERE tenant_id = :tenant ORDER BY transfer_id;
 SELECT * FROM purse WHERE code = 'ann';
 SELECT finance.settle_reviews(2) AS none;
 SET finance.test_clock = '2060-01-03 00:00+00';

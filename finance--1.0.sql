@@ -607,11 +607,13 @@ CREATE TABLE finance.ruleset (
 	created_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	published_by text,
 	published_at timestamptz,
+	rules		integer,
 	CONSTRAINT ruleset_pkey PRIMARY KEY (tenant_id, version),
 	CONSTRAINT ruleset_version CHECK (version > 0),
 	CONSTRAINT ruleset_mode CHECK (mode IN ('draft', 'live', 'shadow', 'retired')),
 	CONSTRAINT ruleset_published CHECK ((mode = 'draft') = (published_at IS NULL)
-		AND (mode = 'draft') = (published_by IS NULL)),
+		AND (mode = 'draft') = (published_by IS NULL)
+		AND (mode = 'draft') = (rules IS NULL)),
 	CONSTRAINT ruleset_scores CHECK (score_report > 0 AND score_challenge > 0
 		AND score_review > 0 AND score_reject > 0),
 	CONSTRAINT ruleset_review_timeout CHECK (review_timeout > '0'::interval AND review_timeout <= '366 days'::interval),
@@ -627,6 +629,9 @@ COMMENT ON COLUMN finance.ruleset.score_reject IS
 'the outcome is at least reject when the scores of the rules that hit add up to so much; null: never; likewise the others';
 COMMENT ON COLUMN finance.ruleset.review_default IS
 'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
+
+COMMENT ON COLUMN finance.ruleset.rules IS
+'how many it had when it was published: there never are more; null: a draft';
 
 CREATE TABLE finance.risk_rule (
 	tenant_id	integer NOT NULL,

@@ -82,6 +82,12 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT finance.set_account_status(''a'', ''frozen'')'),
 	('SELECT finance.set_account_limits(''a'', NULL, NULL)'),
 	('SELECT finance.add_rule(''r'', ''blocklist'')'),
+	('SELECT finance.create_ruleset(''r'')'),
+	('SELECT finance.publish_ruleset(1)'),
+	('SELECT finance.add_holiday(''2026-12-25'')'),
+	('SELECT finance.explain_risk(''a'', ''b'', 1)'),
+	('SELECT finance.evaluate_risk(''a'', ''b'', 1)'),
+	('SELECT finance.replay_decision(1)'),
 	('SELECT finance.block_account(''a'', ''x'')'),
 	('SELECT finance.add_to_list(''l'', ''device'', ''x'', ''x'')'),
 	('SELECT finance.is_on_list(''l'', ''device'', ''x'')'),
@@ -116,6 +122,13 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT * FROM finance.currency'),
 	('SELECT * FROM finance.risk_decision'),
 	('SELECT * FROM finance.risk_rule'),
+	('SELECT * FROM finance.risk_hit'),
+	('SELECT * FROM finance.ruleset'),
+	('SELECT * FROM finance.live_rule'),
+	('SELECT * FROM finance.holiday'),
+	('SELECT * FROM finance.risk_measure'),
+	('SELECT * FROM finance.risk_total'),
+	('UPDATE finance.ruleset SET mode = ''live'''),
 	('SELECT * FROM finance.risk_list'),
 	('SELECT * FROM finance.rule_limit'),
 	('SELECT * FROM finance.account_change'),
@@ -124,7 +137,7 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT * FROM finance.message'),
 	('SELECT * FROM finance.tenant'),
 	('INSERT INTO finance.currency VALUES (''XYZ'', 2, ''x'')'),
-	('INSERT INTO finance.risk_rule (tenant_id, name, kind) VALUES (0, ''x'', ''blocklist'')'),
+	('INSERT INTO finance.risk_rule (tenant_id, version, name, kind, outcome) VALUES (0, 1, ''x'', ''blocklist'', ''reject'')'),
 	('UPDATE finance._account SET debits_posted = 0'),
 	('UPDATE finance.account SET code = ''x'''),
 	('UPDATE finance.transfer SET amount = 1'),
@@ -291,6 +304,23 @@ SELECT finance.set_account_limits('b', 1, 50), finance.set_account_status('b', '
 SELECT finance.balance('b');
 SELECT finance.set_account_status('b', 'active') IS NOT NULL AS done, finance.set_account_limits('b', NULL, NULL) IS NOT NULL AS done;
 SELECT finance.remove_rule('day'), finance.remove_rule('blocked');
+-- rules of each sort, by a version of their own, without and with a cache
+SELECT finance.create_ruleset('evil', score_report => 1) AS draft \gset
+SELECT finance.add_rule('total', 'total_limit', 0, per => 'pair', period => 'day', ruleset => :draft), finance.add_rule('often', 'count_limit', 0, span => '1 hour', ruleset => :draft),
+	finance.add_rule('open', 'night_window', window_start => '00:00', window_end => '24:00', time_zone => 'Europe/Berlin', calendar => 'bank', weekdays => '{1,2,3,4,5,6,7}', ruleset => :draft),
+	finance.add_rule('expression', 'expression', expression => 'amount >= 0.001 and from_account = ''a'' and metadata->>''a'' = ''1'' and account_day_amount + amount > 1 and not is_holiday', score => 2, ruleset => :draft),
+	finance.add_rule('drain', 'balance_drain', 0.5, ruleset => :draft), finance.add_rule('structured', 'structuring', 10, minimum => 0.001, times => 1, period => 'month', ruleset => :draft),
+	finance.add_rule('first', 'new_counterparty', ruleset => :draft), finance.add_rule('watched', 'watchlist', list => 'countries', subject => 'country', ruleset => :draft),
+	finance.add_rule('phone', 'new_device', ruleset => :draft), finance.add_rule('moved', 'geography_jump', span => '1 day', ruleset => :draft), finance.add_rule('too much', 'transfer_limit', 0, account => 'b', ruleset => :draft);
+SELECT finance.add_to_list('countries', 'country', 'KP', 'x'), finance.add_holiday('2000-01-01', calendar => 'bank'), finance.set_rule_limit('total', 0.5, 'x', account => 'a'), finance.enable_rule('drain', false, ruleset => :draft);
+SELECT rule, outcome, hit FROM finance.explain_risk('a', 'b', 0.001, metadata => '{"a": "1", "device": "d", "country": "KP"}', ruleset => :draft) WHERE rule IS NULL OR hit;
+SELECT finance.publish_ruleset(:draft, 'shadow');
+SELECT id AS judged, status FROM finance.transfer('a', 'b', 0.001, metadata => '{"a": "1", "device": "d", "country": "KP"}') \gset
+SELECT outcome, score FROM finance.risk_decision WHERE transfer_id OPERATOR(pg_catalog.=) :judged;
+SELECT same, outcome FROM finance.replay_decision(:judged, :draft);
+SELECT outcome, version FROM finance.evaluate_risk('a', 'b', 0.001);
+SELECT finance.retire_ruleset(:draft);
+SELECT status FROM finance.transfer('b', 'a', 0.001);
 SELECT finance.create_account_type('till', 'debit'), finance.create_transfer_type('top-up', '{till}', '{liability,till}');
 SELECT finance.create_account('till', 'EVIL', 'till', NULL, parent => 'a') IS NOT NULL AS made, finance.create_account('pool', 'EVIL', min_available => NULL) IS NOT NULL AS made,
 	finance.create_account('usd', 'USD', min_available => NULL) IS NOT NULL AS made, finance.create_account('usd pool', 'USD', min_available => NULL) IS NOT NULL AS made,

@@ -27,7 +27,7 @@ DECLARE
 	whole text := '';
 BEGIN
 	FOREACH name IN ARRAY '{_account, account_change, transfer, idempotency_key,
-		risk_decision, audit_record, message, message_archive}'::text[]
+		ruleset, risk_decision, risk_total, audit_record, message, message_archive}'::text[]
 	LOOP
 		EXECUTE format('SELECT md5(string_agg(t::text, '';'' ORDER BY t::text)) FROM finance.%I t', name)
 		INTO part;

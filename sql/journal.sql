@@ -30,7 +30,7 @@ DECLARE
 	whole text := '';
 BEGIN
 	FOREACH name IN ARRAY '{_account, account_change, transfer, idempotency_key, _hold, journal,
-		reversal, exchange, exchange_residue, risk_decision, audit_record, message}'::text[]
+		reversal, exchange, exchange_residue, ruleset, risk_decision, risk_total, audit_record, message}'::text[]
 	LOOP
 		EXECUTE format('SELECT md5(string_agg(t::text, '';'' ORDER BY t::text)) FROM finance.%I t', name)
 		INTO part;

@@ -41,6 +41,7 @@ SET SESSION AUTHORIZATION regress_fin_ann;
 SET finance.tenant = :north;
 SELECT finance.create_account('cash', 'EUR', min_available => NULL) AS north_cash, finance.create_account('till', 'EUR') AS north_till \gset
 SELECT finance.create_queue('q'), finance.bind_topic('#', 'q'), finance.add_rule('limit', 'transfer_limit', 100);
+SELECT finance.add_rule('month', 'total_limit', 100000, period => 'month', outcome => 'report'), finance.add_holiday('2026-12-25');
 SELECT status, to_balance FROM finance.transfer('cash', 'till', 60, idempotency_key => 'k');
 SELECT status, rule FROM finance.transfer('cash', 'till', 101);
 
@@ -123,6 +124,15 @@ FROM (VALUES
 	(33, 'set_context(actor => ''me'')'),
 	(34, 'set_default_queues(''q'', ''q'')'),
 	(35, 'default_queues()'),
+	(37, 'create_ruleset(''x'')'),
+	(38, 'publish_ruleset(1)'),
+	(39, 'retire_ruleset(1)'),
+	(40, 'drop_ruleset(1)'),
+	(41, 'add_holiday(''2026-12-25'')'),
+	(42, 'remove_holiday(''2026-12-25'')'),
+	(43, 'explain_risk(''cash'', ''till'', 1)'),
+	(44, 'evaluate_risk(''cash'', ''till'', 1)'),
+	(45, 'replay_decision(1)'),
 	(36, 'set_context(tenant => ' || current_setting('finance.tenant') || ')')
 ) AS t (n, call) ORDER BY n;
 \pset format aligned
@@ -154,7 +164,7 @@ COMMIT;
 
 -- rows, from every table and view: neither the tenant's nor another's
 SELECT relation, rows FROM (VALUES ('account'), ('_account'), ('account_change'), ('transfer'), ('entry'), ('idempotency_key'),
-	('risk_rule'), ('risk_list'), ('rule_limit'), ('risk_decision'), ('audit_record'), ('queue'), ('binding'), ('queue_default'), ('subscription'), ('message'),
+	('ruleset'), ('risk_rule'), ('live_rule'), ('risk_list'), ('rule_limit'), ('holiday'), ('risk_measure'), ('risk_total'), ('risk_decision'), ('risk_hit'), ('audit_record'), ('queue'), ('binding'), ('queue_default'), ('subscription'), ('message'),
 	('message_archive'), ('tenant')) AS r (relation),
 	LATERAL (SELECT query_to_xml('SELECT count(*) AS n FROM finance.' || relation, true, false, '')::text) AS x (xml),
 	LATERAL (SELECT substring(xml FROM '<n>(\d+)</n>')) AS c (rows)

@@ -30,7 +30,7 @@ DECLARE
 	whole text := '';
 BEGIN
 	FOREACH name IN ARRAY '{_account, account_change, transfer, idempotency_key,
-		risk_rule, risk_list, risk_decision, audit_record, message, message_archive,
+		ruleset, risk_rule, risk_list, risk_measure, risk_total, risk_decision, audit_record, message, message_archive,
 		_hold, journal, reversal, value_transfer, value_day}'::text[]
 	LOOP
 		EXECUTE format('SELECT md5(string_agg(t::text, '';'' ORDER BY t::text)) FROM finance.%I t WHERE tenant_id = $1', name)
@@ -248,7 +248,7 @@ ROLLBACK;
 -- an error, a cancel or a rollback at any point leaves nothing
 -- ------------------------------------------------------------------------
 
-SELECT finance.add_rule('limit', 'transfer_limit', 1000);
+SELECT finance.add_rule('limit', 'transfer_limit', 1000), finance.add_rule('often', 'count_limit', 1000000, span => '1 hour');
 CREATE FUNCTION pg_temp.fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF TG_ARGV[0] = 'cancel' THEN
@@ -275,7 +275,7 @@ END $$;
 -- Messages are refused a trigger.
 SELECT target, how, direct, pg_temp.try_failing(target, how, arguments, direct)
 FROM (VALUES (1, 'idempotency_key'), (2, 'transfer'), (3, 'risk_decision'), (4, 'audit_record'),
-		(5, 'message'), (6, '_account')) AS t (n, target)
+		(5, 'message'), (6, '_account'), (7, 'risk_total')) AS t (n, target)
 	CROSS JOIN (VALUES ('error'), ('cancel')) AS h (how)
 	CROSS JOIN (VALUES ('on'), ('off')) AS d (direct)
 	CROSS JOIN LATERAL (VALUES (format('%L, %L, %s, idempotency_key => ''fails''', 'source', 'alice',

@@ -129,12 +129,27 @@ static FinQuery update_mode =
 {
 	.sql = "UPDATE finance.ruleset SET mode = $3,"
 	" published_by = coalesce(published_by, $4),"
-	" published_at = coalesce(published_at, pg_catalog.now())"
+	" published_at = coalesce(published_at, pg_catalog.now()),"
+	" rules = coalesce(rules, (SELECT count(*) FROM finance.risk_rule r"
+	" WHERE r.tenant_id = $1 AND r.version = $2)::pg_catalog.int4)"
 	" WHERE tenant_id = $1 AND version = $2",
 	.nargs = 4,
 	.argtypes = {INT4OID, INT4OID, TEXTOID, TEXTOID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
+};
+
+/* what a published ruleset had is restored with a dump, in whatever order */
+static FinQuery select_full =
+{
+	.sql = "SELECT 1 FROM finance.ruleset s"
+	" WHERE s.tenant_id = $1 AND s.version = $2 AND s.rules <="
+	" (SELECT count(*) FROM finance.risk_rule r"
+	" WHERE r.tenant_id = $1 AND r.version = $2)",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT4OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
 };
 
 static FinQuery delete_rules =
@@ -562,9 +577,16 @@ is_published(int32 tenant_id, int32 version)
 {
 	Datum		values[2] = {Int32GetDatum(tenant_id), Int32GetDatum(version)};
 
-	/* a dump is restored with its rules before their rulesets */
 	return fin_query_run(&select_mode, values, NULL, 1) != 0 &&
 		strcmp(fin_query_text(0, 1), "draft") != 0;
+}
+
+static bool
+is_full(int32 tenant_id, int32 version)
+{
+	Datum		values[2] = {Int32GetDatum(tenant_id), Int32GetDatum(version)};
+
+	return fin_query_run(&select_full, values, NULL, 1) != 0;
 }
 
 static bool
@@ -592,18 +614,33 @@ only_mode_differs(HeapTuple old, HeapTuple new, TupleDesc desc)
 }
 
 static bool
+is_change_allowed(const TriggerData *trigger, TupleDesc desc)
+{
+	HeapTuple	old = trigger->tg_trigtuple;
+	HeapTuple	new = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : NULL;
+	int32		tenant_id = column_int32(old, desc, "tenant_id");
+	int32		version = column_int32(old, desc, "version");
+	bool		is_ruleset = strcmp(RelationGetRelationName(trigger->tg_relation),
+									"ruleset") == 0;
+
+	if (is_published(tenant_id, version))
+		return is_ruleset && new != NULL && only_mode_differs(old, new, desc);
+	/* a draft stays where it is, and so do its rules */
+	return new == NULL || (column_int32(new, desc, "tenant_id") == tenant_id &&
+						   column_int32(new, desc, "version") == version);
+}
+
+static bool
 is_allowed(const TriggerData *trigger)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	bool		is_ruleset = strcmp(RelationGetRelationName(trigger->tg_relation),
-									"ruleset") == 0;
-	int32		tenant_id = column_int32(trigger->tg_trigtuple, desc, "tenant_id");
-	int32		version = column_int32(trigger->tg_trigtuple, desc, "version");
+	HeapTuple	tuple = trigger->tg_trigtuple;
 
-	if (!is_published(tenant_id, version))
-		return true;
-	return is_ruleset && TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) &&
-		only_mode_differs(trigger->tg_trigtuple, trigger->tg_newtuple, desc);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		return !is_full(column_int32(tuple, desc, "tenant_id"),
+						column_int32(tuple, desc, "version"));
+	return is_change_allowed(trigger, desc);
 }
 
 PG_FUNCTION_INFO_V1(finance_ruleset_guard);

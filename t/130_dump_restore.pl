@@ -76,7 +76,13 @@ SELECT finance.set_account_parent('bob', 'alice', 'a family');
 SELECT finance.add_rule('cap', 'transfer_limit', 500),
 	finance.add_rule('day', 'daily_limit', 100000, account => 'alice', currency => 'EUR'),
 	finance.add_rule('night', 'night_window', 400, window_start => '23:00', window_end => '05:00'),
-	finance.add_rule('blocked', 'blocklist');
+	finance.add_rule('blocked', 'blocklist'),
+	finance.add_rule('often', 'count_limit', 1000000, per => 'pair', span => '36 hours', level => 'gold'),
+	finance.add_rule('month', 'total_limit', 1000000, per => 'type', period => 'month', transfer_type => 'top-up'),
+	finance.add_rule('odd', 'expression', expression => 'amount = 7 and account_day_count >= 0 and not is_holiday', outcome => 'report', score => 3);
+SELECT finance.add_holiday('2026-12-25', 'Christmas', 'bank'), finance.add_holiday('2026-12-26');
+SELECT finance.publish_ruleset(finance.create_ruleset('stricter', copy_of => 2, score_review => 3), 'shadow'),
+	finance.create_ruleset('not ready', copy_of => 7), finance.create_ruleset('empty');
 SELECT finance.block_account('old', 'closed'),
 	finance.load_list('watch', 'country', '{KP,IR}', 'sanctions', '2090-01-01'),
 	finance.add_to_list('watch', 'device', 'phone', 'shared');
@@ -206,10 +212,16 @@ my @kept = (
 	[ 'value dates', 'SELECT * FROM finance.value_transfer' ],
 	[ 'value days', 'SELECT * FROM finance.value_day' ],
 	[ 'balances of then', "SELECT at, finance.balance_at('payee 2021', at, 'effective') FROM unnest('{2021-06-01,2021-06-02,2021-07-01}'::date[]) at" ],
+	[ 'rulesets', 'SELECT * FROM finance.ruleset' ],
 	[ 'rules', 'SELECT * FROM finance.risk_rule' ],
+	[ 'rules in force', 'SELECT * FROM finance.live_rule' ],
+	[ 'holidays', 'SELECT * FROM finance.holiday' ],
+	[ 'measures', 'SELECT * FROM finance.risk_measure' ],
+	[ 'totals of risk', 'SELECT * FROM finance.risk_total' ],
 	[ 'lists', 'SELECT * FROM finance.risk_list' ],
 	[ 'limits of rules', 'SELECT * FROM finance.rule_limit' ],
 	[ 'decisions', 'SELECT * FROM finance.risk_decision' ],
+	[ 'decisions judged again', 'SELECT d.transfer_id, d.version, r.* FROM finance.risk_decision d, finance.replay_decision(d.transfer_id, d.version) r WHERE d.tenant_id = 0' ],
 	[ 'audit records', 'SELECT tableoid::regclass, * FROM finance.audit_record' ],
 	[ 'queues', 'SELECT * FROM finance.queue' ],
 	[ 'bindings', 'SELECT * FROM finance.binding' ],
@@ -255,6 +267,23 @@ restore('slow', 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-f', $slow);
 my $archive = $node->basedir . '/book.dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $archive, 'book' ], 'pg_dump -Fc');
 restore('parallel', 'pg_restore', '-j', 2, '--exit-on-error', $archive);
+
+# restored in parallel, what a ruleset is may come before what its rules are
+my $list = $node->basedir . '/book.list';
+$node->command_ok([ 'pg_restore', '-l', '-f', $list, $archive ], 'pg_restore -l');
+(my $other = slurp_file($list)) =~
+  s/^(.* TABLE DATA finance risk_rule .*\n)((?:.*\n)*?)(.* TABLE DATA finance ruleset .*\n)/$3$2$1/m
+  or die "no rules in the archive\n";
+append_to_file("$list.other", $other);
+restore('rulesets_first', 'pg_restore', '--exit-on-error', '-L',
+	"$list.other", $archive);
+my ($status, $said, $refused) = $node->psql('rulesets_first',
+	"INSERT INTO finance.risk_rule (tenant_id, version, name, kind, outcome) VALUES (0, 2, 'more', 'blocklist', 'reject')"
+);
+like(
+	$refused,
+	qr/a published ruleset cannot be changed/,
+	'but no rule comes later');
 
 # a dump of the restored is the same dump, but for the order of rows
 $node->command_ok([ 'pg_dump', '-s', '-f', "$dump.schema", 'book' ], 'schema');

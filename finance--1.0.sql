@@ -2874,6 +2874,12 @@ CREATE FUNCTION finance.remove_from_list(list text, subject text, value text,
 	AS 'MODULE_PATHNAME', 'finance_remove_from_list';
 COMMENT ON FUNCTION finance.remove_from_list(text, text, text, text) IS
 'takes an entry off a list; false if it is not there';
+CREATE FUNCTION finance.is_on_list(list text, subject text, value text)
+	RETURNS boolean
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_is_on_list';
+COMMENT ON FUNCTION finance.is_on_list(text, text, text) IS
+'whether an account, country or device is on a list now, as rules see it';
 CREATE FUNCTION finance.block_account(code text, reason text) RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_block_account';
@@ -2984,6 +2990,15 @@ COMMENT ON COLUMN finance.risk_total.account_id IS 'the payer; 0: any';
 COMMENT ON COLUMN finance.risk_total.other_id IS 'the payee; 0: any';
 COMMENT ON COLUMN finance.risk_total.class IS
 'empty, or "type" and the type, or "device" and the device; of no account: the currency and the type';
+
+CREATE FUNCTION finance._risk_totals(state bytea)
+	RETURNS TABLE (measure_id integer, period text, bucket bigint,
+		since_id bigint, seeded boolean, amount numeric, count bigint,
+		at timestamptz, text text)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'finance_risk_totals';
+COMMENT ON FUNCTION finance._risk_totals(bytea) IS
+'the totals in a row of finance.risk_total, one row for each measure: what was counted in its hour, day, month or window from since_id on, or the last device or country';
 
 -- ========================================================================
 -- GATE SECTION (gate.c, gate_*.c, bucket.c)
@@ -3445,10 +3460,12 @@ CREATE FUNCTION finance._message_ids()
 COMMENT ON FUNCTION finance._message_ids() IS
 'for check_integrity(): all messages in queues, without locking all their tables at once';
 
--- one statement, one snapshot: consistent while transfers go on
+-- one statement, one snapshot: consistent while transfers go on.  It has so many
+-- expressions that compiling them takes longer than the whole.
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET jit = off
 AS $$
 WITH side AS (
 	SELECT t.tenant_id, t.from_account_id AS account_id, t.id, t.from_version AS version,
@@ -3662,11 +3679,11 @@ SELECT 'I5 review ends as its transfer', coalesce(r.tenant_id, t.tenant_id),
 	'transfer ' || coalesce(r.transfer_id, t.hold_id),
 	coalesce(r.status, 'open'), coalesce(t.status, 'none')
 FROM (SELECT * FROM finance.risk_review r WHERE r.status <> 'open') r
-FULL JOIN (SELECT t.tenant_id, t.hold_id, t.id, t.status, t.amount
+FULL JOIN (SELECT DISTINCT ON (t.tenant_id, t.hold_id) t.tenant_id, t.hold_id, t.id, t.status, t.amount
 	FROM finance.transfer t
 	WHERE (t.tenant_id, t.hold_id) IN (SELECT o.tenant_id, o.transfer_id FROM finance.risk_review o)
-		AND t.id = (SELECT min(n.id) FROM finance.transfer n
-			WHERE n.tenant_id = t.tenant_id AND n.hold_id = t.hold_id AND n.id > t.hold_id)) t
+		AND t.id > t.hold_id
+	ORDER BY t.tenant_id, t.hold_id, t.id) t
 	ON t.tenant_id = r.tenant_id AND t.hold_id = r.transfer_id
 WHERE r.settled_id IS DISTINCT FROM t.id OR r.amount::numeric <> t.amount::numeric
 	OR t.status <> ALL (CASE
@@ -3810,6 +3827,46 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 	(a.credits_posted - a.debits_posted + a.credits_pending)::text
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
+UNION ALL
+-- I7 each total of risk = what passed from its first transfer on.  Where a
+-- part of that is detached it may be more; a type's first window, which began
+-- while others were paying, may be less, and is not looked at.
+SELECT 'I7 risk total = transfers', m.tenant_id,
+	concat_ws(' ', 'measure ' || m.measure_id, 'from ' || nullif(m.account_id, 0),
+		'to ' || nullif(m.other_id, 0), nullif(m.class, '')),
+	s.n || ' of ' || s.amount, m.count || ' of ' || m.amount
+FROM (SELECT r.tenant_id, r.account_id, r.other_id, r.class, x.scope, x.measure_id,
+		x.band_min, x.band_max, b.since_id, b.amount, b.count
+	FROM finance.risk_total r
+	CROSS JOIN LATERAL finance._risk_totals(r.state) b
+	JOIN finance.risk_measure x ON x.tenant_id = r.tenant_id AND x.measure_id = b.measure_id
+	WHERE b.count IS NOT NULL AND NOT (x.scope = 'type' AND b.seeded)) m
+CROSS JOIN LATERAL (SELECT coalesce(sum(c.amount - coalesce(h.released, 0)), 0) AS amount,
+		count(*) FILTER (WHERE h.captured > 0 OR h.status = 'open' OR h.status IS NULL) AS n
+	FROM (SELECT t.* FROM finance.transfer t
+		WHERE m.scope NOT IN ('counterparty', 'type') AND t.from_account_id = m.account_id
+			AND (m.scope <> 'pair' OR t.to_account_id = m.other_id)
+			AND (m.scope <> 'account_type' OR 'type ' || t.type = m.class)
+			AND (m.scope <> 'device' OR 'device ' || (t.metadata ->> 'device') = m.class)
+			AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'counterparty' AND t.to_account_id = m.other_id AND t.id >= m.since_id
+		UNION ALL
+		SELECT t.* FROM finance.transfer t
+		WHERE m.scope = 'type' AND t.currency || ' ' || t.type = m.class
+			AND t.tenant_id = m.tenant_id AND t.id >= m.since_id) c
+	LEFT JOIN LATERAL (SELECT y.released, y.captured, y.status FROM finance._hold y
+		WHERE y.tenant_id = c.tenant_id AND y.hold_id = c.hold_id OFFSET 0) h ON true
+	WHERE c.tenant_id = m.tenant_id AND c.from_version IS NOT NULL
+		AND (c.hold_id = c.id OR c.hold_id IS NULL AND c.status = 'completed')
+		AND (m.band_min IS NULL OR c.amount >= m.band_min)
+		AND (m.band_max IS NULL OR c.amount < m.band_max)) s
+WHERE (m.amount, m.count) <> (s.amount, s.n)
+	AND (m.amount < s.amount OR m.count < s.n OR m.since_id >= (SELECT
+			min((regexp_match(pg_get_expr(p.relpartbound, p.oid), '\d+'))[1]::bigint)
+		FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+		WHERE i.inhparent = 'finance.transfer'::regclass) OR m.since_id IS NULL)
 UNION ALL
 -- I8 a message is in one place only, and in a queue that exists; archived ones
 -- outlive theirs

@@ -77,36 +77,41 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_app')$$, ARRAY['_is_tenant_v
 	'split_amount', 'transfer_batch', 'request', 'hold', 'capture', 'release', 'capture_group', 'release_group', 'expire_holds', 'journal', 'leg',
 	'exchange', 'distribute', 'reverse_transfer', 'reverse_journal',
 	'prepare_message', 'prepare_messages', 'commit_message', 'rollback_message', 'half_message_status', 'process_once', 'process_once_batch',
-	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups'], 'app: these functions');
+	'read_with_poll', 'wait_for_message', 'nack', 'read_group', 'commit_group', 'list_consumer_groups', 'confirm_challenge', 'new_challenge_token'], 'app: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_app')$$, ARRAY[
 	'set_account_status', 'set_account_limits', 'set_min_available', 'set_max_balance', 'close_account', 'add_rule', 'remove_rule', 'enable_rule', 'block_account', 'unblock_account',
+	'add_to_list', 'load_list', 'remove_from_list', 'remove_expired_entries', 'is_on_list', 'set_rule_limit', 'clear_rule_limit', 'rule_limit_of', 'set_account_level',
 	'create_queue', 'alter_queue', 'pause_queue', 'resume_queue', 'redrive', 'subscriptions', 'drop_queue', 'purge_queue', 'purge_archive', 'bind_topic', 'unbind_topic', 'list_bindings', 'set_default_queues', 'default_queues', 'subscribe', 'unsubscribe',
 	'metrics_all', 'check_integrity', 'worker_status', 'wake_worker', 'create_account_type', 'create_transfer_type', 'set_account_parent',
 	'import_transfers',
 	'create_producer_group', 'alter_producer_group', 'drop_producer_group', 'recheck_half_message', 'check_half_messages',
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
-	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits'], 'operator: these in addition');
+	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits',
+	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml',
+	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'transfers_in_flight', 'rate_limits'], 'auditor: these functions');
+	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
 SELECT is_empty($$SELECT p.signature FROM function p JOIN function o USING (proname) WHERE has_function_privilege('fin_test_app', p.oid, 'EXECUTE')
 	<> has_function_privilege('fin_test_app', o.oid, 'EXECUTE')$$, 'overloads go together');
 
-SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'account_type', 'transfer_type',
+SELECT set_eq($$SELECT pg_temp.readable('fin_test_app')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision', 'risk_hit', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue'], 'app: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'queue', 'binding', 'queue_default', 'subscription', 'message', 'message_archive', 'inbox', 'workers', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue',
 	'producer_group', 'half_message', 'half_check', 'half_answer', 'parked_half_message', 'message_log', 'log_queue', 'consumer_group', 'group_position',
-	'transfer_pause', 'rate_limit'], 'operator: reads these');
+	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
+	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
-	'transfer_pause', 'rate_limit'], 'auditor: reads these');
+	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
+	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
@@ -121,7 +126,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'transfers_in_flight', 'rate_limits')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -131,9 +136,12 @@ SELECT lives_ok($$SELECT * FROM finance.check_integrity()$$, 'check_integrity()'
 SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000000000000')$$, 'audit_trace()');
 SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
 	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry',
-	'finance.transfers_in_flight()', 'finance.rate_limits(''a'')', 'finance.transfer_pause', 'finance.rate_limit']) AS call;
+	'finance.transfers_in_flight()', 'finance.rate_limits(''a'')', 'finance.transfer_pause', 'finance.rate_limit',
+	'finance.review', 'finance.alert', 'finance.aml_report', 'finance.export_aml(now(), now())', 'finance.rule_kinds()', 'finance.rule_limit_of(''r'', ''a'')', 'finance.is_on_list(''l'', ''account'', ''a'')',
+	'finance.ruleset', 'finance.live_rule', 'finance.risk_rule', 'finance.risk_decision', 'finance.risk_hit', 'finance.risk_total', 'finance.risk_measure', 'finance.holiday']) AS call;
 SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
-	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', format('finance.reverse_transfer(%s)', :transfer)]) AS call;
+	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', 'finance.review_transfer(1, true)', 'finance.confirm_challenge(1, ''x'')', 'finance.comment_alert(1, ''x'')', format('finance.reverse_transfer(%s)', :transfer),
+	'finance.add_rule(''r'', ''blocklist'')', 'finance.create_ruleset(''r'')', 'finance.publish_ruleset(1)', 'finance.explain_risk(''a'', ''b'', 1)', 'finance.evaluate_risk(''a'', ''b'', 1)']) AS call;
 RESET ROLE;
 SELECT results_eq($$SELECT count(*), (SELECT count(*) FROM finance.audit_record) FROM finance.transfer$$, 'SELECT * FROM before', 'which wrote nothing');
 

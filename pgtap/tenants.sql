@@ -32,8 +32,9 @@ SELECT finance.create_account_type('their type', 'debit'), finance.create_transf
 SELECT finance.create_queue('q'), finance.create_queue('their_queue'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g', 'beginning') \g /dev/null
 SELECT finance.subscribe('fin_test_channel', '#', 'q'), finance.set_default_queues('q', 'q') \g /dev/null
 SELECT finance.add_rule('limit', 'transfer_limit', 10), finance.add_rule('their rule', 'transfer_limit', 10) \g /dev/null
-SELECT finance.block_account('b', 'test') \g /dev/null
-SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.transfer('a', 'b', 11), finance.set_account_limits('a', NULL, 100) \g /dev/null
+SELECT finance.block_account('b', 'test'), finance.add_to_list('their list', 'device', 'd', 'test'), finance.set_rule_limit('limit', 10, 'test', level => 'gold') \g /dev/null
+SELECT finance.transfer('a', 'b', 1, idempotency_key => 'k'), finance.set_account_limits('a', NULL, 100) \g /dev/null
+SELECT id AS rejected FROM finance.transfer('a', 'b', 11) \gset
 SELECT finance.archive('q', msg_id) FROM finance.read('q', 0, 1) \g /dev/null
 SELECT finance.create_account(code, currency, min_available => NULL) FROM (VALUES ('c', 'EUR'), ('theirs', 'EUR'), ('their new', 'EUR'), ('usd', 'USD'), ('usd2', 'USD'), ('cents', 'USD')) AS v (code, currency) \g /dev/null
 SET LOCAL finance.trace_id = '00000000-0000-4000-8000-000000000001';
@@ -53,6 +54,21 @@ SELECT finance.check_half_messages() \g /dev/null
 SELECT finance.commit_message(finance.prepare_message('producers', 'a.b', '1')) \g /dev/null
 SELECT finance.send('log', '{}') \g /dev/null
 SELECT finance.pause_transfers('type=their type', 'test'), finance.set_rate_limit('type=their type', 1, 1) \g /dev/null
+-- what rules count and ask about; in a draft, not to stop what follows
+SELECT finance.add_holiday('2026-12-25'), finance.create_ruleset('their draft') AS draft \gset
+SELECT finance.add_rule('velocity', 'velocity', 1000000, period => 'day', outcome => 'report') \g /dev/null
+SELECT finance.transfer('a', 'b', 1) \g /dev/null
+-- what risk reports, challenges and has reviewed
+SELECT finance.add_rule(wants, 'transfer_limit', above, outcome => wants, account => 'usd2') FROM (VALUES ('report', 3), ('challenge', 5), ('review', 7)) AS v (wants, above) \g /dev/null
+SET LOCAL finance.actor = 'maker';
+SELECT finance.transfer('usd2', 'usd', 4) \g /dev/null
+SELECT id AS challenge FROM finance.transfer('usd2', 'usd', 6) \gset
+SELECT id AS review FROM finance.transfer('usd2', 'usd', 8) \gset
+SET LOCAL finance.actor = '';
+SELECT min(alert_id) AS alert, max(alert_id) AS closed_alert FROM finance.alert WHERE tenant_id = :tenant AND account = 'usd2' \gset
+SELECT finance.close_alert(:closed_alert, 'dismissed', 'test') \g /dev/null
+
+SELECT version AS live FROM finance.ruleset WHERE mode = 'live' AND tenant_id = :tenant \gset
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -135,8 +151,26 @@ INSERT INTO call VALUES
 	('add_rule', $$finance.add_rule('r', 'blocklist')$$),
 	('remove_rule', $$finance.remove_rule('limit')$$),
 	('enable_rule', $$finance.enable_rule('limit')$$),
+	('create_ruleset', $$finance.create_ruleset('r', copy_of => 1)$$),
+	('publish_ruleset', format($$finance.publish_ruleset(%s)$$, :draft)),
+	('retire_ruleset', format($$finance.retire_ruleset(%s)$$, :live)),
+	('drop_ruleset', format($$finance.drop_ruleset(%s)$$, :draft)),
+	('add_holiday', $$finance.add_holiday('2026-12-26')$$),
+	('remove_holiday', $$finance.remove_holiday('2026-12-25')$$),
+	('explain_risk', $$finance.explain_risk('a', 'b', 1)$$),
+	('evaluate_risk', $$finance.evaluate_risk('a', 'b', 1)$$),
+	('replay_decision', format($$finance.replay_decision(%s)$$, :rejected)),
 	('block_account', $$finance.block_account('a', 'x')$$),
 	('unblock_account', $$finance.unblock_account('b', 'x')$$),
+	('add_to_list', $$finance.add_to_list('l', 'country', 'KP', 'x')$$),
+	('load_list', $$finance.load_list('l', 'device', '{a,b}', 'x')$$),
+	('remove_from_list', $$finance.remove_from_list('their list', 'device', 'd', 'x')$$),
+	('is_on_list', $$finance.is_on_list('their list', 'device', 'd')$$),
+	('remove_expired_entries', $$finance.remove_expired_entries()$$),
+	('set_rule_limit', $$finance.set_rule_limit('limit', 11, 'x', account => 'a')$$),
+	('clear_rule_limit', $$finance.clear_rule_limit('limit', 'x', level => 'gold')$$),
+	('rule_limit_of', $$finance.rule_limit_of('limit', 'a')$$),
+	('set_account_level', $$finance.set_account_level('a', 'gold')$$),
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
 	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
@@ -200,6 +234,15 @@ INSERT INTO call VALUES
 	('half_message_status', format($$finance.half_message_status(%s)$$, :half)),
 	('recheck_half_message', format($$finance.recheck_half_message(%s)$$, :half)),
 	('check_half_messages', $$finance.check_half_messages()$$),
+	('review_transfer', format($$finance.review_transfer(%s, false, 'x')$$, :review)),
+	('confirm_challenge', format($$finance.confirm_challenge(%s, repeat('0', 32))$$, :challenge)),
+	('new_challenge_token', format($$finance.new_challenge_token(%s) FROM set_config('finance.actor', 'maker', true)$$, :challenge)),
+	('settle_reviews', $$finance.settle_reviews()$$),
+	('assign_alert', format($$finance.assign_alert(%s, 'x')$$, :alert)),
+	('comment_alert', format($$finance.comment_alert(%s, 'x')$$, :alert)),
+	('close_alert', format($$finance.close_alert(%s, 'dismissed', 'x')$$, :alert)),
+	('reopen_alert', format($$finance.reopen_alert(%s, 'x')$$, :closed_alert)),
+	('export_aml', $$finance.export_aml('2000-01-01', '2100-01-01')$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);
@@ -207,7 +250,7 @@ INSERT INTO call VALUES
 -- wait_for_message() by the TAP test of waiting: it runs in no transaction
 SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'finance'::regnamespace AND proname NOT LIKE '\_%' EXCEPT SELECT proname FROM call$$,
 	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message',
-		'transfers_in_flight', 'risk_facts', 'check_expression'],
+		'transfers_in_flight', 'risk_facts', 'check_expression', 'rule_kinds'],
 	'all functions of a tenant are tried');
 
 -- each is undone
@@ -278,7 +321,28 @@ INSERT INTO foreign_call VALUES
 	('account', $$finance.create_account('my child', 'EUR', parent => %L)$$),
 	('account', $$finance.block_account(%L, 'x')$$),
 	('account', $$finance.unblock_account(%L, 'x')$$),
+	('account', $$finance.add_to_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.load_list('l', 'account', ARRAY['mine', %L], 'x')$$),
+	('account', $$finance.remove_from_list('l', 'account', %L, 'x')$$),
+	('account', $$finance.is_on_list('blocklist', 'account', %L)$$),
+	('account', $$finance.rule_limit_of('limit', %L)$$),
+	('account', $$finance.set_account_level(%L, 'gold')$$),
+	('list', $$finance.is_on_list(%L, 'device', 'd')$$),
+	('list', $$finance.remove_from_list(%L, 'device', 'd', 'x')$$),
 	('account', $$finance.add_rule('r', 'daily_limit', 1, account => %L)$$),
+	('account', $$finance.explain_risk(%L, 'mine', 1)$$),
+	('account', $$finance.explain_risk('mine', %L, 1)$$),
+	('account', $$finance.evaluate_risk(%L, 'mine', 1)$$),
+	('ruleset', $$finance.create_ruleset('r', copy_of => %s)$$),
+	('ruleset', 'finance.publish_ruleset(%s)'),
+	('ruleset', 'finance.retire_ruleset(%s)'),
+	('ruleset', 'finance.drop_ruleset(%s)'),
+	('ruleset', $$finance.add_rule('r', 'blocklist', ruleset => %s)$$),
+	('ruleset', $$finance.remove_rule('limit', ruleset => %s)$$),
+	('ruleset', $$finance.enable_rule('limit', ruleset => %s)$$),
+	('ruleset', $$finance.explain_risk('mine', 'mine too', 1, ruleset => %s)$$),
+	('rejected', 'finance.replay_decision(%s)'),
+	('rejected', 'finance.replay_decision(%s, 2)'),
 	('account', $$finance.pause_transfers('account=' || %L, 'x')$$),
 	('account', $$finance.resume_transfers('account=' || %L, 'x')$$),
 	('account', $$finance.set_rate_limit('account=' || %L, 1, 1)$$),
@@ -330,12 +394,22 @@ INSERT INTO foreign_call VALUES
 	('message', $$finance.set_vt('mine', %s, 1)$$),
 	('rule', 'finance.remove_rule(%L)'),
 	('rule', 'finance.enable_rule(%L)'),
+	('rule', $$finance.set_rule_limit(%L, 1, 'x', account => 'mine')$$),
 	('half', 'finance.commit_message(%s)'),
 	('half', 'finance.commit_message(ARRAY[%s])'),
 	('half', 'finance.rollback_message(%s)'),
 	('half', 'finance.rollback_message(ARRAY[%s])'),
 	('half', 'finance.half_message_status(%s)'),
 	('half', 'finance.recheck_half_message(%s)'),
+	('review', $$finance.review_transfer(%s, true)$$),
+	('review', $$finance.review_transfer(%s, false, 'x')$$),
+	('review', 'finance.capture(%s)'),
+	('challenge', $$finance.confirm_challenge(%s, repeat('0', 32))$$),
+	('challenge', 'finance.new_challenge_token(%s)'),
+	('alert', $$finance.assign_alert(%s, 'x')$$),
+	('alert', $$finance.comment_alert(%s, 'x')$$),
+	('alert', $$finance.close_alert(%s, 'confirmed', 'x')$$),
+	('alert', $$finance.reopen_alert(%s, 'x')$$),
 	('producers', $$finance.prepare_message(%L, 'a.b', '1')$$),
 	('producers', 'finance.alter_producer_group(%L)'),
 	('producers', 'finance.drop_producer_group(%L)'),
@@ -345,7 +419,8 @@ CREATE TEMP TABLE thing (kind text, foreign_name text, missing_name text);
 INSERT INTO thing VALUES
 	('account', 'theirs', 'nobody'), ('account id', :account, '4611686018427387904'), ('hold', :hold, '4611686018427387904'), ('group', 'their group', 'no group'),
 	('transfer', :transfer, '4611686018427387904'), ('journal', :journal, '4611686018427387904'), ('type', 'their type', 'no such type'), ('queue', 'their_queue', 'no_such_queue'),
-	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('channel', 'fin_test_channel', 'nochannel'),
+	('message', :message, '4611686018427387904'), ('half', :half, '4611686018427387904'), ('review', :review, '4611686018427387904'), ('challenge', :challenge, '4611686018427387904'),
+	('alert', :alert, '4611686018427387904'), ('producers', 'their_producers', 'no_producers'), ('rule', 'their rule', 'no such rule'), ('list', 'their list', 'no such list'), ('ruleset', :draft, '999999'), ('rejected', :rejected, '4611686018427387904'), ('channel', 'fin_test_channel', 'nochannel'),
 	('trace', (SELECT trace_id::text FROM finance.transfer WHERE id = :transfer), '00000000-0000-0000-0000-000000000000');
 GRANT SELECT ON foreign_call, thing TO PUBLIC;
 

@@ -83,6 +83,11 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT finance.set_account_limits(''a'', NULL, NULL)'),
 	('SELECT finance.add_rule(''r'', ''blocklist'')'),
 	('SELECT finance.block_account(''a'', ''x'')'),
+	('SELECT finance.add_to_list(''l'', ''device'', ''x'', ''x'')'),
+	('SELECT finance.is_on_list(''l'', ''device'', ''x'')'),
+	('SELECT finance.set_rule_limit(''r'', 1, ''x'', account => ''a'')'),
+	('SELECT finance.rule_limit_of(''r'', ''a'')'),
+	('SELECT finance.set_account_level(''a'', ''gold'')'),
 	('SELECT finance.create_queue(''q2'')'),
 	('SELECT finance.drop_queue(''q'')'),
 	('SELECT finance.subscribe(''c'', ''#'', ''q'')'),
@@ -111,6 +116,8 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT * FROM finance.currency'),
 	('SELECT * FROM finance.risk_decision'),
 	('SELECT * FROM finance.risk_rule'),
+	('SELECT * FROM finance.risk_list'),
+	('SELECT * FROM finance.rule_limit'),
 	('SELECT * FROM finance.account_change'),
 	('SELECT * FROM finance.idempotency_key'),
 	('SELECT * FROM finance.audit_record'),
@@ -273,8 +280,11 @@ SELECT status FROM finance.transfer('a', 'b', 1, expected_from_version => 7);
 ROLLBACK TO s;
 SELECT finance.add_rule('limit', 'transfer_limit', 10, account => 'a', currency => 'EVIL'), finance.add_rule('night', 'night_window', window_start => '00:00', window_end => '24:00'),
 	finance.add_rule('day', 'daily_limit', 20), finance.add_rule('blocked', 'blocklist'), finance.block_account('b', 'test');
+SELECT finance.load_list('blocklist', 'account', '{b,a}', 'x'), finance.add_to_list('blocklist', 'account', 'a', 'x', '2090-01-01'), finance.remove_from_list('blocklist', 'account', 'a', 'x'),
+	finance.is_on_list('blocklist', 'account', 'a'), finance.is_on_list('blocklist', 'account', 'b'), finance.remove_expired_entries();
+SELECT finance.set_rule_limit('day', 21, 'x', account => 'a'), finance.rule_limit_of('day', 'a'), finance.clear_rule_limit('day', 'x', account => 'a');
 SELECT status, rule FROM finance.transfer('a', 'b', 10.001);
-SELECT rule, observed, threshold FROM finance.risk_decision WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
+SELECT rule, observed, threshold FROM finance.risk_hit WHERE rule OPERATOR(pg_catalog.<>) 'night' ORDER BY ordinal USING OPERATOR(pg_catalog.<);
 SELECT finance.unblock_account('b', 'test'), finance.remove_rule('night'), finance.enable_rule('day', false), finance.remove_rule('limit');
 SELECT status FROM finance.transfer('a', 'b', 10.001);
 SELECT finance.set_account_limits('b', 1, 50), finance.set_account_status('b', 'frozen');

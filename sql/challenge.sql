@@ -7,18 +7,9 @@ SELECT finance.create_tenant('challenge test') AS tenant \gset
 SET finance.tenant = :tenant;
 SET finance.test_clock = '2050-03-01 12:00+00';
 
--- a rule that wants an outcome of what is above an amount: here alone it is
--- said how a rule is told so, and how its name is shown
-CREATE FUNCTION pg_temp.rule(name text, wants text, above numeric, approve boolean DEFAULT false,
-	account text DEFAULT NULL) RETURNS void
-LANGUAGE sql AS $$
-	SELECT finance.add_rule(wants || CASE WHEN approve THEN ':approve' ELSE '' END || ':' || name,
-		'transfer_limit', above, account)
-$$;
-CREATE FUNCTION pg_temp.shown(rule text) RETURNS text
-LANGUAGE sql AS $$ SELECT regexp_replace(rule, '^.*:', '') $$;
-CREATE FUNCTION pg_temp.drop_rules() RETURNS bigint
-LANGUAGE sql AS $$ SELECT count(finance.remove_rule(name)::text) FROM finance.risk_rule WHERE tenant_id = current_setting('finance.tenant')::int $$;
+-- a rule that wants an outcome of what is above an amount
+CREATE FUNCTION pg_temp.rule(name text, wants text, above numeric, account text DEFAULT NULL) RETURNS void
+LANGUAGE sql AS $$ SELECT finance.add_rule(name, 'transfer_limit', above, account, outcome => wants) $$;
 
 CREATE FUNCTION pg_temp.attempt(statement text) RETURNS text
 LANGUAGE plpgsql AS $$
@@ -31,8 +22,8 @@ BEGIN
 	RETURN 'no error';
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN replace(regexp_replace(regexp_replace(regexp_replace(concat_ws(' | ', SQLSTATE, message, nullif(detail, ''), nullif(hint, '')),
-		'\m\d{17,19}\M', '<id>', 'g'), '"(report|challenge|review|reject):(approve:)?', '"', 'g'), ' \| Failing row.*', ''), session_user, '<user>');
+	RETURN replace(regexp_replace(regexp_replace(concat_ws(' | ', SQLSTATE, message, nullif(detail, ''), nullif(hint, '')),
+		'\m\d{17,19}\M', '<id>', 'g'), ' \| Failing row.*', ''), session_user, '<user>');
 END $$;
 
 CREATE FUNCTION pg_temp.book() RETURNS text
@@ -68,7 +59,7 @@ SET finance.actor = 'maker';
 -- told once, confirmed once
 -- ------------------------------------------------------------------------
 
-SELECT id, status, token, pg_temp.shown(rule) AS rule, from_available, hold_remaining
+SELECT id, status, token, rule, from_available, hold_remaining
 FROM finance.transfer('ann', 'shop', 60, reference => 'r', idempotency_key => 'k') \gset c_
 SELECT :'c_status' AS status, :'c_token' ~ '^[0-9a-f]{32}$' AS token, :'c_rule' AS rule, :c_from_available AS available, :c_hold_remaining AS remaining;
 SELECT status, token, replayed FROM finance.transfer('ann', 'shop', 60, reference => 'r', idempotency_key => 'k');

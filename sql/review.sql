@@ -113,9 +113,9 @@ END $$;
 CREATE TRIGGER react AFTER INSERT ON finance.transfer
 	FOR EACH ROW EXECUTE FUNCTION review.react();
 SELECT status, rule FROM finance.transfer('a', 'b', 500);
-SELECT rule, observed, threshold FROM finance.risk_decision WHERE tenant_id = 9041;
+SELECT rule, observed, threshold FROM finance.risk_hit WHERE tenant_id = 9041;
 DROP TRIGGER react ON finance.transfer;
-DELETE FROM finance.risk_rule WHERE tenant_id = 9041;
+SELECT count(finance.remove_rule(name)) > 0 AS removed FROM finance.live_rule WHERE tenant_id = 9041;
 
 -- one that suppresses the row
 CREATE FUNCTION review.suppress() RETURNS trigger LANGUAGE plpgsql AS

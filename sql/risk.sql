@@ -35,8 +35,8 @@ END $$;
 
 -- why the last transfers were rejected
 CREATE VIEW pg_temp.decided AS
-SELECT t.amount::numeric AS amount, d.ordinal, d.rule, d.kind, d.verdict, d.observed, d.threshold
-FROM finance.risk_decision d JOIN finance.transfer t ON t.tenant_id = d.tenant_id AND t.id = d.transfer_id
+SELECT t.amount::numeric AS amount, d.ordinal, d.rule, d.kind, d.outcome, d.observed, d.threshold, d."window"
+FROM finance.risk_hit d JOIN finance.transfer t ON t.tenant_id = d.tenant_id AND t.id = d.transfer_id
 WHERE d.tenant_id = current_setting('finance.tenant')::integer ORDER BY t.id, d.ordinal;
 
 SELECT count(finance.create_account(code, currency, min_available => NULL))
@@ -103,7 +103,7 @@ FROM (VALUES (1, 'a', 'b', 10), (2, 'a', 'b', 11), (3, 'b', 'a', 11), (4, 'yen a
 SELECT finance.add_rule('another limit of a', 'transfer_limit', 5.5, account => 'a');
 SELECT status, rule FROM finance.transfer('a', 'b', 12);
 SELECT * FROM pg_temp.decided WHERE amount = 12;
-SELECT finance.remove_rule(name) FROM finance.risk_rule WHERE tenant_id = :tenant ORDER BY name;
+SELECT finance.remove_rule(name) FROM finance.live_rule WHERE tenant_id = :tenant ORDER BY name;
 -- a threshold finer than the currency; a threshold of zero; one beyond any amount
 SELECT finance.add_rule('fine', 'transfer_limit', 0.999999999999999999999, account => 'a');
 SELECT finance.add_rule('nothing', 'transfer_limit', 0, account => 'b');
@@ -112,7 +112,7 @@ SELECT p.*, t.status, t.rule
 FROM (VALUES (1, 'a', 'c', 0.99), (2, 'a', 'c', 1), (3, 'b', 'c', 0.01), (4, 'c', 'a', 999999999999999999999.99)) AS p (n, "from", "to", amount)
 	CROSS JOIN LATERAL finance.transfer("from", "to", amount) AS t ORDER BY n;
 SELECT status FROM finance.transfer('a', 'c', 0.5);
-SELECT finance.remove_rule(name) FROM finance.risk_rule WHERE tenant_id = :tenant ORDER BY name;
+SELECT finance.remove_rule(name) FROM finance.live_rule WHERE tenant_id = :tenant ORDER BY name;
 
 -- ------------------------------------------------------------------------
 -- daily_limit: what an account pays on a day of the tenant's time zone
@@ -174,7 +174,7 @@ SELECT n, moment, pg_temp.at(moment, 'e', 'b', amount)
 FROM (VALUES (1, '2028-03-01 10:59:59', 100), (2, '2028-03-01 10:59:59', 1), (3, '2028-03-01 11:00:00', 100),
 	(4, '2028-03-02 10:59:59', 1)) AS v (n, moment, amount) ORDER BY n;
 SELECT finance.set_tenant_time_zone(:tenant, 'Europe/Berlin');
-SELECT finance.remove_rule(name) FROM finance.risk_rule WHERE tenant_id = :tenant ORDER BY name;
+SELECT finance.remove_rule(name) FROM finance.live_rule WHERE tenant_id = :tenant ORDER BY name;
 
 -- ------------------------------------------------------------------------
 -- night_window
@@ -197,7 +197,7 @@ FROM (VALUES
 	(17, '2026-12-01 21:00:00', 'c', 51)
 ) AS v (n, moment, "from", amount) ORDER BY n;
 SELECT amount, rule, observed, threshold FROM pg_temp.decided WHERE kind = 'night_window';
-SELECT finance.remove_rule(name) FROM finance.risk_rule WHERE tenant_id = :tenant ORDER BY name;
+SELECT finance.remove_rule(name) FROM finance.live_rule WHERE tenant_id = :tenant ORDER BY name;
 -- hours that the night of the change skips and repeats
 SELECT finance.add_rule('two to three', 'night_window', window_start => '02:00', window_end => '03:00');
 SELECT n, moment, (moment::timestamptz AT TIME ZONE 'Europe/Berlin')::time AS berlin, pg_temp.at(moment, 'a', 'b', 1)
@@ -211,7 +211,7 @@ SELECT finance.add_rule('always', 'night_window', account => 'c', window_start =
 SELECT n, pg_temp.at(moment, "from", 'd', 1)
 FROM (VALUES (1, '2026-12-01 22:59:59.999999', 'a'), (2, '2026-12-01 23:00:00', 'a'), (3, '2026-12-01 22:59:59.999999', 'b'),
 	(4, '2026-12-01 23:00:00', 'b'), (5, '2026-12-01 11:00:00', 'c'), (6, '2026-12-01 11:00:00.000001', 'c')) AS v (n, moment, "from") ORDER BY n;
-SELECT finance.remove_rule(name) FROM finance.risk_rule WHERE tenant_id = :tenant ORDER BY name;
+SELECT finance.remove_rule(name) FROM finance.live_rule WHERE tenant_id = :tenant ORDER BY name;
 
 -- ------------------------------------------------------------------------
 -- blocklist: either side
@@ -301,12 +301,12 @@ FROM (VALUES
 	(35, 'null zone', 'set_tenant_time_zone(0, NULL)')
 ) AS t (n, what, call) ORDER BY n;
 \pset format aligned
-SELECT name, kind FROM finance.risk_rule WHERE tenant_id = :tenant;
+SELECT name, kind FROM finance.live_rule WHERE tenant_id = :tenant;
 -- a decision is never changed
 \set VERBOSITY terse
 DELETE FROM finance.risk_decision;
 \echo :LAST_ERROR_SQLSTATE
-UPDATE finance.risk_decision SET observed = 0;
+UPDATE finance.risk_decision SET outcome = 'pass';
 \echo :LAST_ERROR_SQLSTATE
 \set VERBOSITY default
 
@@ -336,7 +336,7 @@ SELECT status FROM finance.transfer('b', 'c', 5);
 ROLLBACK TO s;
 COMMIT;
 SELECT pg_temp.attempt($$SELECT finance.transfer('b', 'c', 6, strict => true)$$);
-SELECT q, topic, message - '{message_id,timestamp,trace_id}'::text[] #- '{payload,transfer_id}' AS message
+SELECT q, topic, message - '{message_id,timestamp,trace_id}'::text[] #- '{payload,transfer_id}' #- '{payload,alert_id}' AS message
 FROM (VALUES ('alerts'), ('moved')) AS v (q) CROSS JOIN LATERAL finance.read(q, 0, 100) ORDER BY q, msg_id;
 SELECT finance.unbind_topic('risk.#', 'alerts');
 SELECT status FROM finance.transfer('b', 'c', 7);

@@ -55,7 +55,7 @@ SELECT account_id = :south_till AS till, side, balance FROM finance.entry ORDER 
 SELECT name FROM finance.tenant;
 SELECT queue_name FROM finance.list_queues();
 SELECT message->'payload'->>'amount' AS amount FROM finance.pop('q', 10);
-SELECT name FROM finance.risk_rule;
+SELECT version, name FROM finance.risk_rule ORDER BY version, name;
 SELECT count(*) FROM finance.idempotency_key;
 SELECT operation, count(*) FROM finance.audit_record GROUP BY 1 ORDER BY 1;
 
@@ -154,7 +154,7 @@ COMMIT;
 
 -- rows, from every table and view: neither the tenant's nor another's
 SELECT relation, rows FROM (VALUES ('account'), ('_account'), ('account_change'), ('transfer'), ('entry'), ('idempotency_key'),
-	('risk_rule'), ('risk_list'), ('risk_decision'), ('audit_record'), ('queue'), ('binding'), ('queue_default'), ('subscription'), ('message'),
+	('risk_rule'), ('risk_list'), ('rule_limit'), ('risk_decision'), ('audit_record'), ('queue'), ('binding'), ('queue_default'), ('subscription'), ('message'),
 	('message_archive'), ('tenant')) AS r (relation),
 	LATERAL (SELECT query_to_xml('SELECT count(*) AS n FROM finance.' || relation, true, false, '')::text) AS x (xml),
 	LATERAL (SELECT substring(xml FROM '<n>(\d+)</n>')) AS c (rows)

@@ -51,7 +51,7 @@ static const char *const operator_functions[] = {
 	"backtest_differences",
 	"block_account", "unblock_account", "add_to_list",
 	"load_list", "remove_from_list", "remove_expired_entries",
-	"set_rule_limit", "clear_rule_limit", "rule_limit_of",
+	"set_rule_limit", "clear_rule_limit", "rule_limit_of", "is_on_list",
 	"set_account_level", "create_queue",
 	"alter_queue", "pause_queue", "resume_queue", "redrive",
 	"drop_queue", "purge_queue", "purge_archive", "bind_topic", "unbind_topic",
@@ -70,8 +70,9 @@ static const char *const operator_functions[] = {
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", "rule_limit_of", "transfers_in_flight",
-	"rate_limits", "replay_decision", "rule_kinds", "export_aml",
+	"audit_trace", "check_integrity", "rule_limit_of", "is_on_list",
+	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
+	"export_aml",
 	"backtest_ruleset", "backtest_differences", NULL
 };
 

@@ -137,16 +137,31 @@ fin_alert_level(FinRiskOutcome outcome)
 	return outcome == FIN_RISK_REPORT ? "info" : "warning";
 }
 
-static Datum
-hits_array(const FinVerdict *verdict, bool of_kinds)
+static bool
+is_deciding(const FinVerdict *verdict, int hit)
+{
+	return verdict->rule != NULL &&
+		strcmp(verdict->hits[hit].rule, verdict->rule) == 0;
+}
+
+Datum
+fin_alert_rules(const FinVerdict *verdict, bool of_kinds)
 {
 	Datum	   *texts = palloc(sizeof(Datum) * Max(verdict->nhits, 1));
+	int			n = 0;
 
-	for (int i = 0; i < verdict->nhits; i++)
-		texts[i] = CStringGetTextDatum(of_kinds ? verdict->hits[i].kind :
-									   verdict->hits[i].rule);
-	return PointerGetDatum(construct_array(texts, verdict->nhits, TEXTOID, -1,
-										   false, TYPALIGN_INT));
+	for (int pass = 0; pass < 2; pass++)
+	{
+		for (int i = 0; i < verdict->nhits; i++)
+		{
+			if (is_deciding(verdict, i) == (pass == 0))
+				texts[n++] = CStringGetTextDatum(of_kinds ?
+												 verdict->hits[i].kind :
+												 verdict->hits[i].rule);
+		}
+	}
+	return PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
 }
 
 static void
@@ -160,8 +175,8 @@ count_transfer(const FinContext *context, int64 transfer_id, int64 alert_id,
 	values[1] = Int64GetDatum(transfer_id);
 	values[2] = Int64GetDatum(alert_id);
 	values[3] = CStringGetTextDatum(fin_risk_outcome_name(verdict->outcome));
-	values[4] = hits_array(verdict, false);
-	values[5] = hits_array(verdict, true);
+	values[4] = fin_alert_rules(verdict, false);
+	values[5] = fin_alert_rules(verdict, true);
 	values[6] = Int32GetDatum(verdict->version);
 	nulls[6] = verdict->version == 0 ? 'n' : ' ';
 	values[7] = Int32GetDatum(verdict->score);

@@ -119,6 +119,35 @@
 #endif
 
 /*
+ * Replace the row at tid as the snapshot saw it, unless somebody else has it,
+ * which is not waited for; a TM_Result.  *entries: index entries are needed.
+ */
+#if PG_VERSION_NUM >= 160000
+#define fin_compat_try_update_tuple(table, tid, slot, snapshot, entries) \
+	__extension__ ({ \
+		TM_FailureData failure_; \
+		LockTupleMode mode_; \
+		TU_UpdateIndexes needed_; \
+		TM_Result	result_; \
+		result_ = table_tuple_update(table, tid, slot, \
+									 GetCurrentCommandId(true), snapshot, \
+									 InvalidSnapshot, false, &failure_, \
+									 &mode_, &needed_); \
+		*(entries) = result_ == TM_Ok && needed_ != TU_None; \
+		result_; \
+	})
+#else
+#define fin_compat_try_update_tuple(table, tid, slot, snapshot, entries) \
+	__extension__ ({ \
+		TM_FailureData failure_; \
+		LockTupleMode mode_; \
+		table_tuple_update(table, tid, slot, GetCurrentCommandId(true), \
+						   snapshot, InvalidSnapshot, false, &failure_, \
+						   &mode_, entries); \
+	})
+#endif
+
+/*
  * A search path of pg_catalog alone, undone also by an abort.
  *
  * 15 and 16 can override the path at next to no cost, but a function's own SET

@@ -4,7 +4,8 @@
  *
  * Owns one word of shared memory: the last millisecond and sequence drawn on
  * this server, which only grows, so that ids are unique and ordered even when
- * the clock steps back.
+ * the clock steps back; and in the backend, random bytes for trace ids to come,
+ * which the postmaster never draws: backends would inherit the same.
  *
  * An account may have seen an id far ahead of the clock: the clock was wrong for
  * a while, or the book came from a server whose was.  Its next ids are above
@@ -49,6 +50,8 @@
  * and who holds the lock then never mean the same ids.
  */
 #define LEAD_MAX			(INT64CONST(60000) << FIN_ID_SEQUENCE_BITS)
+
+#define TRACES_AT_ONCE		64
 
 StaticAssertDecl(FIN_NODE_MAX == (1 << FIN_ID_NODE_BITS) - 1,
 				 "finance.node has the range of an id's node bits");
@@ -233,15 +236,33 @@ fin_ident_floor(TimestampTz when)
 	return ms > ID_MS_MAX ? PG_INT64_MAX : ms << FIN_ID_TIME_SHIFT;
 }
 
+/*
+ * Random bytes are drawn for many ids at once: starting the generator costs as
+ * much as a message, and every transaction has a trace id.
+ */
+static void
+draw_random(unsigned char *bytes)
+{
+	static unsigned char drawn[TRACES_AT_ONCE][UUID_LEN];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(drawn, sizeof(drawn)))
+			ereport(ERROR,
+					errcode(ERRCODE_INTERNAL_ERROR),
+					errmsg("could not generate random bytes for a trace id"));
+		left = TRACES_AT_ONCE;
+	}
+	memcpy(bytes, drawn[--left], UUID_LEN);
+}
+
 void
 fin_ident_trace(pg_uuid_t *trace)
 {
 	uint64		ms = GetCurrentTimestamp() / 1000 + POSTGRES_EPOCH_MS;
 
-	if (!pg_strong_random(trace->data, UUID_LEN))
-		ereport(ERROR,
-				errcode(ERRCODE_INTERNAL_ERROR),
-				errmsg("could not generate random bytes for a trace id"));
+	draw_random(trace->data);
 	for (int i = 0; i < 6; i++)
 		trace->data[i] = (unsigned char) (ms >> (40 - 8 * i));
 	trace->data[6] = (trace->data[6] & 0x0f) | 0x70;	/* version 7 */

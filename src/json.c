@@ -53,6 +53,26 @@ fin_json_time(StringInfo json, const char *key, TimestampTz time)
 	fin_json_text(json, key, text);
 }
 
+char *
+fin_json_date_text(DateADT date)
+{
+	char		text[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(text, DateADTGetDatum(date), DATEOID, NULL);
+	return pstrdup(text);
+}
+
+char *
+fin_json_span_text(const Interval *span)
+{
+	char		text[MAXDATELEN + 1];
+	struct pg_itm itm;
+
+	interval2itm(*span, &itm);
+	EncodeInterval(&itm, INTSTYLE_POSTGRES, text);
+	return pstrdup(text);
+}
+
 void
 fin_json_jsonb(StringInfo json, const char *key, Jsonb *value)
 {

@@ -87,11 +87,9 @@ static uint64 generation = 0;	/* counts the changes that came to be known */
 static LimitBook books[TENANTS_CACHED_MAX];
 static int	nbooks = 0;
 
-#define KEY_OF_LIMIT	"rule, subject, temporary, value"
-
 static FinQuery select_limits =
 {
-	.sql = "SELECT " KEY_OF_LIMIT ", threshold, expires_at"
+	.sql = "SELECT rule, subject, temporary, value, threshold, expires_at"
 	" FROM finance.rule_limit WHERE tenant_id = $1 LIMIT $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT8OID},
@@ -132,11 +130,10 @@ static FinQuery probe_limit =
 
 static FinQuery delete_expired =
 {
-	.sql = "DELETE FROM finance.rule_limit l USING (SELECT " KEY_OF_LIMIT
-	" FROM finance.rule_limit WHERE tenant_id = $1 AND expires_at <= $2"
-	" ORDER BY " KEY_OF_LIMIT " LIMIT $3 FOR UPDATE) o"
-	" WHERE l.tenant_id = $1 AND l.rule = o.rule AND l.subject = o.subject"
-	" AND l.temporary = o.temporary AND l.value = o.value",
+	.sql = "DELETE FROM finance.rule_limit WHERE ctid = ANY (ARRAY("
+	"SELECT l.ctid FROM finance.rule_limit l WHERE l.tenant_id = $1"
+	" AND l.expires_at <= $2 ORDER BY l.rule, l.subject, l.temporary, l.value"
+	" LIMIT $3 FOR UPDATE))",
 	.nargs = 3,
 	.argtypes = {INT4OID, TIMESTAMPTZOID, INT8OID},
 	.expect = SPI_OK_DELETE,

@@ -29,8 +29,9 @@ extern const char *fin_limit_subject_name(FinLimitSubject subject);
  * temporary one while it lasts before the lasting one.  Reads code, level and
  * type of the payer.
  *
- * It sees what was committed before the call, whatever the isolation level, and
- * what this transaction did.  A few nanoseconds for a tenant without limits,
+ * It sees what was committed before the last AcceptInvalidationMessages(), which
+ * posting calls before it judges, whatever the isolation level, and what this
+ * transaction did.  A few nanoseconds for a tenant without limits,
  * well below a microsecond while there are at most 1,024, which are kept; else
  * one index look-up for each kind (as: temporary ones of accounts) that the
  * rule has.  Call inside fin_query_begin/end.

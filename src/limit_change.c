@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "account.h"
@@ -78,10 +79,11 @@ static FinQuery delete_limits =
 {
 	.sql = "DELETE FROM finance.rule_limit"
 	" WHERE tenant_id = $1 AND rule = $2 AND subject = $3"
-	" AND value = $5 AND ($4 IS NULL OR temporary = $4)",
+	" AND value = $5 AND ($4 IS NULL OR temporary = $4)"
+	" RETURNING threshold, expires_at",
 	.nargs = 5,
 	.argtypes = {INT4OID, TEXTOID, TEXTOID, BOOLOID, TEXTOID},
-	.expect = SPI_OK_DELETE,
+	.expect = SPI_OK_DELETE_RETURNING,
 	.fires_triggers = true,
 };
 
@@ -249,24 +251,33 @@ key_values(const LimitChange *change, Datum *values)
 	values[4] = CStringGetTextDatum(change->value);
 }
 
-/* the limit it replaces, as JSON, or NULL */
+/* the limits a query found, as JSON; NULL: none */
 static char *
-lock_old(Datum *key)
+old_json(int n)
 {
-	StringInfoData json;
-	Datum		expires_at;
-	Datum		threshold;
-	bool		isnull;
+	StringInfoData list;
 
-	if (fin_query_run(&lock_limit, key, NULL, 1) == 0)
+	if (n == 0)
 		return NULL;
-	threshold = fin_query_datum(0, 1, &isnull);
-	expires_at = fin_query_datum(0, 2, &isnull);
-	initStringInfo(&json);
-	fin_json_text(&json, "threshold", numeric_text(DatumGetNumeric(threshold)));
-	if (!isnull)
-		fin_json_time(&json, "expires_at", DatumGetTimestampTz(expires_at));
-	return fin_json_end(&json);
+	initStringInfo(&list);
+	for (int i = 0; i < n; i++)
+	{
+		StringInfoData json;
+		bool		isnull;
+		Datum		threshold = fin_query_datum(i, 1, &isnull);
+		Datum		expires_at = fin_query_datum(i, 2, &isnull);
+
+		initStringInfo(&json);
+		fin_json_text(&json, "threshold",
+					  numeric_text(DatumGetNumeric(threshold)));
+		if (!isnull)
+			fin_json_time(&json, "expires_at",
+						  DatumGetTimestampTz(expires_at));
+		appendStringInfo(&list, "%c%s", i == 0 ? '[' : ',',
+						 fin_json_end(&json));
+	}
+	appendStringInfoChar(&list, ']');
+	return list.data;
 }
 
 PG_FUNCTION_INFO_V1(finance_set_rule_limit);
@@ -310,7 +321,7 @@ finance_set_rule_limit(PG_FUNCTION_ARGS)
 	check_rule(&change);
 	check_subject(&change);
 	key_values(&change, values);
-	old = lock_old(values);
+	old = old_json((int) fin_query_run(&lock_limit, values, NULL, 1));
 	memset(nulls, ' ', sizeof(nulls));
 	values[5] = NumericGetDatum(change.threshold);
 	values[6] = TimestampTzGetDatum(change.expires_at);
@@ -344,7 +355,7 @@ finance_clear_rule_limit(PG_FUNCTION_ARGS)
 	FinQueryScope scope;
 	Datum		values[5];
 	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
-	bool		cleared;
+	char	   *old;
 
 	change.rule = fin_argument_text(fcinfo, 0, "rule", FIN_NAME_LENGTH_MAX);
 	change.reason = fin_argument_text(fcinfo, 1, "reason",
@@ -359,11 +370,11 @@ finance_clear_rule_limit(PG_FUNCTION_ARGS)
 		nulls[3] = 'n';
 	else
 		values[3] = PG_GETARG_DATUM(5);
-	cleared = fin_query_run(&delete_limits, values, nulls, 0) > 0;
-	if (cleared)
-		audit_change(&change, "clear_rule_limit", change_json(&change, NULL));
+	old = old_json((int) fin_query_run(&delete_limits, values, nulls, 0));
+	if (old != NULL)
+		audit_change(&change, "clear_rule_limit", change_json(&change, old));
 	fin_query_end(&scope);
-	PG_RETURN_BOOL(cleared);
+	PG_RETURN_BOOL(old != NULL);
 }
 
 /* ------------------------------------------------------------------------
@@ -399,6 +410,8 @@ finance_rule_limit_of(PG_FUNCTION_ARGS)
 	payer.code = fin_query_text(0, 1);
 	payer.level = fin_query_text(0, 2);
 	payer.type = fin_query_text(0, 3);
+	/* as posting does before it judges */
+	AcceptInvalidationMessages();
 	threshold = fin_limit_find(context->tenant_id, rule, &payer,
 							   fin_ident_now());
 	if (threshold != NULL)

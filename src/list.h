@@ -29,7 +29,8 @@ extern const char *fin_list_subject_name(FinListSubject subject);
 
 /*
  * Has the list an entry of this value that is not over at 'now'?  It sees what
- * was committed before the call, whatever the isolation level, and what this
+ * was committed before the last AcceptInvalidationMessages(), which posting
+ * calls before it judges, whatever the isolation level, and what this
  * transaction did.  Countries are compared as capitals.  What cannot be an
  * entry is none; so is everything for a list that nobody added to.
  *

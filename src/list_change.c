@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
@@ -59,22 +60,36 @@ typedef struct ListChange
 	.argtypes = {INT4OID, TEXTOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, \
 	TIMESTAMPTZOID, TEXTOID, TEXTOID}
 
-#define THE_ENTRIES \
-	" tenant_id = $1 AND list = $2 AND subject = $3 AND value = ANY ($4)"
+/*
+ * The rows of the values, one index look-up each.  As a join, or with value =
+ * ANY ($4), a plan made while the table was small may compare each row with
+ * each value for ever; what is LATERAL and has an OFFSET or a lock is planned by
+ * itself.
+ */
+#define THE_VALUES \
+	"(SELECT DISTINCT v.value COLLATE pg_catalog.\"C\" AS value" \
+	" FROM pg_catalog.unnest($4) AS v (value) ORDER BY 1) u"
+#define THE_ENTRIES(columns, more) \
+	THE_VALUES " CROSS JOIN LATERAL (SELECT " columns \
+	" FROM finance.risk_list l WHERE l.tenant_id = $1 AND l.list = $2" \
+	" AND l.subject = $3 AND l.value = u.value " more ") e"
+#define THEIR_ROWS(more) \
+	"ctid = ANY (ARRAY(SELECT e.row FROM " \
+	THE_ENTRIES("l.ctid AS row", more " OFFSET 0") "))"
 
 static FinQuery find_unknown_account =
 {
 	.sql = "SELECT u.value FROM pg_catalog.unnest($4) WITH ORDINALITY"
-	" AS u (value, position) WHERE NOT EXISTS (SELECT FROM finance._account a"
-	" WHERE a.tenant_id = $1 AND a.code = u.value) ORDER BY u.position LIMIT 1",
+	" AS u (value, position) WHERE (SELECT a.account_id FROM finance._account a"
+	" WHERE a.tenant_id = $1 AND a.code = u.value OFFSET 0) IS NULL"
+	" ORDER BY u.position LIMIT 1",
 	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_SELECT,
 };
 
 static FinQuery lock_entries =
 {
-	.sql = "SELECT value FROM finance.risk_list WHERE" THE_ENTRIES
-	" ORDER BY value FOR UPDATE",
+	.sql = "SELECT e.value FROM " THE_ENTRIES("l.value", "FOR UPDATE"),
 	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_SELECT,
 };
@@ -82,8 +97,8 @@ static FinQuery lock_entries =
 /* what is over is as good as not there */
 static FinQuery delete_over =
 {
-	.sql = "DELETE FROM finance.risk_list WHERE" THE_ENTRIES
-	" AND expires_at <= $5",
+	.sql = "DELETE FROM finance.risk_list WHERE "
+	THEIR_ROWS("AND l.expires_at <= $5"),
 	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_DELETE,
 	.fires_triggers = true,
@@ -93,9 +108,7 @@ static FinQuery insert_entries =
 {
 	.sql = "INSERT INTO finance.risk_list (tenant_id, list, subject, value,"
 	" added_at, expires_at, reason, added_by)"
-	" SELECT $1, $2, $3, u.value, $5, $6, $7, $8 FROM (SELECT DISTINCT"
-	" v.value FROM pg_catalog.unnest($4) AS v (value)) u"
-	" ORDER BY u.value COLLATE pg_catalog.\"C\""
+	" SELECT $1, $2, $3, u.value, $5, $6, $7, $8 FROM " THE_VALUES
 	" ON CONFLICT (tenant_id, list, subject, value) DO NOTHING",
 	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_INSERT,
@@ -105,30 +118,29 @@ static FinQuery insert_entries =
 static FinQuery update_entries =
 {
 	.sql = "UPDATE finance.risk_list SET added_at = $5, expires_at = $6,"
-	" reason = $7, added_by = $8 WHERE" THE_ENTRIES
-	" AND (reason <> $7 OR expires_at IS DISTINCT FROM $6)",
+	" reason = $7, added_by = $8 WHERE "
+	THEIR_ROWS("AND (l.reason <> $7 OR l.expires_at IS DISTINCT FROM $6)"),
 	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
 };
 
-static FinQuery delete_expired =
+static FinQuery delete_entries =
 {
-	.sql = "DELETE FROM finance.risk_list l USING (SELECT o.list, o.subject,"
-	" o.value FROM finance.risk_list o WHERE o.tenant_id = $1"
-	" AND o.expires_at <= $2 ORDER BY o.list, o.subject, o.value LIMIT $3"
-	" FOR UPDATE) o WHERE l.tenant_id = $1 AND l.list = o.list"
-	" AND l.subject = o.subject AND l.value = o.value",
-	.nargs = 3,
-	.argtypes = {INT4OID, TIMESTAMPTZOID, INT8OID},
+	.sql = "DELETE FROM finance.risk_list WHERE " THEIR_ROWS(""),
+	CHANGE_ARGUMENTS,
 	.expect = SPI_OK_DELETE,
 	.fires_triggers = true,
 };
 
-static FinQuery delete_entries =
+static FinQuery delete_expired =
 {
-	.sql = "DELETE FROM finance.risk_list WHERE" THE_ENTRIES,
-	CHANGE_ARGUMENTS,
+	.sql = "DELETE FROM finance.risk_list WHERE ctid = ANY (ARRAY("
+	"SELECT l.ctid FROM finance.risk_list l WHERE l.tenant_id = $1"
+	" AND l.expires_at <= $2 ORDER BY l.list, l.subject, l.value LIMIT $3"
+	" FOR UPDATE))",
+	.nargs = 3,
+	.argtypes = {INT4OID, TIMESTAMPTZOID, INT8OID},
 	.expect = SPI_OK_DELETE,
 	.fires_triggers = true,
 };
@@ -399,6 +411,7 @@ remove_entry(ListChange *change)
 	fill_arguments(change, values, nulls);
 	check_accounts(change, values, nulls);
 	find_account_id(change);
+	fin_query_run(&lock_entries, values, nulls, 0);
 	removed = fin_query_run(&delete_entries, values, nulls, 0) > 0;
 	if (removed)
 		audit_change(change, NULL);
@@ -553,6 +566,41 @@ finance_unblock_account(PG_FUNCTION_ARGS)
 									  FIN_REASON_LENGTH_MAX);
 	change.context = fin_context_hold();
 	PG_RETURN_BOOL(remove_entry(&change));
+}
+
+/* ------------------------------------------------------------------------
+ * ask
+ * ------------------------------------------------------------------------ */
+
+PG_FUNCTION_INFO_V1(finance_is_on_list);
+
+/*
+ * finance.is_on_list(list, subject, value) returns boolean
+ *
+ * What a rule would find now: false also for what cannot be on a list, and for
+ * a list that nobody added to.  Countries in small letters are found.  Errors:
+ * 22023 unknown subject, list or value empty, too long or of control
+ * characters; 22004 null.  No locks.
+ */
+Datum
+finance_is_on_list(PG_FUNCTION_ARGS)
+{
+	char	   *list = fin_argument_text(fcinfo, 0, "list",
+										 FIN_NAME_LENGTH_MAX);
+	FinListSubject subject = subject_argument(fcinfo, 1);
+	char	   *value = fin_argument_text(fcinfo, 2, "value",
+										  FIN_LIST_VALUE_LENGTH_MAX);
+	const FinContext *context = fin_context();
+	FinQueryScope scope;
+	bool		found;
+
+	fin_query_begin(&scope);
+	/* as posting does before it judges */
+	AcceptInvalidationMessages();
+	found = fin_list_contains(context->tenant_id, list, subject, value,
+							  fin_ident_now());
+	fin_query_end(&scope);
+	PG_RETURN_BOOL(found);
 }
 
 /* ------------------------------------------------------------------------

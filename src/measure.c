@@ -181,6 +181,8 @@ drop_over(FinTotal *total, TimestampTz now, int64 span_us)
 		return;
 	total->since_id = total->entries[n - 1].last_id + 1;
 	remove_entries(total, 0, n);
+	if (total->nentries == 0)
+		total->seeded = false;
 }
 
 static int64
@@ -214,12 +216,23 @@ merge_cells(FinTotal *total, int64 span_us)
 	total->nentries = kept + 1;
 }
 
+/* where in the order of ids; that of imported history may be before the end */
+static int
+position_of(const FinTotal *total, int64 id)
+{
+	int			position = total->nentries;
+
+	while (position > 0 && total->entries[position - 1].last_id > id)
+		position--;
+	return position;
+}
+
 static void
 count_sliding(FinTotal *total, int64 span_us, int64 id, TimestampTz at,
 			  FinAmount amount)
 {
 	TimestampTz latest = at;
-	int			position = total->nentries;
+	int			position;
 	FinTotalEntry *entry;
 
 	if (total->nentries > 0)
@@ -227,18 +240,13 @@ count_sliding(FinTotal *total, int64 span_us, int64 id, TimestampTz at,
 	drop_over(total, latest, span_us);
 	if (total->nentries == 0)
 		total->since_id = Max(total->since_id, id);
-	/* imported, and over already? */
-	if (id < total->since_id || at <= latest - span_us)
-		return;
+	if (id < total->since_id)
+		return;					/* imported, and over already */
 	if (total->nentries == FIN_ENTRIES_MAX)
 		merge_cells(total, span_us);
-	position = total->nentries;
-	while (position > 0 && total->entries[position - 1].last_id > id)
-		position--;
-	/* times run on as ids do */
-	if (position == total->nentries)
-		at = latest;
-	else
+	position = position_of(total, id);
+	/* times run on as ids do, also when the clock steps back */
+	if (position < total->nentries)
 		at = Min(at, total->entries[position].at);
 	if (position > 0)
 		at = Max(at, total->entries[position - 1].at);
@@ -264,7 +272,9 @@ give_back_sliding(FinTotal *total, int64 hold_id, FinAmount amount, bool whole)
 		entry->amount -= Min(entry->amount, amount);
 		if (whole && entry->count > 0)
 			entry->count--;
-		if (entry->count == 0 && entry->amount == 0)
+		/* the last one stays: it tells the time behind which none runs back */
+		if (entry->count == 0 && entry->amount == 0 &&
+			i < total->nentries - 1)
 			remove_entries(total, i, 1);
 		return;
 	}
@@ -455,9 +465,9 @@ get_entries(const unsigned char *from, const unsigned char *end,
 		uint64		count;
 
 		from = get_signed(from, end, &difference);
-		at += difference;
+		at = (int64) ((uint64) at + (uint64) difference);
 		from = get_signed(from, end, &difference);
-		id += difference;
+		id = (int64) ((uint64) id + (uint64) difference);
 		from = fin_measure_get(from, end, &count);
 		from = get_amount(from, end, &entry->amount);
 		entry->at = at;

@@ -33,7 +33,7 @@
 #include "compat.h"
 #include "context.h"
 #include "ident.h"
-#include "meter.h"
+#include "meter_parts.h"
 #include "query.h"
 #include "settings.h"
 #include "store_measure.h"
@@ -498,9 +498,9 @@ refuse_damaged(const MeterKey *key)
 			errhint("Delete it: what it counted is then read from the history."));
 }
 
-/* the head of a state: version, scale, the last id; NULL: damaged */
-static const unsigned char *
-get_head(const bytea *state, int *scale, int64 *last_id)
+/* version, scale, the last id */
+const unsigned char *
+fin_meter_state_head(const bytea *state, int *scale, int64 *last_id)
 {
 	const unsigned char *from = (const unsigned char *) VARDATA_ANY(state);
 	const unsigned char *end = from + VARSIZE_ANY_EXHDR(state);
@@ -550,7 +550,7 @@ read_rows(FinMeter *meter, MeterKey **keys, int n)
 
 		if (!key->row.found)
 			continue;
-		if (get_head(key->row.state, &scale, &key->last_id) == NULL)
+		if (fin_meter_state_head(key->row.state, &scale, &key->last_id) == NULL)
 			refuse_damaged(key);
 		meter->last_id = Max(meter->last_id, key->last_id);
 	}
@@ -627,7 +627,7 @@ unpack_totals(FinMeter *meter, MeterKey *key, const bytea *state)
 	const unsigned char *end = (const unsigned char *) VARDATA_ANY(state) +
 		VARSIZE_ANY_EXHDR(state);
 	int			scale;
-	const unsigned char *from = get_head(state, &scale, &key->last_id);
+	const unsigned char *from = fin_meter_state_head(state, &scale, &key->last_id);
 	FinStoredTotal stored;
 
 	if (from == NULL || (from != end && scale != key->scale))

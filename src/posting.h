@@ -123,7 +123,8 @@ typedef enum FinExpiry
 {
 	FIN_EXPIRY_DONE,
 	FIN_EXPIRY_NOT_OPEN,		/* somebody else was faster */
-	FIN_EXPIRY_BUSY,			/* another transaction has locked its account */
+	FIN_EXPIRY_BUSY,			/* another transaction has locked its account,
+								 * or the total of its type */
 	FIN_EXPIRY_REFUSED			/* to be carried out, but an account is frozen */
 } FinExpiry;
 

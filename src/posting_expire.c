@@ -8,7 +8,8 @@
  * that whoever expires holds, at whatever point of his transaction and with
  * whatever locks, never waits for an account: he takes part in no deadlock and
  * is not held up by one busy account.  What he skips is done by the next who
- * comes.  Posting then locks the same accounts again, which does nothing.
+ * comes.  The same goes for the totals of types that risk measures.  Posting
+ * then locks the same rows again, which does nothing.
  *
  * What is parked comes here too, when its time is over, and is settled as its
  * review lays down.  One that is to be carried out then, but may not be (an
@@ -22,6 +23,7 @@
 #include "errors.h"
 #include "posting_parts.h"
 #include "query.h"
+#include "store_measure.h"
 
 static int
 compare_ids(const void *a, const void *b)
@@ -53,6 +55,41 @@ lock_free_accounts(int32 tenant_id, const FinDueHold *holds, int n,
 	fin_query_end(&scope);
 	pfree(ids);
 	return nlocked;
+}
+
+static bool
+measures_types(int32 tenant_id)
+{
+	int			n;
+	const FinMeasure *measures = fin_meter_measures(tenant_id, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (measures[i].scope == FIN_SCOPE_TYPE)
+			return true;
+	}
+	return false;
+}
+
+/* of which holds the totals of their types are ours now, if there are any */
+static bool *
+lock_free_totals(int32 tenant_id, const FinDueHold *holds, int n)
+{
+	FinQueryScope scope;
+	int64	   *ids = palloc(sizeof(int64) * n);
+	bool	   *locked = palloc(sizeof(bool) * n);
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = holds[i].hold_id;
+		locked[i] = true;
+	}
+	fin_query_begin(&scope);
+	if (measures_types(tenant_id))
+		fin_store_try_lock_totals(tenant_id, ids, n, locked);
+	fin_query_end(&scope);
+	pfree(ids);
+	return locked;
 }
 
 static bool
@@ -118,17 +155,18 @@ result_of(const FinDueHold *hold, const FinOutcome *outcome)
 	return FIN_EXPIRY_REFUSED;
 }
 
-/* those whose accounts are locked; the others are busy */
+/* those whose accounts and totals are locked; the others are busy */
 static int
 make_orders(int32 tenant_id, const FinDueHold *holds, int n,
-			const int64 *locked, int nlocked, FinOrder *orders,
-			FinExpiry *results)
+			const int64 *locked, int nlocked, const bool *totals,
+			FinOrder *orders, FinExpiry *results)
 {
 	int			norders = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		bool		free = is_locked(holds[i].from_account_id, locked, nlocked) &&
+		bool		free = totals[i] &&
+			is_locked(holds[i].from_account_id, locked, nlocked) &&
 			is_locked(holds[i].to_account_id, locked, nlocked);
 
 		results[i] = free ? FIN_EXPIRY_DONE : FIN_EXPIRY_BUSY;
@@ -146,10 +184,11 @@ fin_posting_expire(const FinDueHold *holds, int n, FinExpiry *results)
 	int32		tenant_id = fin_context()->tenant_id;
 	int64	   *locked = palloc(sizeof(int64) * 2 * n);
 	int			nlocked = lock_free_accounts(tenant_id, holds, n, locked);
+	bool	   *totals = lock_free_totals(tenant_id, holds, n);
 	FinOrder   *orders = palloc(sizeof(FinOrder) * n);
 	FinOutcome *outcomes = palloc(sizeof(FinOutcome) * n);
 	int			norders = make_orders(tenant_id, holds, n, locked, nlocked,
-									  orders, results);
+									  totals, orders, results);
 	int			nexpired = 0;
 
 	if (norders > 0)

@@ -214,31 +214,38 @@ with_deciding_rule(FinFault *fault, const FinVerdict *verdict)
 							hit->kind, hit->observed, hit->threshold);
 }
 
+/* 'risk rule "x"', or what else decided */
+static const char *
+decider(const FinVerdict *verdict)
+{
+	return verdict->rule == NULL ? "risk scores" :
+		psprintf("risk rule \"%s\"", verdict->rule);
+}
+
 /* also of what would be parked: a strict caller wants money moved, or an error */
 FinFault *
 fin_posting_fault_rejected(const FinVerdict *verdict)
 {
-	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
 	FinFault   *fault;
 
 	if (verdict->outcome == FIN_RISK_REJECT)
 		fault = fin_fault(ERRCODE_FIN_RISK_REJECTED,
-						  "transfer rejected by risk rule \"%s\"", rule);
+						  "transfer rejected by %s", decider(verdict));
 	else
 		fault = fin_fault(ERRCODE_FIN_RISK_REJECTED,
-						  "transfer needs a %s by risk rule \"%s\"",
-						  fin_risk_outcome_name(verdict->outcome), rule);
+						  "transfer needs a %s by %s",
+						  fin_risk_outcome_name(verdict->outcome),
+						  decider(verdict));
 	return with_deciding_rule(fault, verdict);
 }
 
 FinFault *
 fin_posting_fault_not_parked(const FinVerdict *verdict)
 {
-	const char *rule = verdict->rule != NULL ? verdict->rule : "score";
 	FinFault   *fault = fin_fault(ERRCODE_FIN_NEEDS_REVIEW,
-								  "transfer needs a %s by risk rule \"%s\", which one of a chain cannot have",
+								  "transfer needs a %s by %s, which one of a chain cannot have",
 								  fin_risk_outcome_name(verdict->outcome),
-								  rule);
+								  decider(verdict));
 
 	return fin_fault_hint(with_deciding_rule(fault, verdict),
 						  "Request it by itself.");

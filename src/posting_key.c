@@ -205,15 +205,20 @@ fault_reused(const char *key, int64 transfer_id, const char *field)
 						  "Repeat a request unchanged, or use a new key for a new one.");
 }
 
-/* a strict caller takes an answer for money moved */
+/* a strict caller takes an answer for money moved; no rule: scores said so */
 static FinFault *
-fault_replayed_rejection(const char *key, const char *rule)
+fault_replayed_rejection(const char *key, const FinOutcome *outcome)
 {
-	return fin_fault_detail(fin_fault(ERRCODE_FIN_RISK_REJECTED,
-									  "transfer rejected by risk rule \"%s\"",
-									  rule),
-							"It was rejected when idempotency key \"%s\" was first used.",
-							key);
+	const char *what = outcome->row.rejected ? "rejected" : "parked";
+	FinFault   *fault = outcome->rule == NULL ?
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer %s by risk scores", what) :
+		fin_fault(ERRCODE_FIN_RISK_REJECTED,
+				  "transfer %s by risk rule \"%s\"", what, outcome->rule);
+
+	return fin_fault_detail(fault,
+							"It was %s when idempotency key \"%s\" was first used.",
+							what, key);
 }
 
 static FinFault *
@@ -271,7 +276,7 @@ check_repetition(FinPosting *posting, int i, const FinKeyRow *key)
 		fault = fault_reused(order->key, key->transfer_id, field);
 	else if ((outcome->row.rejected || is_parked(&outcome->row)) &&
 			 order->strict)
-		fault = fault_replayed_rejection(order->key, outcome->rule);
+		fault = fault_replayed_rejection(order->key, outcome);
 	if (fault == NULL)
 		return;
 	memset(outcome, 0, sizeof(FinOutcome));

@@ -22,11 +22,11 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "port.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "alert.h"
 #include "ident.h"
 #include "json.h"
 #include "posting_parts.h"
@@ -278,17 +278,6 @@ fin_posting_park(FinPosting *posting, int i, FinHold *hold,
 									   verdict->challenge_timeout_us);
 }
 
-static Datum
-rules_array(const FinVerdict *verdict)
-{
-	Datum	   *rules = palloc(sizeof(Datum) * Max(verdict->nhits, 1));
-
-	for (int i = 0; i < verdict->nhits; i++)
-		rules[i] = CStringGetTextDatum(verdict->hits[i].rule);
-	return PointerGetDatum(construct_array(rules, verdict->nhits, TEXTOID, -1,
-										   false, TYPALIGN_INT));
-}
-
 static void
 begin_review(FinPosting *posting, int i, const FinHold *hold)
 {
@@ -308,7 +297,7 @@ begin_review(FinPosting *posting, int i, const FinHold *hold)
 	values[4] = Int64GetDatum(row->to_account_id);
 	values[5] = fin_amount_datum(row->amount, row->scale);
 	values[6] = CStringGetTextDatum(row->currency);
-	values[7] = rules_array(verdict);
+	values[7] = fin_alert_rules(verdict, false);
 	values[8] = Int32GetDatum(verdict->version);
 	nulls[8] = verdict->version == 0 ? 'n' : ' ';
 	values[9] = CStringGetTextDatum(posting->context->actor);

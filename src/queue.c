@@ -313,7 +313,7 @@ check_size(const Jsonb *json, const char *message)
 	if (VARSIZE(json) > (Size) fin_max_payload)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_PAYLOAD_TOO_LARGE),
-				errmsg_internal("%s", message),
+				errmsg_internal("%s", _(message)),
 				errdetail("There are %zu bytes of jsonb; the most is %d.",
 						  (Size) VARSIZE(json), fin_max_payload),
 				errhint("Send a reference to the data, or raise finance.max_payload."));
@@ -322,7 +322,7 @@ check_size(const Jsonb *json, const char *message)
 void
 fin_queue_check_payload(const Jsonb *payload)
 {
-	check_size(payload, _("message payload is too large"));
+	check_size(payload, gettext_noop("message payload is too large"));
 }
 
 void
@@ -334,7 +334,7 @@ fin_queue_check_headers(const Jsonb *headers)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("headers must be a JSON object"));
-	check_size(headers, _("message headers are too large"));
+	check_size(headers, gettext_noop("message headers are too large"));
 }
 
 void

@@ -191,6 +191,19 @@ fin_queue_find_row(FinQueueTables *tables, int64 msg_id, uint32 segments,
 	return NULL;
 }
 
+TupleTableSlot *
+fin_queue_find_own(FinQueueTables *tables, int64 msg_id, int *segment)
+{
+	FinSegment *table;
+
+	*segment = fin_segment_where(tables->queue_id, msg_id);
+	if (*segment < 0)
+		return NULL;
+	table = fin_queue_table(tables, *segment);
+	return table == NULL ? NULL :
+		fin_segment_fetch(table, msg_id, tables->snapshot);
+}
+
 void
 fin_queue_note_gone(const FinQueueTables *tables, int segment,
 					TupleTableSlot *row, TimestampTz now)
@@ -229,9 +242,33 @@ fin_queue_emit(FunctionCallInfo fcinfo, TupleTableSlot *row, int read_ct,
 }
 
 static void
-claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
+note_claimed(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 			 TimestampTz was_due_at)
 {
+	fin_backlog_note_claimed(claim->tables.queue_id, segment,
+							 fin_segment_int64(row, FIN_MSG_ID), claim->until,
+							 was_due_at);
+	fin_queue_emit(claim->fcinfo, row, read_ct, claim->until);
+	claim->made++;
+}
+
+/* without locking the row first; false: this cannot be done so */
+static bool
+claim_at_once(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	if (fin_segment_int64(row, FIN_MSG_DUE_AT) != 0 ||
+		!fin_segment_claim(claim->tables.segments[segment], row,
+						   claim->tables.snapshot, claim->until, read_ct))
+		return false;
+	note_claimed(claim, segment, row, read_ct, 0);
+	return true;
+}
+
+static void
+claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct)
+{
+	TimestampTz was_due_at = fin_segment_int64(row, FIN_MSG_DUE_AT);
+
 	static const int columns[] = {FIN_MSG_VISIBLE_AT, FIN_MSG_READ_CT,
 	FIN_MSG_DUE_AT};
 	Datum		values[3] = {TimestampTzGetDatum(claim->until),
@@ -240,11 +277,7 @@ claim_locked(Claim *claim, int segment, TupleTableSlot *row, int read_ct,
 
 	fin_segment_update(claim->tables.segments[segment], row, columns,
 					   was_due_at != 0 ? 3 : 2, values, nulls);
-	fin_backlog_note_claimed(claim->tables.queue_id, segment,
-							 fin_segment_int64(row, FIN_MSG_ID), claim->until,
-							 was_due_at);
-	fin_queue_emit(claim->fcinfo, row, read_ct, claim->until);
-	claim->made++;
+	note_claimed(claim, segment, row, read_ct, was_due_at);
 }
 
 static void
@@ -315,21 +348,23 @@ take_row(Claim *claim, int segment, TupleTableSlot *row)
 	bool		isnull;
 	int			read_ct = DatumGetInt32(fin_segment_value(row, FIN_MSG_READ_CT,
 														  &isnull));
+	bool		is_last = max > 0 && read_ct >= max;
 
-	if (claim->until == 0 && (max == 0 || read_ct < max))
+	if (claim->until == 0 && !is_last)
 		pop(claim, segment, row, read_ct);
+	else if (!is_last && claim_at_once(claim, segment, row, read_ct + 1))
+		return;
 	else if (!fin_segment_lock(claim->tables.segments[segment], row,
 							   claim->tables.snapshot, false))
 		skip(claim, segment, row);
-	else if (max > 0 && read_ct >= max)
+	else if (is_last)
 	{
 		unlock_key(claim);
 		fin_queue_bury(claim->config, &claim->tables, segment, row,
 					   "max_deliveries", claim->now);
 	}
 	else
-		claim_locked(claim, segment, row, read_ct + 1,
-					 fin_segment_int64(row, FIN_MSG_DUE_AT));
+		claim_locked(claim, segment, row, read_ct + 1);
 }
 
 /* was the key of the last message that has one the same?  Then this is no news. */
@@ -604,6 +639,7 @@ walk_range(Claim *claim, Walk *walk)
 {
 	int64		reached = walk->range.first;
 	int64		last = walk->range.last;
+	bool		is_fresh = last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(last));
 	int64		msg_id;
 	int			segment;
 
@@ -614,10 +650,16 @@ walk_range(Claim *claim, Walk *walk)
 			return msg_id;
 		consider(claim, segment, walk->heads[segment]);
 		reached = msg_id + 1;
+		/* what follows is for the next reader to find */
+		if (is_fresh && claim->made >= claim->wanted)
+		{
+			walk->heads[segment] = NULL;
+			return reached;
+		}
 		walk->heads[segment] =
 			fin_segment_next(claim->tables.scans[segment][FIN_BY_ID]);
 	}
-	return last == FIN_BACKLOG_LAST(FIN_BACKLOG_RANK(last)) ? reached : last + 1;
+	return is_fresh ? reached : last + 1;
 }
 
 static void

@@ -150,6 +150,24 @@ extern void fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 							   const int *columns, int n, const Datum *values,
 							   const bool *nulls);
 
+/*
+ * Sets visible_at and read_ct of the row in the slot, which is not delayed and
+ * need not be locked.  False: nothing is done, as somebody else may have it or
+ * have changed it; fin_segment_lock() tells.
+ */
+extern bool fin_segment_claim(FinSegment *segment, TupleTableSlot *row,
+							  Snapshot snapshot, TimestampTz visible_at,
+							  int read_ct);
+
+/*
+ * The segment in which this session put the message when it claimed or changed
+ * it last, or -1; and the row, if it is still there for the snapshot, or NULL:
+ * then it is to be looked for.
+ */
+extern int	fin_segment_where(int64 queue_id, int64 msg_id);
+extern TupleTableSlot *fin_segment_fetch(FinSegment *segment, int64 msg_id,
+										 Snapshot snapshot);
+
 typedef enum FinSegmentDelete
 {
 	FIN_DELETED,
@@ -275,6 +293,10 @@ extern FinSegmentScan *fin_queue_scan(FinQueueTables *tables, int segment,
 extern TupleTableSlot *fin_queue_find_row(FinQueueTables *tables,
 										  int64 msg_id, uint32 segments,
 										  int *segment);
+
+/* the same, if this session has read it and it is where it was then */
+extern TupleTableSlot *fin_queue_find_own(FinQueueTables *tables,
+										  int64 msg_id, int *segment);
 
 /*
  * Reads up to 'wanted' messages into the result of a set-returning function:

@@ -18,8 +18,11 @@
  *
  * Owns: a hash from queue to the OIDs of its tables and indexes, of at most
  * FIN_SEGMENT_QUEUES_MAX queues; all go when it is full.  OIDs are believed
- * only under the table's lock.  A FinSegment lives in the memory context that
- * was current when it was opened; an ERROR leaves closing to the transaction.
+ * only under the table's lock.  Also slots for rows to be inserted, at most
+ * FIN_SEGMENT_ROWS_AT_ONCE, which hold nothing between two calls, and the
+ * places of FIN_SEGMENT_PLACES messages changed last.  A FinSegment lives in
+ * the memory context that was current when it was opened; an ERROR leaves
+ * closing to the transaction.
  *
  * Locks: ROW EXCLUSIVE on each table used, which keeps out DROP and TRUNCATE;
  * where a row was written or locked until the end of the transaction, else
@@ -55,6 +58,8 @@
 #define FIN_SEGMENT_QUEUES_MAX	1024
 #define FIN_SEGMENT_INDEXES_MAX	16	/* with those REINDEX is making */
 #define FIN_SEGMENT_ROWS_AT_ONCE 256
+#define PLACE_BITS		10
+#define FIN_SEGMENT_PLACES	(1 << PLACE_BITS)
 
 /* every claim writes a second version of the row: leave it room on the page */
 #define SEGMENT_STORAGE " WITH (fillfactor = 50)"
@@ -79,6 +84,7 @@ typedef struct KnownQueue
 
 struct FinSegment
 {
+	int64		queue_id;
 	int			number;
 	LOCKMODE	mode;			/* that it was opened with */
 	bool		touched;		/* rows were written or locked */
@@ -86,7 +92,29 @@ struct FinSegment
 	Known		known;
 	Relation	open[FIN_SEGMENT_INDEXES_MAX];	/* NULL until needed */
 	TupleTableSlot *changed;	/* for updating, NULL until needed */
+	TupleTableSlot *fetched;	/* for fin_segment_fetch(), the same */
+	BlockNumber npages;			/* it has at least so many */
 };
+
+/*
+ * How a row begins in its table, as no column among these is null; columns
+ * that claims change are changed in a copy of the row, not by making it anew
+ * of all its columns.
+ */
+typedef struct Head
+{
+	int64		msg_id;
+	int64		message_id;
+	int64		queue_id;
+	TimestampTz enqueued_at;
+	TimestampTz visible_at;
+	int32		tenant_id;
+	int32		read_ct;
+	int16		priority;
+	int16		segment;
+} Head;
+
+#define HEAD_COLUMNS	(FIN_MSG_SEGMENT + 1)
 
 struct FinSegmentScan
 {
@@ -94,6 +122,18 @@ struct FinSegmentScan
 	IndexScanDesc scan;
 	TupleTableSlot *row;
 };
+
+/*
+ * Where this session put a message when it changed it: who deletes it later is
+ * mostly who has read it.  A hint; rows move and go.
+ */
+typedef struct Place
+{
+	int64		queue_id;		/* 0: free */
+	int64		msg_id;
+	ItemPointerData tid;
+	int16		segment;
+} Place;
 
 /* the columns of each kind of index */
 static const struct
@@ -113,6 +153,14 @@ static const struct
 };
 
 static HTAB *known_queues = NULL;
+
+static Place places[FIN_SEGMENT_PLACES];
+
+static MemoryContext spare_slots_context = NULL;
+static TupleDesc spare_slots_desc;
+static TupleTableSlot **spare_slots = NULL;
+static int	nspare_slots = 0;
+static bool spare_slots_clean;
 
 /* ------------------------------------------------------------------------
  * making and dropping
@@ -282,10 +330,25 @@ refuse_triggers(Relation table)
 			errhint("Drop them; bind a queue of its own to what is to be observed."));
 }
 
+static bool
+is_laid_out(TupleDesc desc)
+{
+	static const int16 lengths[HEAD_COLUMNS] = {8, 8, 8, 8, 8, 4, 4, 2, 2};
+
+	if (desc->natts != FIN_MSG_COLUMNS)
+		return false;
+	for (int i = 0; i < HEAD_COLUMNS; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen != lengths[i])
+			return false;
+	}
+	return true;
+}
+
 static void
 refuse_other_columns(Relation table)
 {
-	if (RelationGetDescr(table)->natts == FIN_MSG_COLUMNS)
+	if (is_laid_out(RelationGetDescr(table)))
 		return;
 	ereport(ERROR,
 			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -296,10 +359,11 @@ refuse_other_columns(Relation table)
 
 /* a segment that is locked in some mode */
 static FinSegment *
-open_locked(Known *known, int number, LOCKMODE mode)
+open_locked(Known *known, int64 queue_id, int number, LOCKMODE mode)
 {
 	FinSegment *segment = palloc0(sizeof(FinSegment));
 
+	segment->queue_id = queue_id;
 	segment->number = number;
 	segment->mode = mode;
 	segment->table = table_open(known->relid, NoLock);
@@ -322,7 +386,7 @@ open_segment(int64 queue_id, int number, LOCKMODE mode, bool wait,
 	{
 		if (OidIsValid(known->relid) &&
 			lock_table(known->relid, mode, wait, &locked))
-			return locked ? open_locked(known, number, mode) : NULL;
+			return locked ? open_locked(known, queue_id, number, mode) : NULL;
 		known->nindexes = 0;
 		known->relid = fin_query_relation(psprintf("message_" INT64_FORMAT "_%d",
 												   queue_id, number));
@@ -366,6 +430,8 @@ close_segment(FinSegment *segment, bool unlock)
 	}
 	if (segment->changed != NULL)
 		ExecDropSingleTupleTableSlot(segment->changed);
+	if (segment->fetched != NULL)
+		ExecDropSingleTupleTableSlot(segment->fetched);
 	table_close(segment->table, unlock ? segment->mode : NoLock);
 	pfree(segment);
 }
@@ -411,7 +477,8 @@ index_of(FinSegment *segment, int i)
 
 /* the entry of a row in one index; none in a partial one if its column is null */
 static void
-insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
+insert_entry(FinSegment *segment, int i, Datum *row, const bool *isnull,
+			 ItemPointer tid)
 {
 	FinSegmentIndex kind = segment->known.kinds[i];
 	Relation	index;
@@ -420,7 +487,10 @@ insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
 	static IndexInfo *info = NULL;	/* B-trees look at none of it */
 
 	for (int k = 0; k < shapes[kind].ncolumns; k++)
-		values[k] = slot_getattr(row, shapes[kind].columns[k], &nulls[k]);
+	{
+		values[k] = row[shapes[kind].columns[k] - 1];
+		nulls[k] = isnull[shapes[kind].columns[k] - 1];
+	}
 	if (nulls[0])
 		return;
 	if (info == NULL)
@@ -433,17 +503,69 @@ insert_entry(FinSegment *segment, int i, TupleTableSlot *row)
 	index = index_of(segment, i);
 	if (!index->rd_index->indisready)
 		return;
-	(void) index_insert(index, values, nulls, &row->tts_tid, segment->table,
+	(void) index_insert(index, values, nulls, tid, segment->table,
 						index->rd_index->indisunique ?
 						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
 						false, info);
 }
 
 static void
-insert_entries(FinSegment *segment, TupleTableSlot *row)
+insert_entries(FinSegment *segment, Datum *row, const bool *isnull,
+			   ItemPointer tid)
 {
 	for (int i = 0; i < segment->known.nindexes; i++)
-		insert_entry(segment, i, row);
+		insert_entry(segment, i, row, isnull, tid);
+}
+
+static void
+insert_slot_entries(FinSegment *segment, TupleTableSlot *row)
+{
+	slot_getallattrs(row);
+	insert_entries(segment, row->tts_values, row->tts_isnull, &row->tts_tid);
+}
+
+/*
+ * Slots for rows to be inserted; all segments are alike.  They are kept for
+ * the next time, with nothing in them, unless an error got in between.
+ */
+static TupleTableSlot **
+borrow_slots(Relation table, int n)
+{
+	if (spare_slots == NULL || !spare_slots_clean)
+	{
+		MemoryContext old;
+
+		if (spare_slots_context != NULL)
+			MemoryContextDelete(spare_slots_context);
+		spare_slots = NULL;
+		nspare_slots = 0;
+		spare_slots_context = AllocSetContextCreate(TopMemoryContext,
+													"finance messages",
+													ALLOCSET_DEFAULT_SIZES);
+		old = MemoryContextSwitchTo(spare_slots_context);
+		spare_slots_desc = CreateTupleDescCopy(RelationGetDescr(table));
+		spare_slots = palloc(FIN_SEGMENT_ROWS_AT_ONCE *
+							 sizeof(TupleTableSlot *));
+		MemoryContextSwitchTo(old);
+	}
+	spare_slots_clean = false;
+	for (; nspare_slots < n; nspare_slots++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(spare_slots_context);
+
+		spare_slots[nspare_slots] = MakeTupleTableSlot(spare_slots_desc,
+													   table_slot_callbacks(table));
+		MemoryContextSwitchTo(old);
+	}
+	return spare_slots;
+}
+
+static void
+return_slots(int n)
+{
+	for (int i = 0; i < n; i++)
+		ExecClearTuple(spare_slots[i]);
+	spare_slots_clean = true;
 }
 
 /* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
@@ -452,11 +574,10 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 			int n, int options)
 {
 	CommandId	command = GetCurrentCommandId(true);
-	TupleTableSlot **rows = palloc(n * sizeof(TupleTableSlot *));
+	TupleTableSlot **rows = borrow_slots(segment->table, n);
 
 	for (int i = 0; i < n; i++)
 	{
-		rows[i] = table_slot_create(segment->table, NULL);
 		values[i][FIN_MSG_SEGMENT] = Int16GetDatum(segment->number);
 		memcpy(rows[i]->tts_values, values[i],
 			   sizeof(Datum) * FIN_MSG_COLUMNS);
@@ -468,11 +589,8 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 	else
 		table_multi_insert(segment->table, rows, n, command, options, NULL);
 	for (int i = 0; i < n; i++)
-	{
-		insert_entries(segment, rows[i]);
-		ExecDropSingleTupleTableSlot(rows[i]);
-	}
-	pfree(rows);
+		insert_entries(segment, values[i], nulls[i], &rows[i]->tts_tid);
+	return_slots(n);
 }
 
 static void
@@ -549,6 +667,59 @@ fin_segment_is_only_locked(TupleTableSlot *row)
 		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
 }
 
+static Place *
+place_of(int64 queue_id, int64 msg_id)
+{
+	/* ids of a batch follow each other: this spreads them well */
+	uint64		hash = ((uint64) msg_id ^ (uint64) queue_id) *
+		UINT64CONST(0x9E3779B97F4A7C15);
+
+	return &places[hash >> (64 - PLACE_BITS)];
+}
+
+static void
+remember_place(const FinSegment *segment, int64 msg_id, ItemPointer tid)
+{
+	Place	   *place = place_of(segment->queue_id, msg_id);
+
+	place->queue_id = segment->queue_id;
+	place->msg_id = msg_id;
+	place->tid = *tid;
+	place->segment = segment->number;
+}
+
+int
+fin_segment_where(int64 queue_id, int64 msg_id)
+{
+	const Place *place = place_of(queue_id, msg_id);
+
+	return place->queue_id == queue_id && place->msg_id == msg_id ?
+		place->segment : -1;
+}
+
+/*
+ * The page may be gone, as VACUUM and TRUNCATE take pages away, but not while
+ * the table is locked; and another row may be there now.
+ */
+TupleTableSlot *
+fin_segment_fetch(FinSegment *segment, int64 msg_id, Snapshot snapshot)
+{
+	Place	   *place = place_of(segment->queue_id, msg_id);
+	BlockNumber page = ItemPointerGetBlockNumber(&place->tid);
+
+	if (page >= segment->npages)
+		segment->npages = RelationGetNumberOfBlocks(segment->table);
+	if (page >= segment->npages)
+		return NULL;
+	if (segment->fetched == NULL)
+		segment->fetched = table_slot_create(segment->table, NULL);
+	if (!table_tuple_fetch_row_version(segment->table, &place->tid, snapshot,
+									   segment->fetched) ||
+		fin_segment_int64(segment->fetched, FIN_MSG_ID) != msg_id)
+		return NULL;
+	return segment->fetched;
+}
+
 void
 fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 				   const int *columns, int n, const Datum *values,
@@ -574,8 +745,67 @@ fin_segment_update(FinSegment *segment, TupleTableSlot *row,
 	ExecStoreVirtualTuple(changed);
 	if (fin_compat_update_tuple(segment->table, &row->tts_tid, changed,
 								&only_summarizing))
-		insert_entries(segment, changed);
+		insert_slot_entries(segment, changed);
+	remember_place(segment, fin_segment_int64(row, FIN_MSG_ID),
+				   &changed->tts_tid);
 	ExecClearTuple(changed);
+}
+
+/* the head of a row, or NULL when it has none */
+static Head *
+head_of(HeapTuple tuple)
+{
+	for (int i = 0; HeapTupleHasNulls(tuple) && i < HEAD_COLUMNS; i++)
+	{
+		if (att_isnull(i, tuple->t_data->t_bits))
+			return NULL;
+	}
+	return (Head *) GETSTRUCT(tuple);
+}
+
+/*
+ * An update that does not wait needs no lock on the row before it.  Where
+ * somebody has or had it this is not tried: most often it is in vain.
+ */
+static bool
+may_claim(HeapTuple tuple)
+{
+#ifdef USE_ASSERT_CHECKING
+	/* heap_update() asserts that its callers wait, though it can do without */
+	return false;
+#else
+	return (tuple->t_data->t_infomask & HEAP_XMAX_INVALID) != 0;
+#endif
+}
+
+bool
+fin_segment_claim(FinSegment *segment, TupleTableSlot *row, Snapshot snapshot,
+				  TimestampTz visible_at, int read_ct)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, NULL);
+	TupleTableSlot *changed;
+	TM_Result	result;
+	bool		entries = false;
+	Head	   *head;
+
+	if (!may_claim(tuple) || head_of(tuple) == NULL)
+		return false;
+	if (segment->changed == NULL)
+		segment->changed = table_slot_create(segment->table, NULL);
+	changed = segment->changed;
+	ExecForceStoreHeapTuple(tuple, changed, false);
+	segment->touched = true;
+	head = head_of(ExecFetchSlotHeapTuple(changed, true, NULL));
+	head->visible_at = visible_at;
+	head->read_ct = read_ct;
+	result = fin_compat_try_update_tuple(segment->table, &row->tts_tid,
+										 changed, snapshot, &entries);
+	if (entries)
+		insert_slot_entries(segment, changed);
+	if (result == TM_Ok)
+		remember_place(segment, head->msg_id, &changed->tts_tid);
+	ExecClearTuple(changed);
+	return result == TM_Ok;
 }
 
 FinSegmentDelete

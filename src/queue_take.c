@@ -270,9 +270,11 @@ take_one(Take *take, int64 msg_id)
 	{
 		uint32		first = 1 << take->first;
 		int			segment;
-		TupleTableSlot *row = fin_queue_find_row(&take->tables, msg_id, first,
+		TupleTableSlot *row = fin_queue_find_own(&take->tables, msg_id,
 												 &segment);
 
+		if (row == NULL)
+			row = fin_queue_find_row(&take->tables, msg_id, first, &segment);
 		if (row == NULL)
 			row = fin_queue_find_row(&take->tables, msg_id,
 									 FIN_SEGMENTS_ALL & ~first, &segment);

@@ -292,9 +292,11 @@ fin_risk_judge(const FinRiskSubject *subject, FinVerdict *verdict)
 	}
 	if (book->rulesets[0].is_live)
 		take_live(&book->rulesets[0], &verdict->judgements[0], verdict);
+	if (any_hit)
+		verdict->inputs = fin_risk_inputs(&facts);
+	fin_risk_free(&facts);
 	if (!any_hit)
 		return;
-	verdict->inputs = fin_risk_inputs(&facts);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	verdict->latency_ns = (int64) (INSTR_TIME_GET_DOUBLE(end) * 1e9);

@@ -415,8 +415,7 @@ add_total(RiskBook *book, uint64 row, RiskRule *rule)
 	rule->measure = add_measure(book, &measure);
 	rule->window_text = psprintf("%s, %s", per != NULL ? per : "account",
 								 period != NULL ? period :
-								 SPI_getvalue(SPI_tuptable->vals[row],
-											  SPI_tuptable->tupdesc, COL_SPAN));
+								 fin_risk_span_text(rule->span_us));
 }
 
 static void

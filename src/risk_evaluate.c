@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -20,6 +21,7 @@
 
 #define LARGE_VALUE_DEFAULT	50000
 #define MONDAY_TO_FRIDAY	0x3e
+#define ERROR_LENGTH_MAX	200 /* bytes of an expression's error */
 
 /* ------------------------------------------------------------------------
  * numbers
@@ -369,17 +371,6 @@ ask_business_hours(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		tell_window(rule, facts, time, answer);
 }
 
-static char *
-span_text(int64 span_us)
-{
-	Interval	span = {.time = span_us % USECS_PER_DAY,
-		.day = (int32) (span_us / USECS_PER_DAY),
-	.month = 0};
-
-	return DatumGetCString(DirectFunctionCall1(interval_out,
-											   IntervalPGetDatum(&span)));
-}
-
 static void
 ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
@@ -388,9 +379,9 @@ ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 	if (!tells(answer))
 		return;
 	answer->observed = !facts->has_last ? "no transfer before" :
-		psprintf("idle for %s", span_text(Max(facts->now - facts->last_at, 0)));
+		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
-	answer->window = span_text(rule->span_us);
+	answer->window = fin_risk_span_text(rule->span_us);
 }
 
 /* ------------------------------------------------------------------------
@@ -513,14 +504,22 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		last == NULL || last->last == NULL ?
 		psprintf("%s, none before", facts->country) :
 		psprintf("%s, %s after %s", facts->country,
-				 span_text(Max(facts->now - last->last_at, 0)), last->last);
+				 fin_risk_span_text(Max(facts->now - last->last_at, 0)), last->last);
 	answer->threshold = large_text(rule, facts);
-	answer->window = span_text(rule->span_us);
+	answer->window = fin_risk_span_text(rule->span_us);
 }
 
 /* ------------------------------------------------------------------------
  * expressions
  * ------------------------------------------------------------------------ */
+
+/* it may quote what the payer wrote, at length */
+static char *
+error_text(const char *error)
+{
+	return psprintf("error: %.*s",
+					pg_mbcliplen(error, strlen(error), ERROR_LENGTH_MAX), error);
+}
 
 static void
 ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
@@ -546,7 +545,7 @@ ask_expression(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		return;
 	answer->observed = result == FIN_EXPR_TRUE ? "true" :
 		result == FIN_EXPR_FALSE ? "false" :
-		result == FIN_EXPR_NULL ? "null" : psprintf("error: %s", error);
+		result == FIN_EXPR_NULL ? "null" : error_text(error);
 	answer->threshold = rule->expression_text;
 }
 

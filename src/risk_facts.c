@@ -43,6 +43,16 @@ fin_risk_clear(const RiskBook *book, RiskFacts *facts)
 }
 
 void
+fin_risk_free(RiskFacts *facts)
+{
+	pfree(facts->measured);
+	pfree(facts->probed);
+	pfree(facts->limited);
+	pfree(facts->values);
+	pfree(facts->values_known);
+}
+
+void
 fin_risk_gather(const RiskBook *book, const FinRiskSubject *subject,
 				RiskFacts *facts)
 {

@@ -221,6 +221,9 @@ extern int	fin_risk_find_probe(const RiskBook *book, const RiskProbe *probe);
 /* facts of which none is known yet, in the current context */
 extern void fin_risk_clear(const RiskBook *book, RiskFacts *facts);
 
+/* their arrays, of which a batch would have thousands */
+extern void fin_risk_free(RiskFacts *facts);
+
 extern void fin_risk_gather(const RiskBook *book,
 							const FinRiskSubject *subject, RiskFacts *facts);
 extern const RiskMeasured *fin_risk_measured(RiskFacts *facts, int measure);
@@ -253,6 +256,9 @@ extern void fin_risk_read_inputs(const RiskBook *book, Jsonb *inputs,
 								 RiskFacts *facts);
 extern Jsonb *fin_risk_hits(const FinRiskJudgement *judgement);
 extern char *fin_risk_measure_name(const FinMeasure *measure);
+
+/* '7 days 12:00:00', whatever the session's settings: a replay says the same */
+extern char *fin_risk_span_text(int64 span_us);
 
 /* ---- risk_past.c ---- */
 

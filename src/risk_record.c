@@ -17,6 +17,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "json.h"
 #include "query.h"
 #include "risk_parts.h"
 
@@ -140,6 +141,16 @@ push_party(JsonbParseState **state, const char *key, const RiskFacts *facts,
 	push_time(state, "created_at", TimestampTzGetDatum(party->created_at),
 			  TIMESTAMPTZOID);
 	close_object(state);
+}
+
+char *
+fin_risk_span_text(int64 span_us)
+{
+	Interval	span = {.time = span_us % USECS_PER_DAY,
+		.day = (int32) (span_us / USECS_PER_DAY),
+	.month = 0};
+
+	return fin_json_span_text(&span);
 }
 
 char *

@@ -460,6 +460,8 @@ argument_text(FunctionCallInfo fcinfo, int argument)
 
 	if (PG_ARGISNULL(argument))
 		return NULL;
+	if (argument == ARG_SPAN)
+		return fin_json_span_text(PG_GETARG_INTERVAL_P(argument));
 	getTypeOutputInfo(get_fn_expr_argtype(fcinfo->flinfo, argument), &output,
 					  &is_varlena);
 	return OidOutputFunctionCall(output, PG_GETARG_DATUM(argument));
@@ -711,9 +713,7 @@ change_holiday(FinQuery *query, const char *operation, DateADT day,
 
 		initStringInfo(&json);
 		fin_json_text(&json, "calendar", calendar);
-		fin_json_text(&json, "day",
-					  DatumGetCString(DirectFunctionCall1(date_out,
-														  DateADTGetDatum(day))));
+		fin_json_text(&json, "day", fin_json_date_text(day));
 		fin_json_text(&json, "name", name);
 		audit_rule(context, operation, fin_json_end(&json), 0);
 	}

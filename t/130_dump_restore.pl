@@ -77,7 +77,13 @@ SELECT finance.add_rule('cap', 'transfer_limit', 500),
 	finance.add_rule('day', 'daily_limit', 100000, account => 'alice', currency => 'EUR'),
 	finance.add_rule('night', 'night_window', 400, window_start => '23:00', window_end => '05:00'),
 	finance.add_rule('blocked', 'blocklist');
-SELECT finance.block_account('old', 'closed');
+SELECT finance.block_account('old', 'closed'),
+	finance.load_list('watch', 'country', '{KP,IR}', 'sanctions', '2090-01-01'),
+	finance.add_to_list('watch', 'device', 'phone', 'shared');
+SELECT finance.set_account_level('bob', 'gold', 'ten years'),
+	finance.set_rule_limit('cap', 600, 'gold', level => 'gold'),
+	finance.set_rule_limit('cap', 700, 'a car', account => 'bob', expires_at => '2090-01-01'),
+	finance.set_rule_limit('cap', 550.50, 'asked to', account => 'bob');
 SELECT finance.create_queue('all'), finance.create_queue('alerts');
 SELECT finance.bind_topic('transfer.#', 'all'), finance.bind_topic('risk.*', 'alerts'),
 	finance.bind_topic('risk.*', 'alerts', ARRAY['high'], '{"region": "north", "seen": null}', 'any'),
@@ -201,7 +207,8 @@ my @kept = (
 	[ 'value days', 'SELECT * FROM finance.value_day' ],
 	[ 'balances of then', "SELECT at, finance.balance_at('payee 2021', at, 'effective') FROM unnest('{2021-06-01,2021-06-02,2021-07-01}'::date[]) at" ],
 	[ 'rules', 'SELECT * FROM finance.risk_rule' ],
-	[ 'blocklist', 'SELECT * FROM finance.risk_list' ],
+	[ 'lists', 'SELECT * FROM finance.risk_list' ],
+	[ 'limits of rules', 'SELECT * FROM finance.rule_limit' ],
 	[ 'decisions', 'SELECT * FROM finance.risk_decision' ],
 	[ 'audit records', 'SELECT tableoid::regclass, * FROM finance.audit_record' ],
 	[ 'queues', 'SELECT * FROM finance.queue' ],

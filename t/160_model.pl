@@ -36,7 +36,7 @@ my @fields = qw(from_account to_account amount currency idempotency_key type
   metadata linked action hold_id final expires_in hold_group recorded_at);
 my @results = qw(id status amount currency from_account from_version
   from_balance from_available to_account to_version to_balance to_available
-  recorded_at trace_id rule replayed hold_id hold_remaining journal_id);
+  recorded_at trace_id rule replayed hold_id hold_remaining journal_id token);
 
 my $schema = q(
 CREATE SCHEMA model;
@@ -290,7 +290,8 @@ sub answer_line
 		$transfer->{rule}, $answer->{replayed} ? 't' : 'f',
 		$transfer->{hold} ? $transfer->{hold}{transfer}{id} : undef,
 		money($transfer->{remaining}, $currency),
-		$transfer->{journal} ? $transfer->{journal}{id} : undef);
+		$transfer->{journal} ? $transfer->{journal}{id} : undef,
+		undef);
 }
 
 # ------------------------------------------------------------------------

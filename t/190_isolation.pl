@@ -58,7 +58,7 @@ BEGIN
 	CASE kind
 	WHEN 0 THEN
 		PERFORM note(kind, ROW(id, status, b.amount, currency, from_account, from_version, from_balance, from_available, to_account, to_version,
-				to_balance, to_available, recorded_at, trace_id, rule, replayed, hold_id, hold_remaining, journal_id)::finance.transfer_result)
+				to_balance, to_available, recorded_at, trace_id, rule, replayed, hold_id, hold_remaining, journal_id, token)::finance.transfer_result)
 			FROM finance.transfer_batch(ARRAY[finance.request(f, t, amount, linked => true), finance.request(t, p, 1),
 				finance.request(p, f, 10, amount_mode => 'up_to'), finance.request(f, t, 2, action => 'hold', hold_group => 'g' || n % 5)]) b
 			WHERE error IS NULL AND status <> 'failed';

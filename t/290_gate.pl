@@ -55,7 +55,7 @@ sub at
 	my ($seconds, $command) = @_;
 
 	local $ENV{PGOPTIONS} =
-	  "-c finance.test_clock='2040-01-01\\ 00:00:$seconds'";
+	  "-c finance.test_clock=2040-01-01\\ 00:00:$seconds";
 	return ref $command ? $command->() : $node->safe_psql('postgres', $command);
 }
 
@@ -138,7 +138,7 @@ my $crowded = told(
 	q{SET finance.test_clock = '2040-01-01 00:00:30';
 SELECT finance.transfer('many ' || n, 'bob', 1) FROM generate_series(201, 400) AS n});
 like($crowded, qr/LG105: too many transfers/, 'with an error');
-like($crowded, qr/there is no place left to count in; the next may come in 1000\.000 seconds/,
+like($crowded, qr/there is no place left to count in; the next may come in \d+\.\d{3} seconds/,
 	'that says why, and until when');
 is($node->safe_psql('postgres',
 		"SET finance.test_clock = '2040-01-01 01:00'; SELECT count(*) FROM generate_series(1, 8) AS n, LATERAL try('many ' || (400 + n), 'bob', 1) AS r WHERE r = 'completed'"),

@@ -3437,13 +3437,15 @@ CREATE FUNCTION finance.backtest_ruleset(version integer, "from" timestamptz,
 	RETURNS TABLE (rule text, kind text, currency text, transfers bigint, hits bigint,
 		misses bigint, amount numeric, agree bigint, newly_stopped bigint,
 		newly_passed bigint, report bigint, challenge bigint, review bigint, reject bigint)
-	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_backtest_ruleset';
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_backtest_ruleset';
 COMMENT ON FUNCTION finance.backtest_ruleset(integer, timestamptz, timestamptz) IS
 'what a version, a draft too, would have said of the transfers recorded in that time (to null: until now), against what happened: a row for each rule and currency, and with rule null for the whole; moves and writes nothing';
 CREATE FUNCTION finance.backtest_differences(version integer, "from" timestamptz,
 	"to" timestamptz DEFAULT NULL, "limit" integer DEFAULT 1000)
 	RETURNS TABLE (transfer_id bigint, outcome_then text, outcome_now text, rule text)
-	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'finance_backtest_differences';
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_backtest_differences';
 COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamptz, integer) IS
 'the transfers recorded in that time (to null: until now) whose outcome would be another by that version, oldest first, and the rule that asks for the higher one';
 

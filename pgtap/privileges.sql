@@ -88,11 +88,11 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
 	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits',
 	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml',
-	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision'], 'operator: these in addition');
+	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision'], 'auditor: these functions');
+	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'auditor: these functions');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -126,7 +126,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -137,7 +137,7 @@ SELECT lives_ok($$SELECT * FROM finance.audit_trace('00000000-0000-0000-0000-000
 SELECT lives_ok('SELECT * FROM ' || call, 'auditor: ' || call) FROM unnest(ARRAY['finance.balance_at(''a'', now())', 'finance.statement(''a'')', 'finance.rollup(''a'')',
 	'finance.trial_balance()', 'finance.trial_balance(now())', 'finance.balance_sheet()', format('finance.reversals(%s)', :transfer), 'finance.hold', 'finance.entry',
 	'finance.transfers_in_flight()', 'finance.rate_limits(''a'')', 'finance.transfer_pause', 'finance.rate_limit',
-	'finance.review', 'finance.alert', 'finance.aml_report', 'finance.export_aml(now(), now())', 'finance.rule_kinds()', 'finance.rule_limit_of(''r'', ''a'')', 'finance.is_on_list(''l'', ''account'', ''a'')',
+	'finance.review', 'finance.alert', 'finance.aml_report', 'finance.export_aml(now(), now())', 'finance.backtest_ruleset(1, ''2020-01-01'')', 'finance.backtest_differences(1, ''2020-01-01'')', 'finance.rule_kinds()', 'finance.rule_limit_of(''r'', ''a'')', 'finance.is_on_list(''l'', ''account'', ''a'')',
 	'finance.ruleset', 'finance.live_rule', 'finance.risk_rule', 'finance.risk_decision', 'finance.risk_hit', 'finance.risk_total', 'finance.risk_measure', 'finance.holiday']) AS call;
 SELECT throws_ok('SELECT ' || call, '42501', NULL, 'auditor: not ' || call) FROM unnest(ARRAY['finance.transfer(''a'', ''b'', 1)', 'finance.hold(''a'', ''b'', 1)',
 	'finance.transfer_batch(''{}'')', 'finance.journal(''{}'')', 'finance.expire_holds()', 'finance.lock_accounts(''{a}'')', 'finance.review_transfer(1, true)', 'finance.confirm_challenge(1, ''x'')', 'finance.comment_alert(1, ''x'')', format('finance.reverse_transfer(%s)', :transfer),

@@ -85,6 +85,8 @@ FROM (VALUES
 	('finance.explain_risk(text, text, numeric, text, text, text, jsonb, boolean, integer)', 'from_account text, to_account text, amount numeric, currency text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, is_hold boolean DEFAULT false, ruleset integer DEFAULT NULL::integer -> SETOF finance.risk_answer'),
 	('finance.evaluate_risk(text, text, numeric, text, text, text, jsonb, boolean)', 'from_account text, to_account text, amount numeric, currency text DEFAULT NULL::text, type text DEFAULT ''transfer''::text, reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, is_hold boolean DEFAULT false, OUT outcome text, OUT score integer, OUT rule text, OUT version integer -> record'),
 	('finance.replay_decision(bigint, integer)', 'transfer_id bigint, version integer DEFAULT NULL::integer, OUT same boolean, OUT outcome text, OUT score integer, OUT hits jsonb, OUT recorded_outcome text, OUT recorded_hits jsonb -> record'),
+	('finance.backtest_ruleset(integer, timestamptz, timestamptz)', 'version integer, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone -> TABLE(rule text, kind text, currency text, transfers bigint, hits bigint, misses bigint, amount numeric, agree bigint, newly_stopped bigint, newly_passed bigint, report bigint, challenge bigint, review bigint, reject bigint)'),
+	('finance.backtest_differences(integer, timestamptz, timestamptz, integer)', 'version integer, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone, "limit" integer DEFAULT 1000 -> TABLE(transfer_id bigint, outcome_then text, outcome_now text, rule text)'),
 	('finance.risk_facts()', 'OUT name text, OUT type text, OUT description text -> SETOF record'),
 	('finance.check_expression(text, jsonb)', 'expression text, facts jsonb DEFAULT NULL::jsonb -> boolean'),
 	('finance.block_account(text, text)', 'code text, reason text -> boolean'),
@@ -129,7 +131,7 @@ SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND pro
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
 	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids')$$, 'what writes is volatile');
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');

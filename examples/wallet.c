@@ -20,7 +20,9 @@
  *	 (lock not available), and after a lost connection; never after anything
  *	 else.  Wait in between, longer each time, and not all for equally long.
  * - status "rejected" is an answer and no error: a risk rule said no, and that
- *	 is kept when the transaction commits.
+ *	 is kept when the transaction commits.  So are "review" and "challenged":
+ *	 the money is held, and nothing is paid until somebody approves it, or the
+ *	 token confirms it.
  * - Amounts are strings all the way.  A float would round them.
  * - A batch: one call, an answer for each request in order.  The requests
  *	 travel as one JSON parameter.
@@ -142,16 +144,21 @@ again(const PGresult *result, int row)
 	return *field(result, row, "replayed") == 't' ? " (already paid)" : "";
 }
 
-/* completed, or rejected by a rule */
+/* done; or rejected, sent to review, challenged by a rule, and not paid */
 static bool
 print_outcome(const PGresult *result, int row)
 {
-	if (strcmp(field(result, row, "status"), "rejected") == 0)
+	const char *status = field(result, row, "status");
+
+	if (strcmp(status, "rejected") == 0 || strcmp(status, "review") == 0 ||
+		strcmp(status, "challenged") == 0)
 	{
-		printf("rejected by the rule \"%s\"", field(result, row, "rule"));
+		printf("%s by the rule \"%s\"",
+			   strcmp(status, "review") == 0 ? "sent to review" : status,
+			   field(result, row, "rule"));
 		return false;
 	}
-	printf("%s %s", field(result, row, "status"), field(result, row, "amount"));
+	printf("%s %s", status, field(result, row, "amount"));
 	return true;
 }
 

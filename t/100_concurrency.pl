@@ -219,7 +219,7 @@ foreach my $level ('', ' ISOLATION LEVEL REPEATABLE READ',
 	is_query(
 		$node,
 		"SELECT count(*) > 0, bool_and(observed::numeric > $limit), bool_and(observed::numeric <= $limit + 7),"
-		  . " count(DISTINCT transfer_id) = count(*) FROM finance.risk_decision WHERE rule = '$code'",
+		  . " count(DISTINCT transfer_id) = count(*) FROM finance.risk_hit WHERE rule = '$code'",
 		't|t|t|t',
 		'whatever was rejected would have exceeded it');
 	is_query(

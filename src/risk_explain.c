@@ -178,7 +178,7 @@ fill_subject(const FinContext *context, const Question *question,
 	subject->type = question->type;
 	subject->reference = question->reference;
 	subject->metadata = question->metadata;
-	event->id = fin_ident_floor(movement->now);
+	event->id = fin_ident_next(movement->from->last_transfer_id);
 	event->from_id = movement->from->account_id;
 	event->to_id = movement->to->account_id;
 	event->scale = movement->from->scale;

@@ -40,8 +40,8 @@ typedef struct LimitChange
 
 static FinQuery find_rule =
 {
-	.sql = "SELECT name FROM finance.risk_rule"
-	" WHERE tenant_id = $1 AND name = $2 LIMIT 1",
+	.sql = "SELECT bool_or(threshold IS NOT NULL AND kind <> 'structuring')"
+	" FROM finance.risk_rule WHERE tenant_id = $1 AND name = $2",
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_SELECT,
@@ -198,11 +198,21 @@ check_rule(const LimitChange *change)
 {
 	Datum		values[2] = {Int32GetDatum(change->context->tenant_id),
 	CStringGetTextDatum(change->rule)};
+	bool		has_threshold;
+	bool		isnull;
 
-	if (fin_query_run(&find_rule, values, NULL, 1) == 0)
+	fin_query_run(&find_rule, values, NULL, 1);
+	has_threshold = DatumGetBool(fin_query_datum(0, 1, &isnull));
+	if (isnull)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_UNKNOWN_RULE),
 				errmsg("risk rule \"%s\" does not exist", change->rule));
+	if (!has_threshold)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("risk rule \"%s\" has no threshold that could differ",
+					   change->rule),
+				errhint("What a rule of kind structuring counts is the same for all; other rules must be given a threshold first."));
 }
 
 /* ------------------------------------------------------------------------

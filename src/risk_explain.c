@@ -24,6 +24,7 @@
 #include "ident.h"
 #include "query.h"
 #include "risk_parts.h"
+#include "type.h"
 
 /* ids of measures that a draft asks for and nobody counts yet */
 #define DRAFT_MEASURE_ID	1000000000
@@ -82,6 +83,25 @@ static FinQuery select_decision =
  * ------------------------------------------------------------------------ */
 
 static void
+refuse_version(int32 version)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_UNKNOWN_RULESET),
+			errmsg("ruleset %d does not exist", version));
+}
+
+/* 0: null */
+static int32
+version_argument(FunctionCallInfo fcinfo, int argument)
+{
+	if (PG_ARGISNULL(argument))
+		return 0;
+	if (PG_GETARG_INT32(argument) <= 0)
+		refuse_version(PG_GETARG_INT32(argument));
+	return PG_GETARG_INT32(argument);
+}
+
+static void
 take_question(FunctionCallInfo fcinfo, Question *question)
 {
 	question->codes[0] = fin_argument_text(fcinfo, 0, "from_account",
@@ -128,12 +148,17 @@ fill_movement(const FinContext *context, const Question *question,
 												(const char *const *) question->codes,
 												2, which);
 	TimeADT		time;
+	FinFault   *fault;
 
 	memset(movement, 0, sizeof(FinMovement));
 	movement->action = question->is_hold ? FIN_HOLD : FIN_TRANSFER;
 	movement->from = &accounts[which[0]];
 	movement->to = &accounts[which[1]];
 	refuse_accounts(question, movement->from, movement->to);
+	fault = fin_type_fault(context->tenant_id, question->type,
+						   movement->from->type, movement->to->type);
+	if (fault != NULL)
+		fin_fault_raise(fault);
 	movement->amount = fin_amount_from_caller(question->amount,
 											  movement->from->scale,
 											  movement->from->currency,
@@ -203,9 +228,7 @@ find_book(const FinContext *context, int32 version)
 		return fin_risk_hold(context->tenant_id);
 	book = fin_risk_compile(context->tenant_id, version, CurrentMemoryContext);
 	if (book == NULL)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_UNKNOWN_RULESET),
-				errmsg("ruleset %d does not exist", version));
+		refuse_version(version);
 	/* what nobody counts is summed up from the history */
 	if (!fin_risk_name_measures(book))
 	{
@@ -404,7 +427,8 @@ PG_FUNCTION_INFO_V1(finance_explain_risk);
  * shadows.  Funds, statuses and limits of the accounts are not looked at.
  *
  * Errors: 22004, 22023, 22003 bad arguments, LG002 unknown account, LG003
- * another currency, LG008 the same account, LG108 unknown ruleset.  Locks: both
+ * another currency, LG008 the same account, LG017 a type unknown or not for
+ * these accounts, LG108 unknown ruleset.  Locks: both
  * accounts, only while it runs.
  */
 Datum
@@ -414,7 +438,7 @@ finance_explain_risk(PG_FUNCTION_ARGS)
 	Question	question;
 
 	take_question(fcinfo, &question);
-	question.version = PG_ARGISNULL(8) ? 0 : PG_GETARG_INT32(8);
+	question.version = version_argument(fcinfo, 8);
 	InitMaterializedSRF(fcinfo, 0);
 	for (Answer *answer = ask(&question); answer != NULL; answer = answer->next)
 		put_answer(result, answer);
@@ -532,7 +556,7 @@ PG_FUNCTION_INFO_V1(finance_replay_decision);
  *
  * Judges again by the ruleset of the decision and by what it looked at, as
  * recorded; version null: the decision of the live ruleset.  Errors: 22004,
- * LG012 there is no such decision.
+ * LG012 there is no such decision, LG108 no such ruleset.
  */
 Datum
 finance_replay_decision(PG_FUNCTION_ARGS)
@@ -552,7 +576,7 @@ finance_replay_decision(PG_FUNCTION_ARGS)
 		elog(ERROR, "replay_decision() must return a row");
 	arguments[0] = Int32GetDatum(context->tenant_id);
 	arguments[1] = PG_GETARG_DATUM(0);
-	arguments[2] = Int32GetDatum(PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1));
+	arguments[2] = Int32GetDatum(version_argument(fcinfo, 1));
 	fin_query_begin(&scope);
 	if (fin_query_run(&select_decision, arguments, NULL, 1) == 0)
 		ereport(ERROR,

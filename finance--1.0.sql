@@ -3187,6 +3187,7 @@ CREATE TABLE finance.risk_review (
 );
 CREATE INDEX risk_review_open ON finance.risk_review (tenant_id, transfer_id)
 	WHERE status = 'open';
+CREATE INDEX risk_review_payer ON finance.risk_review (tenant_id, from_account_id, transfer_id);
 COMMENT ON TABLE finance.risk_review IS
 'transfers and holds that risk wanted reviewed by another person, or confirmed by a token, before they are carried out; decide with review_transfer() and confirm_challenge()';
 COMMENT ON COLUMN finance.risk_review.transfer_id IS

@@ -109,6 +109,7 @@ SELECT finance.retire_ruleset(:today);
 -- ------------------------------------------------------------------------
 
 SELECT clock_timestamp() AS live_from \gset
+SET finance.actor = 'clerk';
 SELECT finance.create_ruleset('live', score_review => 10) AS live \gset
 SELECT finance.add_rule('limit', 'transfer_limit', 100, ruleset => :live);
 SELECT finance.add_rule('strange', 'round_amount', 7, outcome => 'pass', score => 10, ruleset => :live);
@@ -127,6 +128,9 @@ SELECT t.amount, t.status, d.outcome_then, d.outcome_now, d.rule
 FROM finance.backtest_differences(:other, :'live_from') d JOIN finance.transfer t ON t.id = d.transfer_id ORDER BY t.id;
 -- captures and releases are not judged: their hold was
 SELECT count(finance.release(h.hold_id)) FROM finance.hold h WHERE h.tenant_id = :tenant AND h.status = 'open' AND h.amount = 30;
+SET finance.actor = 'chief';
+SELECT r.status, finance.review_transfer(r.transfer_id, false, 'no') IS NULL AS failed FROM finance.risk_review r WHERE r.tenant_id = :tenant;
+RESET finance.actor;
 SELECT transfers FROM finance.backtest_ruleset(:other, :'live_from') WHERE rule IS NULL;
 
 -- ------------------------------------------------------------------------

@@ -880,7 +880,7 @@ fin_meter_read(FinMeter *meter, int measure, const FinMeterEvent *event,
 
 const char *
 fin_meter_last(FinMeter *meter, int measure, const FinMeterEvent *event,
-			   TimestampTz *at)
+			   TimestampTz *at, int64 *transfer_id)
 {
 	const FinMeasure *of = &meter->book->measures[measure];
 	MeterKey   *key = known_key(meter, of->scope, event);
@@ -893,6 +893,7 @@ fin_meter_last(FinMeter *meter, int measure, const FinMeterEvent *event,
 	if (total->length == 0)
 		return NULL;
 	*at = total->at;
+	*transfer_id = total->since_id;
 	return total->text;
 }
 

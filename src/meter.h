@@ -83,9 +83,13 @@ extern int64 fin_meter_last_id(const FinMeter *meter);
 extern void fin_meter_read(FinMeter *meter, int measure,
 						   const FinMeterEvent *event, FinMeasureTotal *total);
 
-/* the payer's last device or country, and when; NULL: there was none */
+/*
+ * The payer's last device or country, when, and of which transfer; NULL: there
+ * was none.
+ */
 extern const char *fin_meter_last(FinMeter *meter, int measure,
-								  const FinMeterEvent *event, TimestampTz *at);
+								  const FinMeterEvent *event, TimestampTz *at,
+								  int64 *transfer_id);
 
 /* a transfer or hold passed: into all measures */
 extern void fin_meter_count(FinMeter *meter, const FinMeterEvent *event);

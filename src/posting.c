@@ -265,6 +265,8 @@ judge(FinPosting *posting, int i, const FinMovement *movement,
 		subject.event = *fin_posting_event(posting, i, movement);
 	else
 		fill_event(posting, i, movement, &subject.event);
+	subject.nparked = posting->nparked;
+	subject.parked = posting->parked;
 	fin_risk_judge(&subject, verdict);
 }
 
@@ -363,6 +365,19 @@ passes_gate(const FinOrder *order)
 		!order->has_recorded_at;
 }
 
+/* what is parked makes nobody known to the orders after it either */
+static void
+note_parked(FinPosting *posting, int i)
+{
+	if (posting->meter == NULL)
+		return;
+	if (posting->parked == NULL)
+		posting->parked = MemoryContextAllocHuge(CurrentMemoryContext,
+												 sizeof(FinMeterEvent) *
+												 posting->norders);
+	posting->parked[posting->nparked++] = posting->events[i];
+}
+
 /* NULL: done, or parked or rejected by risk */
 static const FinFault *
 decide(FinPosting *posting, int i, bool in_chain)
@@ -414,7 +429,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 		movement.action = FIN_HOLD;
 	carry_out(posting, i, &movement);
 	if (is_to_park(&verdict))
+	{
 		fin_posting_park(posting, i, movement.hold, &verdict);
+		note_parked(posting, i);
+	}
 	return NULL;
 }
 
@@ -476,6 +494,7 @@ restore_found(FinPosting *posting)
 	memcpy(posting->holds, posting->holds_found,
 		   sizeof(FinHold) * posting->nholds_found);
 	posting->nholds = posting->nholds_found;
+	posting->nparked = 0;
 	fin_gate_give_back(&posting->gate, 0);
 	memset(posting->outcomes, 0, sizeof(FinOutcome) * posting->norders);
 	memset(posting->verdicts, 0, sizeof(FinVerdict *) * posting->norders);

@@ -64,6 +64,8 @@ typedef struct FinPosting
 	FinMeter   *meter;			/* NULL: the rules count nothing */
 	FinMeterEvent *events;		/* per order, with a meter; from_id 0: none */
 	FinVerdict **verdicts;		/* per order; NULL: nothing to record */
+	FinMeterEvent *parked;		/* by these orders, with a meter */
+	int			nparked;
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;
 	int		   *group_of;		/* per order; -1: no key */

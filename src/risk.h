@@ -83,6 +83,8 @@ typedef struct FinRiskSubject
 	bool		is_reversal;
 	FinMeter   *meter;			/* of the book's measures; NULL: it has none */
 	FinMeterEvent event;
+	int			nparked;		/* parked by the same call, not written yet */
+	const FinMeterEvent *parked;
 } FinRiskSubject;
 
 /*

@@ -21,6 +21,7 @@
 
 #define LARGE_VALUE_DEFAULT	50000
 #define MONDAY_TO_FRIDAY	0x3e
+#define ODD_TEXT			"not a text of 1 to 128 bytes"
 #define ERROR_LENGTH_MAX	200 /* bytes of an expression's error */
 
 /* ------------------------------------------------------------------------
@@ -407,6 +408,22 @@ probed_text(const RiskFacts *facts, const RiskProbe *probe)
 	return NULL;
 }
 
+/* a device or country that is told, but is no text that could be looked up */
+static bool
+is_odd(const RiskFacts *facts, int probe)
+{
+	RiskProbeSubject subject = facts->book->probes[probe].subject;
+
+	return (subject == RISK_PROBE_DEVICE && facts->odd_device) ||
+		(subject == RISK_PROBE_COUNTRY && facts->odd_country);
+}
+
+static const char *
+text_of_none(const RiskFacts *facts, int probe)
+{
+	return is_odd(facts, probe) ? ODD_TEXT : "none";
+}
+
 /* the first subject whose membership is so, or NULL */
 static const char *
 find_member(const RiskRule *rule, RiskFacts *facts, bool member)
@@ -421,8 +438,8 @@ find_member(const RiskRule *rule, RiskFacts *facts, bool member)
 			continue;
 		text = probed_text(facts, &facts->book->probes[probes[i]]);
 		/* what nobody told of is on no list: only an allowlist minds */
-		if (text == NULL && !member)
-			return "none";
+		if (text == NULL && (!member || is_odd(facts, probes[i])))
+			return text_of_none(facts, probes[i]);
 		if (text != NULL && fin_risk_probed(facts, probes[i]) == member)
 			return text;
 	}
@@ -460,31 +477,57 @@ ask_new_counterparty(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 	answer->threshold = large_text(rule, facts);
 }
 
+static const char *
+device_text(const RiskFacts *facts)
+{
+	return facts->odd_device ? ODD_TEXT :
+		facts->device != NULL ? facts->device : "no device";
+}
+
+/* as what was told with the payer's last transfer is told */
+static const char *
+last_text(const RiskMeasured *last)
+{
+	if (last == NULL)
+		return "none";
+	return last->unconfirmed ? "one that was not confirmed" :
+		last->last != NULL ? last->last : "none";
+}
+
 static void
 ask_new_device(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
-	answer->hit = facts->device != NULL && is_large(rule, facts) &&
-		fin_risk_measured(facts, rule->measure)->total.count == 0;
+	answer->hit = is_large(rule, facts) &&
+		(facts->odd_device ||
+		 (facts->device != NULL &&
+		  fin_risk_measured(facts, rule->measure)->total.count == 0));
 	if (!tells(answer))
 		return;
-	answer->observed = facts->device != NULL ? facts->device : "no device";
+	answer->observed = device_text(facts);
 	answer->threshold = large_text(rule, facts);
+}
+
+static bool
+differs(const RiskMeasured *last, const char *text)
+{
+	return last != NULL && (last->unconfirmed ||
+							(last->last != NULL &&
+							 strcmp(last->last, text) != 0));
 }
 
 static void
 ask_device_change(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
-	const char *last = NULL;
+	const RiskMeasured *last = NULL;
 
 	if (facts->device != NULL && (is_large(rule, facts) || answer->wants_words))
-		last = fin_risk_measured(facts, rule->measure)->last;
-	answer->hit = last != NULL && strcmp(last, facts->device) != 0 &&
-		is_large(rule, facts);
+		last = fin_risk_measured(facts, rule->measure);
+	answer->hit = is_large(rule, facts) &&
+		(facts->odd_device || differs(last, facts->device));
 	if (!tells(answer))
 		return;
-	answer->observed = psprintf("%s after %s",
-								facts->device != NULL ? facts->device : "no device",
-								last != NULL ? last : "none");
+	answer->observed = psprintf("%s after %s", device_text(facts),
+								last_text(last));
 	answer->threshold = large_text(rule, facts);
 }
 
@@ -495,16 +538,19 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 
 	if (facts->country != NULL && (is_large(rule, facts) || answer->wants_words))
 		last = fin_risk_measured(facts, rule->measure);
-	answer->hit = last != NULL && last->last != NULL &&
-		strcmp(last->last, facts->country) != 0 &&
-		facts->now - last->last_at < rule->span_us && is_large(rule, facts);
+	answer->hit = is_large(rule, facts) &&
+		(facts->odd_country ||
+		 (differs(last, facts->country) &&
+		  facts->now - last->last_at < rule->span_us));
 	if (!tells(answer))
 		return;
-	answer->observed = facts->country == NULL ? "no country" :
-		last == NULL || last->last == NULL ?
+	answer->observed = facts->odd_country ? ODD_TEXT :
+		facts->country == NULL ? "no country" :
+		last == NULL || (last->last == NULL && !last->unconfirmed) ?
 		psprintf("%s, none before", facts->country) :
 		psprintf("%s, %s after %s", facts->country,
-				 fin_risk_span_text(Max(facts->now - last->last_at, 0)), last->last);
+				 fin_risk_span_text(Max(facts->now - last->last_at, 0)),
+				 last_text(last));
 	answer->threshold = large_text(rule, facts);
 	answer->window = fin_risk_span_text(rule->span_us);
 }

@@ -203,7 +203,7 @@ fill_subject(const FinContext *context, const Question *question,
 	subject->type = question->type;
 	subject->reference = question->reference;
 	subject->metadata = question->metadata;
-	event->id = fin_ident_floor(movement->now);
+	event->id = fin_ident_next(movement->from->last_transfer_id);
 	event->from_id = movement->from->account_id;
 	event->to_id = movement->to->account_id;
 	event->scale = movement->from->scale;
@@ -277,9 +277,13 @@ answer_rule(const RiskRule *rule, const RiskAnswer *said, Answer *answer)
 	answer->window = copy_text(said->window);
 }
 
-/* allocates in the current context */
+/*
+ * Allocates in 'memory', which is switched to for the answers alone: a query
+ * leaves SPI's own context behind, whatever was current before.
+ */
 static Answer *
-answer_all(RiskBook *book, RiskFacts *facts, const char *mode)
+answer_all(RiskBook *book, RiskFacts *facts, const char *mode,
+		   MemoryContext memory)
 {
 	Answer	   *answers = NULL;
 	Answer	  **end = &answers;
@@ -291,17 +295,22 @@ answer_all(RiskBook *book, RiskFacts *facts, const char *mode)
 			ruleset->is_live ? "live" : "shadow";
 		FinRiskJudgement judgement;
 		Answer	   *answer;
+		MemoryContext old;
 
 		for (int j = 0; j < ruleset->nrules; j++)
 		{
 			RiskAnswer	said = {.wants_words = true};
 
 			fin_risk_ask(&ruleset->rules[j], facts, &said);
+			old = MemoryContextSwitchTo(memory);
 			answer_rule(&ruleset->rules[j], &said,
 						add_answer(&end, ruleset, its_mode));
+			MemoryContextSwitchTo(old);
 		}
 		fin_risk_evaluate(ruleset, facts, &judgement);
+		old = MemoryContextSwitchTo(memory);
 		answer = add_answer(&end, ruleset, its_mode);
+		MemoryContextSwitchTo(old);
 		answer->hit = judgement.nhits > 0;
 		answer->outcome = judgement.outcome;
 		answer->score = judgement.score;
@@ -309,7 +318,7 @@ answer_all(RiskBook *book, RiskFacts *facts, const char *mode)
 	return answers;
 }
 
-static const char *
+static char *
 mode_of(const FinContext *context, int32 version)
 {
 	Datum		values[2] = {Int32GetDatum(context->tenant_id),
@@ -337,14 +346,13 @@ judge(const FinContext *context, const Question *question,
 	book = find_book(context, question->version);
 	if (book != NULL)
 	{
-		const char *mode = mode_of(context, question->version);
-		MemoryContext old;
+		char	   *mode = mode_of(context, question->version);
 
+		if (mode != NULL)
+			mode = MemoryContextStrdup(memory, mode);
 		fill_subject(context, question, book, &movement, &subject);
 		fin_risk_gather(book, &subject, &facts);
-		old = MemoryContextSwitchTo(memory);
-		answers = answer_all(book, &facts, copy_text(mode));
-		MemoryContextSwitchTo(old);
+		answers = answer_all(book, &facts, mode, memory);
 	}
 	fin_query_end(&scope);
 	return answers;

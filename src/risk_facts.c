@@ -16,8 +16,21 @@
 #include "utils/timestamp.h"
 
 #include "ident.h"
+#include "query.h"
 #include "limit.h"
 #include "risk_parts.h"
+
+/* something is said, but not what could be looked up */
+static bool
+is_odd(Jsonb *metadata, const char *name, const char *taken)
+{
+	JsonbValue	value;
+
+	return taken == NULL && metadata != NULL && JB_ROOT_IS_OBJECT(metadata) &&
+		getKeyJsonValueFromContainer(&metadata->root, name, strlen(name),
+									 &value) != NULL &&
+		value.type != jbvNull;
+}
 
 static void
 fill_party(const FinAccount *account, RiskParty *party)
@@ -71,6 +84,8 @@ fin_risk_gather(const RiskBook *book, const FinRiskSubject *subject,
 	facts->metadata = subject->metadata;
 	facts->device = subject->event.device;
 	facts->country = subject->event.country;
+	facts->odd_device = is_odd(facts->metadata, "device", facts->device);
+	facts->odd_country = is_odd(facts->metadata, "country", facts->country);
 	facts->is_hold = movement->action == FIN_HOLD;
 	facts->is_reversal = subject->is_reversal;
 	fill_party(from, &facts->from);
@@ -86,6 +101,112 @@ fin_risk_gather(const RiskBook *book, const FinRiskSubject *subject,
 /* ------------------------------------------------------------------------
  * what is looked up when first asked for
  * ------------------------------------------------------------------------ */
+
+/*
+ * What is parked has passed the counting, but nobody has said yet that it is
+ * right.  So it makes no payee or device known: else who must confirm a small
+ * transfer would have his next one for nothing.
+ */
+static FinQuery count_parked =
+{
+	.sql = "SELECT count(*) FROM finance.risk_review r"
+	" WHERE r.tenant_id = $1 AND r.from_account_id = $2"
+	" AND ($3 = 0 OR r.to_account_id = $3) AND r.transfer_id < $4"
+	" AND (r.settled_id IS NULL OR r.settled_id > $4)"
+	" AND ($5 IS NULL OR EXISTS (SELECT FROM finance.transfer t"
+	" WHERE t.tenant_id = r.tenant_id AND t.id = r.transfer_id"
+	" AND t.metadata->>'device' = $5))",
+	.nargs = 5,
+	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, TEXTOID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+/* never confirmed, or not yet */
+static FinQuery find_unconfirmed =
+{
+	.sql = "SELECT FROM finance.risk_review r"
+	" WHERE r.tenant_id = $1 AND r.transfer_id = $2"
+	" AND (r.settled_id IS NULL OR r.settled_id > $3"
+	" OR r.status IN ('rejected', 'failed')"
+	" OR r.status = 'timed_out' AND r.default_outcome = 'reject')",
+	.nargs = 3,
+	.argtypes = {INT4OID, INT8OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+};
+
+/* by this very call */
+static int64
+parked_now(const FinRiskSubject *subject, FinScope scope)
+{
+	const FinMeterEvent *event = &subject->event;
+	int64		n = 0;
+
+	for (int i = 0; i < subject->nparked; i++)
+	{
+		const FinMeterEvent *parked = &subject->parked[i];
+
+		if (parked->from_id != event->from_id)
+			continue;
+		if (scope == FIN_SCOPE_PAIR ? parked->to_id == event->to_id :
+			parked->device != NULL && strcmp(parked->device, event->device) == 0)
+			n++;
+	}
+	return n;
+}
+
+static bool
+was_parked_now(const FinRiskSubject *subject, int64 transfer_id)
+{
+	for (int i = 0; i < subject->nparked; i++)
+	{
+		if (subject->parked[i].id == transfer_id)
+			return true;
+	}
+	return false;
+}
+
+static int64
+parked_before(const FinRiskSubject *subject, FinScope scope)
+{
+	const FinMeterEvent *event = &subject->event;
+	Datum		values[5] = {Int32GetDatum(subject->tenant_id),
+		Int64GetDatum(event->from_id),
+		Int64GetDatum(scope == FIN_SCOPE_PAIR ? event->to_id : 0),
+	Int64GetDatum(event->id)};
+	char		nulls[5] = {' ', ' ', ' ', ' ', 'n'};
+
+	/* what is parked is held */
+	if (subject->movement->from->debits_pending == 0)
+		return 0;
+	if (scope == FIN_SCOPE_DEVICE)
+	{
+		values[4] = CStringGetTextDatum(event->device);
+		nulls[4] = ' ';
+	}
+	fin_query_run(&count_parked, values, nulls, 1);
+	return fin_query_int64(0, 1) + parked_now(subject, scope);
+}
+
+static void
+look_at_last(const FinRiskSubject *subject, int index, RiskMeasured *measured)
+{
+	int64		transfer_id = 0;
+	Datum		values[3];
+
+	measured->last = fin_meter_last(subject->meter, index, &subject->event,
+									&measured->last_at, &transfer_id);
+	if (measured->last == NULL)
+		return;
+	values[0] = Int32GetDatum(subject->tenant_id);
+	values[1] = Int64GetDatum(transfer_id);
+	values[2] = Int64GetDatum(subject->event.id);
+	measured->unconfirmed = was_parked_now(subject, transfer_id) ||
+		fin_query_run(&find_unconfirmed, values, NULL, 1) > 0;
+	if (measured->unconfirmed)
+		measured->last = NULL;
+}
 
 const RiskMeasured *
 fin_risk_measured(RiskFacts *facts, int measure)
@@ -104,11 +225,13 @@ fin_risk_measured(RiskFacts *facts, int measure)
 	if (asked->scope == FIN_SCOPE_DEVICE && facts->device == NULL)
 		measured->total.count = 0;
 	else if (fin_measure_is_last(asked->period))
-		measured->last = fin_meter_last(subject->meter, index, &subject->event,
-										&measured->last_at);
+		look_at_last(subject, index, measured);
 	else
 		fin_meter_read(subject->meter, index, &subject->event,
 					   &measured->total);
+	if (asked->period == FIN_PERIOD_EVER && measured->total.count > 0)
+		measured->total.count -= Min(parked_before(subject, asked->scope),
+									 measured->total.count);
 	measured->is_known = true;
 	return measured;
 }

@@ -122,8 +122,9 @@ struct RiskBook
 typedef struct RiskMeasured
 {
 	bool		is_known;
-	FinMeasureTotal total;
-	const char *last;			/* or NULL */
+	FinMeasureTotal total;		/* ever: but for what is parked still */
+	bool		unconfirmed;	/* the last was of what is parked, or was */
+	const char *last;			/* or NULL; NULL as well when unconfirmed */
 	TimestampTz last_at;
 } RiskMeasured;
 
@@ -165,6 +166,8 @@ typedef struct RiskFacts
 	Jsonb	   *metadata;		/* or NULL */
 	const char *device;			/* or NULL */
 	const char *country;		/* or NULL */
+	bool		odd_device;		/* metadata has one that cannot be used */
+	bool		odd_country;
 	bool		is_hold;
 	bool		is_reversal;
 	RiskParty	from;

@@ -187,6 +187,12 @@ push_measured(JsonbParseState **state, const RiskFacts *facts)
 			push_amount(state, "amount", facts, measured->total.amount);
 			push_int64(state, "count", measured->total.count);
 		}
+		else if (measured->unconfirmed)
+		{
+			push_bool(state, "unconfirmed", true);
+			push_time(state, "at", TimestampTzGetDatum(measured->last_at),
+					  TIMESTAMPTZOID);
+		}
 		else if (measured->last != NULL)
 		{
 			push_text(state, "last", measured->last);
@@ -267,6 +273,10 @@ fin_risk_inputs(const RiskFacts *facts)
 	push_metadata(&state, facts);
 	push_text(&state, "device", facts->device);
 	push_text(&state, "country", facts->country);
+	if (facts->odd_device)
+		push_bool(&state, "odd_device", true);
+	if (facts->odd_country)
+		push_bool(&state, "odd_country", true);
 	push_bool(&state, "is_hold", facts->is_hold);
 	push_bool(&state, "is_reversal", facts->is_reversal);
 	push_party(&state, "from", facts, &facts->from);
@@ -450,6 +460,7 @@ read_measured(const RiskBook *book, JsonbContainer *root, RiskFacts *facts)
 		measured->total.amount = read_amount(one, "amount", facts->scale);
 		measured->total.count = read_int64(one, "count");
 		measured->last = read_text(one, "last");
+		measured->unconfirmed = read_bool(one, "unconfirmed");
 		measured->last_at = read_time(one, "at");
 	}
 }
@@ -522,6 +533,8 @@ fin_risk_read_inputs(const RiskBook *book, Jsonb *inputs, RiskFacts *facts)
 		facts->metadata = JsonbValueToJsonb(metadata);
 	facts->device = read_text(root, "device");
 	facts->country = read_text(root, "country");
+	facts->odd_device = read_bool(root, "odd_device");
+	facts->odd_country = read_bool(root, "odd_country");
 	facts->is_hold = read_bool(root, "is_hold");
 	facts->is_reversal = read_bool(root, "is_reversal");
 	read_party(root, "from", facts->scale, &facts->from);

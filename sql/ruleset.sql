@@ -41,7 +41,7 @@ SELECT count(finance.create_account(code, 'EUR', min_available => NULL)) FROM un
 -- without rules everything passes, and nothing is recorded
 SELECT status, rule FROM finance.transfer('a', 'b', 1000);
 SELECT * FROM pg_temp.versions;
-SELECT * FROM finance.live_rule;
+SELECT name, kind, outcome, version FROM finance.live_rule WHERE tenant_id = :tenant;
 
 SELECT finance.create_ruleset('first') AS first \gset
 SELECT :first AS first;
@@ -246,30 +246,30 @@ SELECT finance.publish_ruleset(:second);
 SELECT finance.create_ruleset('by hand') AS hand \gset
 SELECT finance.add_rule('mine', 'transfer_limit', 1, ruleset => :hand);
 SELECT what, pg_temp.attempt(replace(replace(statement, ':v', :'second'), ':hand', :'hand')) AS result FROM (VALUES
-	(1, 'a rule', $$UPDATE finance.risk_rule SET threshold = 1 WHERE version = :v$$),
-	(2, 'a rule''s name', $$UPDATE finance.risk_rule SET name = 'x' WHERE version = :v$$),
-	(3, 'a rule, off', $$UPDATE finance.risk_rule SET enabled = false WHERE version = :v$$),
-	(4, 'a rule, gone', $$DELETE FROM finance.risk_rule WHERE version = :v$$),
-	(5, 'a rule more', $$INSERT INTO finance.risk_rule (tenant_id, version, name, kind, outcome) SELECT tenant_id, version, 'x', 'blocklist', 'reject' FROM finance.ruleset WHERE version = :v$$),
-	(6, 'a rule from elsewhere', $$UPDATE finance.risk_rule SET version = :v WHERE version = :hand$$),
+	(1, 'a rule', $$UPDATE finance.risk_rule SET threshold = 1 WHERE tenant_id = :tenant AND version = :v$$),
+	(2, 'a rule''s name', $$UPDATE finance.risk_rule SET name = 'x' WHERE tenant_id = :tenant AND version = :v$$),
+	(3, 'a rule, off', $$UPDATE finance.risk_rule SET enabled = false WHERE tenant_id = :tenant AND version = :v$$),
+	(4, 'a rule, gone', $$DELETE FROM finance.risk_rule WHERE tenant_id = :tenant AND version = :v$$),
+	(5, 'a rule more', $$INSERT INTO finance.risk_rule (tenant_id, version, name, kind, outcome) SELECT tenant_id, version, 'x', 'blocklist', 'reject' FROM finance.ruleset WHERE tenant_id = :tenant AND version = :v$$),
+	(6, 'a rule from elsewhere', $$UPDATE finance.risk_rule SET version = :v WHERE tenant_id = :tenant AND version = :hand$$),
 	(7, 'all rules', $$TRUNCATE finance.risk_rule$$),
-	(8, 'its name', $$UPDATE finance.ruleset SET name = 'x' WHERE version = :v$$),
-	(9, 'its number', $$UPDATE finance.ruleset SET version = 1000000 WHERE version = :v$$),
-	(10, 'a score', $$UPDATE finance.ruleset SET score_reject = 1 WHERE version = :v$$),
-	(11, 'a time', $$UPDATE finance.ruleset SET review_timeout = '1 hour' WHERE version = :v$$),
-	(12, 'who published it', $$UPDATE finance.ruleset SET published_by = 'x' WHERE version = :v$$),
-	(13, 'a draft again', $$UPDATE finance.ruleset SET mode = 'draft', published_at = NULL, published_by = NULL WHERE version = :v$$),
-	(14, 'the ruleset', $$DELETE FROM finance.ruleset WHERE version = :v$$),
+	(8, 'its name', $$UPDATE finance.ruleset SET name = 'x' WHERE tenant_id = :tenant AND version = :v$$),
+	(9, 'its number', $$UPDATE finance.ruleset SET version = 1000000 WHERE tenant_id = :tenant AND version = :v$$),
+	(10, 'a score', $$UPDATE finance.ruleset SET score_reject = 1 WHERE tenant_id = :tenant AND version = :v$$),
+	(11, 'a time', $$UPDATE finance.ruleset SET review_timeout = '1 hour' WHERE tenant_id = :tenant AND version = :v$$),
+	(12, 'who published it', $$UPDATE finance.ruleset SET published_by = 'x' WHERE tenant_id = :tenant AND version = :v$$),
+	(13, 'a draft again', $$UPDATE finance.ruleset SET mode = 'draft', published_at = NULL, published_by = NULL WHERE tenant_id = :tenant AND version = :v$$),
+	(14, 'the ruleset', $$DELETE FROM finance.ruleset WHERE tenant_id = :tenant AND version = :v$$),
 	(15, 'all rulesets', $$TRUNCATE finance.ruleset CASCADE$$),
-	(17, 'a tenant''s rule', $$UPDATE finance.risk_rule SET tenant_id = tenant_id + 1 WHERE version = :v$$),
-	(18, 'of itself a draft may change', $$UPDATE finance.risk_rule SET threshold = 2 WHERE version = :hand$$),
-	(19, 'a draft''s number', $$UPDATE finance.ruleset SET version = 1000000 WHERE version = :hand$$),
-	(20, 'how many rules it has', $$UPDATE finance.ruleset SET rules = rules + 1 WHERE version = :v$$),
-	(16, 'through a merge', $$INSERT INTO finance.risk_rule SELECT * FROM finance.risk_rule WHERE version = :v ON CONFLICT (tenant_id, version, name) DO UPDATE SET threshold = 1$$)
+	(17, 'a tenant''s rule', $$UPDATE finance.risk_rule SET tenant_id = tenant_id + 1 WHERE tenant_id = :tenant AND version = :v$$),
+	(18, 'of itself a draft may change', $$UPDATE finance.risk_rule SET threshold = 2 WHERE tenant_id = :tenant AND version = :hand$$),
+	(19, 'a draft''s number', $$UPDATE finance.ruleset SET version = 1000000 WHERE tenant_id = :tenant AND version = :hand$$),
+	(20, 'how many rules it has', $$UPDATE finance.ruleset SET rules = rules + 1 WHERE tenant_id = :tenant AND version = :v$$),
+	(16, 'through a merge', $$INSERT INTO finance.risk_rule SELECT * FROM finance.risk_rule WHERE tenant_id = :tenant AND version = :v ON CONFLICT (tenant_id, version, name) DO UPDATE SET threshold = 1$$)
 ) AS v (n, what, statement) ORDER BY n;
 SET session_replication_role = replica;
-SELECT pg_temp.attempt(format('DELETE FROM finance.risk_rule WHERE version = %s', :second));
-SELECT pg_temp.attempt(format('UPDATE finance.ruleset SET score_reject = 1 WHERE version = %s', :second));
+SELECT pg_temp.attempt(format('DELETE FROM finance.risk_rule WHERE tenant_id = %s AND version = %s', :tenant, :second));
+SELECT pg_temp.attempt(format('UPDATE finance.ruleset SET score_reject = 1 WHERE tenant_id = %s AND version = %s', :tenant, :second));
 RESET session_replication_role;
 -- a decision does not either
 SELECT pg_temp.attempt($$UPDATE finance.risk_decision SET outcome = 'pass'$$);

@@ -563,7 +563,7 @@ ask_geography_jump(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 static char *
 error_text(const char *error)
 {
-	return psprintf("error: %.*s",
+	return psprintf(RISK_ERROR_PREFIX "%.*s",
 					pg_mbcliplen(error, strlen(error), ERROR_LENGTH_MAX), error);
 }
 

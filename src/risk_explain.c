@@ -521,6 +521,41 @@ is_same_jsonb(Jsonb *a, Jsonb *b)
 	return compareJsonbContainers(&a->root, &b->root) == 0;
 }
 
+static bool
+is_error(const FinRiskHit *hit, const char *observed)
+{
+	return strcmp(hit->kind, fin_rule_kinds[FIN_RULE_EXPRESSION].name) == 0 &&
+		strncmp(observed, RISK_ERROR_PREFIX, strlen(RISK_ERROR_PREFIX)) == 0;
+}
+
+/*
+ * The words of an error depend on lc_messages and on the server's version.  So
+ * of an expression that failed then and fails again those recorded are kept.
+ */
+static void
+keep_error_words(FinRiskJudgement *judgement, Jsonb *recorded)
+{
+	for (int i = 0; i < judgement->nhits; i++)
+	{
+		FinRiskHit *hit = &judgement->hits[i];
+		JsonbValue *element = getIthJsonbValueFromContainer(&recorded->root, i);
+		JsonbValue *observed;
+		char	   *words;
+
+		if (element == NULL || element->type != jbvBinary ||
+			!is_error(hit, hit->observed))
+			continue;
+		observed = getKeyJsonValueFromContainer(element->val.binary.data,
+												"observed", strlen("observed"),
+												NULL);
+		if (observed == NULL || observed->type != jbvString)
+			continue;
+		words = pnstrdup(observed->val.string.val, observed->val.string.len);
+		if (is_error(hit, words))
+			hit->observed = words;
+	}
+}
+
 /* the recorded decision in the last result, judged again: the OUT columns */
 static void
 judge_again(int32 tenant_id, MemoryContext memory, Datum *values)
@@ -543,6 +578,7 @@ judge_again(int32 tenant_id, MemoryContext memory, Datum *values)
 	fin_risk_clear(book, &facts);
 	fin_risk_read_inputs(book, inputs, &facts);
 	fin_risk_evaluate(&book->rulesets[0], &facts, &judgement);
+	keep_error_words(&judgement, hits);
 	again = fin_risk_hits(&judgement);
 	old = MemoryContextSwitchTo(memory);
 	values[0] = BoolGetDatum(strcmp(outcome, fin_risk_outcome_name(judgement.outcome)) == 0 &&
@@ -563,8 +599,9 @@ PG_FUNCTION_INFO_V1(finance_replay_decision);
  *		returns (same, outcome, score, hits, recorded_outcome, recorded_hits)
  *
  * Judges again by the ruleset of the decision and by what it looked at, as
- * recorded; version null: the decision of the live ruleset.  Errors: 22004,
- * LG012 there is no such decision, LG108 no such ruleset.
+ * recorded; version null: the decision of the live ruleset.  Of an expression
+ * that fails as it did then, the words of the error count for nothing.
+ * Errors: 22004, LG012 there is no such decision, LG108 no such ruleset.
  */
 Datum
 finance_replay_decision(PG_FUNCTION_ARGS)

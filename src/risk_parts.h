@@ -23,6 +23,9 @@
 
 #define RISK_NONE (-1)			/* no measure, probe or limit */
 
+/* what is observed of an expression that failed: this, and the error's words */
+#define RISK_ERROR_PREFIX "error: "
+
 /* membership that is asked about: of a list, or of a calendar */
 typedef enum RiskProbeSubject
 {

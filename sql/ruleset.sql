@@ -41,7 +41,7 @@ SELECT count(finance.create_account(code, 'EUR', min_available => NULL)) FROM un
 -- without rules everything passes, and nothing is recorded
 SELECT status, rule FROM finance.transfer('a', 'b', 1000);
 SELECT * FROM pg_temp.versions;
-SELECT * FROM finance.live_rule;
+SELECT * FROM finance.live_rule WHERE tenant_id = :tenant;
 
 SELECT finance.create_ruleset('first') AS first \gset
 SELECT :first AS first;
@@ -245,7 +245,7 @@ SELECT finance.publish_ruleset(:second);
 
 SELECT finance.create_ruleset('by hand') AS hand \gset
 SELECT finance.add_rule('mine', 'transfer_limit', 1, ruleset => :hand);
-SELECT what, pg_temp.attempt(replace(replace(statement, ':v', :'second'), ':hand', :'hand')) AS result FROM (VALUES
+SELECT what, pg_temp.attempt(replace(replace(replace(statement, 'WHERE ', 'WHERE tenant_id = ' || :tenant || ' AND '), ':v', :'second'), ':hand', :'hand')) AS result FROM (VALUES
 	(1, 'a rule', $$UPDATE finance.risk_rule SET threshold = 1 WHERE version = :v$$),
 	(2, 'a rule''s name', $$UPDATE finance.risk_rule SET name = 'x' WHERE version = :v$$),
 	(3, 'a rule, off', $$UPDATE finance.risk_rule SET enabled = false WHERE version = :v$$),
@@ -268,8 +268,8 @@ SELECT what, pg_temp.attempt(replace(replace(statement, ':v', :'second'), ':hand
 	(16, 'through a merge', $$INSERT INTO finance.risk_rule SELECT * FROM finance.risk_rule WHERE version = :v ON CONFLICT (tenant_id, version, name) DO UPDATE SET threshold = 1$$)
 ) AS v (n, what, statement) ORDER BY n;
 SET session_replication_role = replica;
-SELECT pg_temp.attempt(format('DELETE FROM finance.risk_rule WHERE version = %s', :second));
-SELECT pg_temp.attempt(format('UPDATE finance.ruleset SET score_reject = 1 WHERE version = %s', :second));
+SELECT pg_temp.attempt(format('DELETE FROM finance.risk_rule WHERE tenant_id = %s AND version = %s', :tenant, :second));
+SELECT pg_temp.attempt(format('UPDATE finance.ruleset SET score_reject = 1 WHERE tenant_id = %s AND version = %s', :tenant, :second));
 RESET session_replication_role;
 -- a decision does not either
 SELECT pg_temp.attempt($$UPDATE finance.risk_decision SET outcome = 'pass'$$);

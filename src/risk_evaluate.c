@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -675,7 +676,9 @@ add_hit(FinRiskJudgement *judgement, const RiskRuleset *ruleset,
 	hit->observed = copy_text(answer->observed);
 	hit->threshold = copy_text(answer->threshold);
 	hit->window = copy_text(answer->window);
-	judgement->score += rule->score;
+	/* thousands of rules: as much as there is, rather than below zero */
+	if (pg_add_s32_overflow(judgement->score, rule->score, &judgement->score))
+		judgement->score = rule->score > 0 ? PG_INT32_MAX : PG_INT32_MIN;
 	if (answer->outcome > judgement->outcome)
 	{
 		judgement->outcome = answer->outcome;

@@ -204,15 +204,20 @@ push_measured(JsonbParseState **state, const RiskFacts *facts)
 	close_object(state);
 }
 
+/*
+ * The zone stands before the name, which may have any characters: no zone's
+ * name is that of another one and a slash.
+ */
 static char *
 probe_name(const RiskProbe *probe)
 {
 	static const char *const subjects[] = {"payer", "payee", "country",
 	"device", "holiday"};
 
-	return psprintf("%s/%s%s%s", subjects[probe->subject], probe->list,
-					probe->zone_name != NULL ? "/" : "",
-					probe->zone_name != NULL ? probe->zone_name : "");
+	return psprintf("%s%s%s/%s", subjects[probe->subject],
+					probe->zone_name != NULL ? " in " : "",
+					probe->zone_name != NULL ? probe->zone_name : "",
+					probe->list);
 }
 
 static void

@@ -175,8 +175,9 @@ fin_gate_check(FinGate *gate, int32 tenant_id, const FinMovement *movement,
 	pause = find_pause(book, &keys);
 	if (pause != NULL)
 		return fin_gate_fault_paused(pause);
-	/* what is captured was counted when it was held */
-	if (book->nlimits == 0 || movement->action == FIN_CAPTURE)
+	/* what is captured, or let through, was counted when it was held */
+	if (book->nlimits == 0 || movement->action == FIN_CAPTURE ||
+		movement->action == FIN_UNPARK)
 		return NULL;
 	return take_tokens(gate, book, tenant_id, &keys, movement);
 }

@@ -15,8 +15,9 @@
  * too.
  *
  * What a total says of the history, which other transactions may still add to
- * as a measure is new, is exact for an account.  For a type it leaves out
- * transfers that were under way when the measure was published.
+ * as a measure is new, is exact: for an account by its lock, for a type since
+ * publishing waits for the transfers under way (risk_compile.c), and those that
+ * wait for it are counted.
  */
 #include "postgres.h"
 

@@ -5,9 +5,9 @@
  * Owns nothing between calls; one call's state is a FinPosting on the stack,
  * and its memory the query scope's, but for the outcomes.
  *
- * Lock order: where history is imported, the tenant; accounts by ascending id
- * over the whole set, then the totals of types that risk measures, then
- * idempotency keys in ascending order.  Everything
+ * Lock order: finance.transfer; where history is imported, the tenant;
+ * accounts by ascending id over the whole set, then the totals of types that
+ * risk measures, then idempotency keys in ascending order.  Everything
  * that is decided is decided under the accounts' locks: versions, funds, holds,
  * risk facts, and the transfers' ids, which are above the last id of all the
  * accounts, so that an account's id order is its version order whatever the
@@ -23,6 +23,8 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -526,6 +528,13 @@ prepare(FinPosting *posting)
 	posting->from_ids = palloc0(sizeof(int64) * n);
 	posting->to_ids = palloc0(sizeof(int64) * n);
 	posting->verdicts = palloc0(sizeof(FinVerdict *) * n);
+
+	/*
+	 * Rules with a total of a type are published under SHARE: whoever holds
+	 * this lock is waited for, whoever waits for it is judged by them.
+	 */
+	if (!XactReadOnly)
+		LockRelationOid(fin_query_relation("transfer"), RowExclusiveLock);
 	if (posting->orders[0].has_recorded_at)
 		fin_store_lock_imports(posting->context->tenant_id);
 	fin_posting_find_and_lock(posting);

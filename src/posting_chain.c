@@ -254,12 +254,16 @@ settle_chain(FinPosting *posting, int start, int end)
 			break;
 		undo_chain(posting);
 		posting->nholds = nholds;
-		fin_gate_give_back(&posting->gate, ntaken);
 		if (fin_posting_learn_keys(posting, start, culprit, end))
 		{
+			fin_gate_give_back(&posting->gate, ntaken);
 			forget(posting, start, end);
 			continue;
 		}
+		/* nobody tries without end what risk lets through */
+		if (!posting->outcomes[culprit].row.rejected ||
+			posting->outcomes[culprit].replayed)
+			fin_gate_give_back(&posting->gate, ntaken);
 		look_again(posting, culprit);
 		fail_others(posting, start, end, culprit);
 		break;

@@ -12,11 +12,9 @@
  */
 #include "postgres.h"
 
-#include "storage/lmgr.h"
 #include "utils/inval.h"
 
 #include "posting_parts.h"
-#include "query.h"
 
 #define HOLD_TRIES_MAX 10
 
@@ -99,12 +97,6 @@ fin_posting_hold_rules(FinPosting *posting)
 {
 	int32		tenant_id = posting->context->tenant_id;
 
-	/*
-	 * As for the rows that will be written, but before the rules are looked at:
-	 * who publishes rules that count a type waits for those who were judged
-	 * without, and whoever waited for him sees his.
-	 */
-	LockRelationOid(fin_query_relation("transfer"), RowExclusiveLock);
 	for (int i = 0; i < HOLD_TRIES_MAX; i++)
 	{
 		const FinMeasure *measures;

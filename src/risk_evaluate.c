@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -375,11 +376,16 @@ ask_business_hours(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 static void
 ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
-	answer->hit = facts->has_last &&
-		facts->now - facts->last_at >= rule->span_us && is_large(rule, facts);
+	bool		is_idle = facts->has_last &&
+		facts->now - facts->last_at >= rule->span_us;
+
+	/* what was parked has not awakened it */
+	answer->hit = is_large(rule, facts) &&
+		(is_idle || fin_risk_last_unconfirmed(facts));
 	if (!tells(answer))
 		return;
 	answer->observed = !facts->has_last ? "no transfer before" :
+		answer->hit && !is_idle ? "the last one was not confirmed" :
 		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
 	answer->window = fin_risk_span_text(rule->span_us);
@@ -675,7 +681,9 @@ add_hit(FinRiskJudgement *judgement, const RiskRuleset *ruleset,
 	hit->observed = copy_text(answer->observed);
 	hit->threshold = copy_text(answer->threshold);
 	hit->window = copy_text(answer->window);
-	judgement->score += rule->score;
+	/* thousands of rules: as much as there is, rather than below zero */
+	if (pg_add_s32_overflow(judgement->score, rule->score, &judgement->score))
+		judgement->score = rule->score > 0 ? PG_INT32_MAX : PG_INT32_MIN;
 	if (answer->outcome > judgement->outcome)
 	{
 		judgement->outcome = answer->outcome;

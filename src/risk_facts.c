@@ -126,12 +126,13 @@ static FinQuery count_parked =
 static FinQuery find_unconfirmed =
 {
 	.sql = "SELECT FROM finance.risk_review r"
-	" WHERE r.tenant_id = $1 AND r.transfer_id = $2"
+	" WHERE r.tenant_id = $1 AND r.from_account_id = $4"
+	" AND (r.transfer_id = $2 OR r.settled_id = $2)"
 	" AND (r.settled_id IS NULL OR r.settled_id > $3"
 	" OR r.status IN ('rejected', 'failed')"
 	" OR r.status = 'timed_out' AND r.default_outcome = 'reject')",
-	.nargs = 3,
-	.argtypes = {INT4OID, INT8OID, INT8OID},
+	.nargs = 4,
+	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_latest = true,
 };
@@ -189,21 +190,43 @@ parked_before(const FinRiskSubject *subject, FinScope scope)
 	return fin_query_int64(0, 1) + parked_now(subject, scope);
 }
 
+/* was the payer's transfer parked and, so far, not let through? */
+static bool
+is_unconfirmed(const FinRiskSubject *subject, int64 transfer_id)
+{
+	Datum		values[4] = {Int32GetDatum(subject->tenant_id),
+		Int64GetDatum(transfer_id), Int64GetDatum(subject->event.id),
+	Int64GetDatum(subject->event.from_id)};
+
+	return was_parked_now(subject, transfer_id) ||
+		fin_query_run(&find_unconfirmed, values, NULL, 1) > 0;
+}
+
+bool
+fin_risk_last_unconfirmed(RiskFacts *facts)
+{
+	RiskProbed *probed = &facts->last_unconfirmed;
+	const FinRiskSubject *subject = facts->subject;
+
+	if (!probed->is_known && subject != NULL && facts->has_last)
+	{
+		probed->is_member =
+			is_unconfirmed(subject, subject->movement->from->last_transfer_id);
+		probed->is_known = true;
+	}
+	return probed->is_member;
+}
+
 static void
 look_at_last(const FinRiskSubject *subject, int index, RiskMeasured *measured)
 {
 	int64		transfer_id = 0;
-	Datum		values[3];
 
 	measured->last = fin_meter_last(subject->meter, index, &subject->event,
 									&measured->last_at, &transfer_id);
 	if (measured->last == NULL)
 		return;
-	values[0] = Int32GetDatum(subject->tenant_id);
-	values[1] = Int64GetDatum(transfer_id);
-	values[2] = Int64GetDatum(subject->event.id);
-	measured->unconfirmed = was_parked_now(subject, transfer_id) ||
-		fin_query_run(&find_unconfirmed, values, NULL, 1) > 0;
+	measured->unconfirmed = is_unconfirmed(subject, transfer_id);
 	if (measured->unconfirmed)
 		measured->last = NULL;
 }

@@ -443,6 +443,9 @@ foreach my $way ('late', 'late_parallel')
 	poll_ok($node,
 		"SELECT count(*) = 1 FROM finance.transfer t JOIN finance._hold h USING (hold_id) WHERE h.amount = 3 AND t.status = 'expired' AND h.status = 'expired'",
 		"$way: the hold expires, once", $way);
+	# the worker may give the hold back before the totals are restored, which
+	# then still count it: they are read from the history again
+	$node->safe_psql($way, 'DELETE FROM finance.risk_total');
 	is_sound($node, $way, $way);
 }
 $holder->query_safe('ROLLBACK');

@@ -164,7 +164,7 @@ sub random_rule
 
 # names are shared by versions, as limits are of names
 my $random_rulesets = 6;
-my @rule_names = ('amount', 'daily', 'hour', 'drain', 'large', 'round', 'fast', 'night', map { "rule $_" } 1 .. 16);
+my @rule_names = ('amount', 'daily', 'hour', 'drain', 'large', 'round', 'fast', 'night', map { "rule $_" } 1 .. 14);
 
 sub make_ruleset
 {
@@ -176,7 +176,7 @@ sub make_ruleset
 }
 
 my $rulesets = make_ruleset('known', @known) . join('', map {
-		make_ruleset("random $_", "'large', 'large_value', 5", map { random_rule("rule $_") } 1 .. 16)
+		make_ruleset("random $_", "'large', 'large_value', 5", map { random_rule("rule $_") } 1 .. 14)
 	} 1 .. $random_rulesets);
 
 # ------------------------------------------------------------------------
@@ -425,7 +425,7 @@ foreach my $n (1 .. $all)
 	{
 		push @shadows, random_version();
 		add_call($one, $clock, 'operator', publish($shadows[-1], 'shadow'));
-		add_call($one, $clock, 'operator', '(SELECT finance.retire_ruleset(' . shift(@shadows) . ')::text AS a)') if @shadows > 1 + int(rand(2));
+		add_call($one, $clock, 'operator', '(SELECT finance.retire_ruleset(' . shift(@shadows) . ')::text AS a)') if @shadows > 1;
 	}
 	add_call($one, $clock, 'operator', publish(rand() < 0.4 ? 1 : random_version(), 'live')) if !$both && rand() < 0.005;
 	$alike = @calls if $n == $alike;
@@ -467,7 +467,7 @@ is_alike('place, from_account, to_account, status, type, amount, from_balance, t
 is_query($node, "SELECT count(*) FROM finance.risk_decision WHERE mode = 'shadow' AND tenant_id = $two", 0,
 	'one of them had no shadow', 'book');
 cmp_ok($node->safe_psql('book', "SELECT count(*) FROM finance.risk_decision s JOIN finance.risk_decision l USING (tenant_id, transfer_id)
-		WHERE s.mode = 'shadow' AND l.mode = 'live' AND s.outcome > l.outcome AND s.outcome IN ('review', 'reject')"), '>', 100,
+		WHERE s.mode = 'shadow' AND l.mode = 'live' AND l.outcome IN ('pass', 'report') AND s.outcome IN ('review', 'reject')"), '>', 20,
 	'the shadows of the other would often have stopped a transfer');
 
 # ------------------------------------------------------------------------
@@ -587,7 +587,7 @@ UPDATE finance.risk_decision d SET score = d.score + (n % 3 = 0)::integer,
 	outcome = CASE WHEN n % 3 = 1 THEN 'challenge' ELSE d.outcome END,
 	hits = CASE WHEN n % 3 = 2 THEN jsonb_set(d.hits, '{0,observed}', '"nothing"') ELSE d.hits END
 FROM changed c WHERE d.tenant_id = $one AND d.transfer_id = c.transfer_id AND d.version = c.version;
-SELECT count(*) > 4, bool_or(r.same) FROM changed c, finance.replay_decision(c.transfer_id, c.version) r;
+SELECT count(*) > 2, bool_or(r.same) FROM changed c, finance.replay_decision(c.transfer_id, c.version) r;
 ), 'copy'), 't|f', 'a decision that was tampered with is not the same');
 is_sound($node, 'at the end', 'book');
 

@@ -376,16 +376,11 @@ ask_business_hours(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 static void
 ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
-	bool		is_idle = facts->has_last &&
-		facts->now - facts->last_at >= rule->span_us;
-
-	/* what was parked has not awakened it */
-	answer->hit = is_large(rule, facts) &&
-		(is_idle || fin_risk_last_unconfirmed(facts));
+	answer->hit = facts->has_last &&
+		facts->now - facts->last_at >= rule->span_us && is_large(rule, facts);
 	if (!tells(answer))
 		return;
 	answer->observed = !facts->has_last ? "no transfer before" :
-		answer->hit && !is_idle ? "the last one was not confirmed" :
 		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
 	answer->window = fin_risk_span_text(rule->span_us);

@@ -202,21 +202,6 @@ is_unconfirmed(const FinRiskSubject *subject, int64 transfer_id)
 		fin_query_run(&find_unconfirmed, values, NULL, 1) > 0;
 }
 
-bool
-fin_risk_last_unconfirmed(RiskFacts *facts)
-{
-	RiskProbed *probed = &facts->last_unconfirmed;
-	const FinRiskSubject *subject = facts->subject;
-
-	if (!probed->is_known && subject != NULL && facts->has_last)
-	{
-		probed->is_member =
-			is_unconfirmed(subject, subject->movement->from->last_transfer_id);
-		probed->is_known = true;
-	}
-	return probed->is_member;
-}
-
 static void
 look_at_last(const FinRiskSubject *subject, int index, RiskMeasured *measured)
 {

@@ -177,7 +177,6 @@ typedef struct RiskFacts
 	RiskParty	to;
 	bool		has_last;		/* the payer had a transfer before */
 	TimestampTz last_at;
-	RiskProbed	last_unconfirmed;	/* was it parked, and not let through? */
 	TimestampTz now;
 	DateADT		date;
 	TimeADT		time_of_day;
@@ -235,7 +234,6 @@ extern void fin_risk_gather(const RiskBook *book,
 							const FinRiskSubject *subject, RiskFacts *facts);
 extern const RiskMeasured *fin_risk_measured(RiskFacts *facts, int measure);
 extern bool fin_risk_probed(RiskFacts *facts, int probe);
-extern bool fin_risk_last_unconfirmed(RiskFacts *facts);
 extern Numeric fin_risk_limited(RiskFacts *facts, int limit);
 
 /* fills in facts->values what an expression names */

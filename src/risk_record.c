@@ -289,8 +289,6 @@ fin_risk_inputs(const RiskFacts *facts)
 	if (facts->has_last)
 		push_time(&state, "last_at", TimestampTzGetDatum(facts->last_at),
 				  TIMESTAMPTZOID);
-	if (facts->last_unconfirmed.is_member)
-		push_bool(&state, "last_unconfirmed", true);
 	push_time(&state, "now", TimestampTzGetDatum(facts->now), TIMESTAMPTZOID);
 	push_time(&state, "date", DateADTGetDatum(facts->date), DATEOID);
 	push_time(&state, "time", TimeADTGetDatum(facts->time_of_day), TIMEOID);
@@ -517,8 +515,6 @@ read_moment(JsonbContainer *root, RiskFacts *facts)
 															 Int32GetDatum(-1)));
 	facts->has_last = find_value(root, "last_at") != NULL;
 	facts->last_at = read_time(root, "last_at");
-	facts->last_unconfirmed.is_known = true;
-	facts->last_unconfirmed.is_member = read_bool(root, "last_unconfirmed");
 }
 
 void

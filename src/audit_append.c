@@ -282,8 +282,12 @@ keep_for_insert(AuditRest *rest, FinAuditRow *row)
 static void
 insert_rest(AuditRest *rest)
 {
+	FinQueryScope scope;
+
 	if (rest->rows == NULL)
 		return;
+	/* the name of the rows is good for one scope */
+	fin_query_begin(&scope);
 	fin_query_offer(NEW_RECORDS, rows_descriptor(), rest->rows);
 	issue_pass();
 	if (fin_query_run(&insert_records, NULL, NULL, 0) !=
@@ -292,6 +296,7 @@ insert_rest(AuditRest *rest)
 				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				errmsg("audit records cannot be written"),
 				errdetail("A trigger or rule on finance.audit_record suppressed a row."));
+	fin_query_end(&scope);
 	tuplestore_end(rest->rows);
 }
 

@@ -3479,6 +3479,43 @@ COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamp
 'the transfers recorded in that time (to null: until now) whose outcome would be another by that version, oldest first, and the rule that asks for the higher one';
 
 -- ========================================================================
+-- PROOF SECTION (merkle_sql.c, audit_proof.c)
+-- ========================================================================
+
+CREATE FUNCTION finance._merkle_inclusion(leaves bytea[], leaf_index bigint)
+	RETURNS bytea[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_inclusion';
+COMMENT ON FUNCTION finance._merkle_inclusion(bytea[], bigint) IS
+'RFC 9162 path from a leaf to the root of a tree of leaf hashes';
+
+CREATE FUNCTION finance._merkle_consistency(leaves bytea[], old_size bigint)
+	RETURNS bytea[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_consistency';
+COMMENT ON FUNCTION finance._merkle_consistency(bytea[], bigint) IS
+'RFC 9162 proof that the tree of the first old_size leaf hashes is the beginning of that of all';
+
+-- not strict: null is an error, for a CHECK or a WHERE might take it for true
+CREATE FUNCTION finance.verify_inclusion(leaf_hash bytea, leaf_index bigint,
+										 tree_size bigint, path bytea[],
+										 root bytea)
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_inclusion';
+COMMENT ON FUNCTION finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea) IS
+'is the leaf the one of that index, from 0, in the tree of that size and root? (RFC 9162)';
+
+CREATE FUNCTION finance.verify_consistency(old_size bigint, old_root bytea,
+										   new_size bigint, new_root bytea,
+										   proof bytea[])
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_consistency';
+COMMENT ON FUNCTION finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[]) IS
+'is the tree of the old size and root the beginning of the new one? (RFC 9162)';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 

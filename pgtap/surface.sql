@@ -120,6 +120,8 @@ FROM (VALUES
 	('finance.commit_message(bigint[])', 'half_ids bigint[] -> SETOF bigint'),
 	('finance.rollback_message(bigint)', 'half_id bigint -> boolean'),
 	('finance.rollback_message(bigint[])', 'half_ids bigint[] -> integer'),
+	('finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea)', 'leaf_hash bytea, leaf_index bigint, tree_size bigint, path bytea[], root bytea -> boolean'),
+	('finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[])', 'old_size bigint, old_root bytea, new_size bigint, new_root bytea, proof bytea[] -> boolean'),
 	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
 ) AS v (name, expected) LEFT JOIN pg_proc p ON p.oid = to_regprocedure(v.name) ORDER BY v.name;
 
@@ -130,7 +132,7 @@ SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function 
 SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
-	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
+	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'rollup', 'trial_balance', 'balance_sheet',
 	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences')$$, 'what writes is volatile');
 
 -- ids and their time

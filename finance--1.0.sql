@@ -1088,14 +1088,16 @@ COMMENT ON FUNCTION finance.replay_decision(bigint, integer) IS
 -- by the extension itself: sealing keeps leaf numbers in tables of its own.
 -- The order of columns is FinAuditColumn's in audit_row.h; what is hashed and
 -- how is described there, byte by byte.  No CHECK beyond NOT NULL: the writer
--- is one C function, and each CHECK costs every INSERT.  Each partition has the
--- primary key (tenant_id, id) and an index on trace_id: partition.c says why.
+-- is one C function, and each CHECK costs every INSERT.  Each partition has one
+-- index, on (xid, sequence), the order in which records are sealed; what else
+-- finds records is written when they are sealed, at no cost to who pays.
 -- ------------------------------------------------------------------------
 
 CREATE TABLE finance.audit_record (
 	id				bigint NOT NULL,
 	recorded_at		timestamptz NOT NULL,
 	xid				xid8 NOT NULL,
+	system_identifier bigint NOT NULL,
 	tenant_id		integer NOT NULL,
 	sequence		integer NOT NULL,
 	trace_id		uuid NOT NULL,
@@ -1103,6 +1105,8 @@ CREATE TABLE finance.audit_record (
 	transfer_id		bigint,
 	account_id		bigint,
 	counterparty_id	bigint,
+	account_version	bigint,
+	counterparty_version bigint,
 	leaf_version	smallint NOT NULL,
 	leaf_hash		bytea NOT NULL,
 	payload_hash	bytea,
@@ -1110,7 +1114,12 @@ CREATE TABLE finance.audit_record (
 	client_addr		inet,
 	actor			text NOT NULL,
 	session_user_name text NOT NULL,
+	role_name		text,
+	application_name text,
 	user_agent		text,
+	span_id			text,
+	request_id		text,
+	reason			text,
 	operation		text NOT NULL,
 	status			text,
 	object			text,
@@ -1130,12 +1139,28 @@ COMMENT ON TABLE finance.audit_record IS
 'audit log: rows are added by the extension only, and never changed or deleted';
 COMMENT ON COLUMN finance.audit_record.xid IS
 'top-level transaction that wrote the record';
+COMMENT ON COLUMN finance.audit_record.system_identifier IS
+'of the server that wrote the record, as pg_control_system() shows it: xid counts there';
+COMMENT ON COLUMN finance.audit_record.account_version IS
+'version of the account debited after the change; null when it stayed as it was';
+COMMENT ON COLUMN finance.audit_record.counterparty_version IS
+'version of the account credited after the change; null when it stayed as it was';
+COMMENT ON COLUMN finance.audit_record.role_name IS
+'user of SET ROLE, where it is not the session user';
+COMMENT ON COLUMN finance.audit_record.application_name IS
+'application_name of the session';
+COMMENT ON COLUMN finance.audit_record.span_id IS
+'finance.span_id of the session: the step of the trace';
+COMMENT ON COLUMN finance.audit_record.request_id IS
+'finance.request_id of the session';
+COMMENT ON COLUMN finance.audit_record.reason IS
+'finance.reason of the session: the business reason';
 COMMENT ON COLUMN finance.audit_record.sequence IS
 'order within the transaction, from 1; gaps are rolled back savepoints';
 COMMENT ON COLUMN finance.audit_record.trace_id IS
 'finance.trace_id of the session, or one made for the transaction; look one up with audit_trace()';
 COMMENT ON COLUMN finance.audit_record.trace_until IS
-'in the first of the records appended together, the only one in the index of traces: id of the last';
+'in the first of the records appended together: id of the last';
 COMMENT ON COLUMN finance.audit_record.account_id IS
 'account debited; balance_before and balance_after are its';
 COMMENT ON COLUMN finance.audit_record.counterparty_id IS
@@ -1212,7 +1237,10 @@ COMMENT ON FUNCTION finance.audit_trace IS
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
 									user_agent text DEFAULT NULL,
-									tenant integer DEFAULT NULL)
+									tenant integer DEFAULT NULL,
+									span_id text DEFAULT NULL,
+									request_id text DEFAULT NULL,
+									reason text DEFAULT NULL)
 	RETURNS uuid
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_set_context';

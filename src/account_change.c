@@ -100,6 +100,7 @@ audit_change(const FinAccount *account, const FinAccountChange *change)
 	record.operation = change->operation;
 	record.status = "completed";
 	record.account_id = account->account_id;
+	record.account_version = account->version;
 	record.transfer_id = change->transfer_id;
 	record.currency = account->currency;
 	record.request = fin_json_end(&request);

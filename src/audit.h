@@ -16,6 +16,8 @@ typedef struct FinAuditRecord
 	int64		transfer_id;	/* 0: none */
 	int64		account_id;		/* 0: none; the side debited */
 	int64		counterparty_id;	/* 0: none; the side credited */
+	int64		account_version;	/* after the change; 0: it did not change */
+	int64		counterparty_version;
 	const char *currency;
 	Datum		amount;			/* numeric; 0: none */
 	Datum		balance_before; /* numerics, of account; 0: none */

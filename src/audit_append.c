@@ -21,6 +21,7 @@
 
 #include "access/tupdesc.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -47,10 +48,12 @@
 #define NEW_RECORDS				"finance_new_records"
 
 #define RECORD_COLUMNS \
-	" id, recorded_at, xid, tenant_id, sequence, trace_id," \
+	" id, recorded_at, xid, system_identifier, tenant_id, sequence, trace_id," \
 	" message_id, transfer_id, account_id, counterparty_id," \
+	" account_version, counterparty_version," \
 	" leaf_version, leaf_hash, payload_hash, salt, client_addr," \
-	" actor, session_user_name, user_agent, operation, status," \
+	" actor, session_user_name, role_name, application_name, user_agent," \
+	" span_id, request_id, reason, operation, status," \
 	" object, row_key, currency, amount, balance_before, balance_after," \
 	" counterparty_balance_before, counterparty_balance_after," \
 	" request, response, trace_until"
@@ -168,6 +171,8 @@ fill_context(FinAuditRow *row, const AuditCall *call, int i)
 	set_value(row, FIN_AUDIT_RECORDED_AT,
 			  TimestampTzGetDatum(call->recorded_at));
 	set_value(row, FIN_AUDIT_XID, FullTransactionIdGetDatum(call->xid));
+	set_value(row, FIN_AUDIT_SYSTEM_IDENTIFIER,
+			  Int64GetDatum((int64) GetSystemIdentifier()));
 	set_value(row, FIN_AUDIT_TENANT_ID, Int32GetDatum(context->tenant_id));
 	set_value(row, FIN_AUDIT_SEQUENCE,
 			  Int32GetDatum(fin_context_next_sequence()));
@@ -176,7 +181,12 @@ fill_context(FinAuditRow *row, const AuditCall *call, int i)
 		set_value(row, FIN_AUDIT_CLIENT_ADDR, context->client_addr);
 	set_text(row, FIN_AUDIT_ACTOR, context->actor);
 	set_text(row, FIN_AUDIT_SESSION_USER_NAME, context->session_user);
+	set_text(row, FIN_AUDIT_ROLE_NAME, context->role);
+	set_text(row, FIN_AUDIT_APPLICATION_NAME, context->application_name);
 	set_text(row, FIN_AUDIT_USER_AGENT, context->user_agent);
+	set_text(row, FIN_AUDIT_SPAN_ID, context->span_id);
+	set_text(row, FIN_AUDIT_REQUEST_ID, context->request_id);
+	set_text(row, FIN_AUDIT_REASON, context->reason);
 }
 
 static void
@@ -186,6 +196,8 @@ fill_record(FinAuditRow *row, const FinAuditRecord *record)
 	set_id(row, FIN_AUDIT_TRANSFER_ID, record->transfer_id);
 	set_id(row, FIN_AUDIT_ACCOUNT_ID, record->account_id);
 	set_id(row, FIN_AUDIT_COUNTERPARTY_ID, record->counterparty_id);
+	set_id(row, FIN_AUDIT_ACCOUNT_VERSION, record->account_version);
+	set_id(row, FIN_AUDIT_COUNTERPARTY_VERSION, record->counterparty_version);
 	set_text(row, FIN_AUDIT_OPERATION, record->operation);
 	set_text(row, FIN_AUDIT_STATUS, record->status);
 	set_text(row, FIN_AUDIT_OBJECT, record->object);

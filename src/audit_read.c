@@ -4,10 +4,6 @@
  *
  * Owns kept plans only.  Locks: those of a SELECT.  The query runs as the
  * owner of the extension, so it states the tenant itself.
- *
- * Of the records that were appended in one call only the first is in the index
- * of traces; its trace_until is the id of the last.  Between these two ids lie
- * the others, and few of other sessions.
  */
 #include "postgres.h"
 
@@ -21,14 +17,8 @@
 
 static FinQuery find_by_trace =
 {
-	/* OFFSET: or the tenant's whole primary key may be read as well */
-	.sql = "SELECT r.* FROM (SELECT a.tenant_id, a.id, a.trace_until, a.xid"
-	" FROM finance.audit_record a"
-	" WHERE a.trace_id = $1 AND a.trace_until IS NOT NULL OFFSET 0) f"
-	" JOIN finance.audit_record r ON r.tenant_id = f.tenant_id"
-	" AND r.id BETWEEN f.id AND f.trace_until AND r.trace_id = $1"
-	" AND r.xid = f.xid"
-	" WHERE f.tenant_id = $2"
+	.sql = "SELECT r.* FROM finance.audit_record r"
+	" WHERE r.trace_id = $1 AND r.tenant_id = $2"
 	" ORDER BY r.xid, r.sequence, r.id",
 	.nargs = 2,
 	.argtypes = {UUIDOID, INT4OID},

@@ -15,6 +15,7 @@
  *		id					int8
  *		recorded_at			int8: microseconds since 2000-01-01 00:00 UTC
  *		xid					int8
+ *		system_identifier	int8
  *		tenant_id			int4
  *		sequence			int4
  *		trace_id			the 16 bytes of the UUID
@@ -22,13 +23,20 @@
  *		transfer_id			int8
  *		account_id			int8
  *		counterparty_id		int8
+ *		account_version		int8
+ *		counterparty_version	int8
  *		payload_hash		32 bytes, see below
  *		client_addr			inet: family (1 byte: 2 IPv4, 3 IPv6), bits of the
  *							netmask (1), 0 (1), length of the address (1: 4 or
  *							16), the address
  *		actor				text
  *		session_user_name	text
+ *		role_name			text
+ *		application_name	text
  *		user_agent			text
+ *		span_id				text
+ *		request_id			text
+ *		reason				text
  *		operation			text
  *		status				text
  *		object				text
@@ -79,6 +87,7 @@ typedef enum FinAuditColumn
 	FIN_AUDIT_ID,
 	FIN_AUDIT_RECORDED_AT,
 	FIN_AUDIT_XID,
+	FIN_AUDIT_SYSTEM_IDENTIFIER,
 	FIN_AUDIT_TENANT_ID,
 	FIN_AUDIT_SEQUENCE,
 	FIN_AUDIT_TRACE_ID,
@@ -86,6 +95,8 @@ typedef enum FinAuditColumn
 	FIN_AUDIT_TRANSFER_ID,
 	FIN_AUDIT_ACCOUNT_ID,
 	FIN_AUDIT_COUNTERPARTY_ID,
+	FIN_AUDIT_ACCOUNT_VERSION,
+	FIN_AUDIT_COUNTERPARTY_VERSION,
 	FIN_AUDIT_LEAF_VERSION,
 	FIN_AUDIT_LEAF_HASH,
 	FIN_AUDIT_PAYLOAD_HASH,
@@ -93,7 +104,12 @@ typedef enum FinAuditColumn
 	FIN_AUDIT_CLIENT_ADDR,
 	FIN_AUDIT_ACTOR,
 	FIN_AUDIT_SESSION_USER_NAME,
+	FIN_AUDIT_ROLE_NAME,
+	FIN_AUDIT_APPLICATION_NAME,
 	FIN_AUDIT_USER_AGENT,
+	FIN_AUDIT_SPAN_ID,
+	FIN_AUDIT_REQUEST_ID,
+	FIN_AUDIT_REASON,
 	FIN_AUDIT_OPERATION,
 	FIN_AUDIT_STATUS,
 	FIN_AUDIT_OBJECT,

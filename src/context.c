@@ -39,6 +39,9 @@
 #define FIN_TENANT_CACHE_MAX	16
 #define FIN_ACTOR_LENGTH_MAX	256
 #define FIN_USER_AGENT_LENGTH_MAX 1024
+#define FIN_SPAN_ID_LENGTH_MAX	128
+#define FIN_REQUEST_ID_LENGTH_MAX 256
+#define FIN_REASON_LENGTH_MAX	1024
 
 typedef struct Tenant
 {
@@ -55,8 +58,13 @@ static FinContext context;		/* its texts are these, never others' memory */
 static Oid	named_session_user = InvalidOid;	/* whose names are known */
 static Oid	named_outer_user = InvalidOid;
 static char session_text[NAMEDATALEN];
+static char role_text[NAMEDATALEN];
 static char actor_text[FIN_ACTOR_LENGTH_MAX + 1];
 static char user_agent_text[FIN_USER_AGENT_LENGTH_MAX + 1];
+static char span_id_text[FIN_SPAN_ID_LENGTH_MAX + 1];
+static char request_id_text[FIN_REQUEST_ID_LENGTH_MAX + 1];
+static char reason_text[FIN_REASON_LENGTH_MAX + 1];
+static char application_text[NAMEDATALEN];
 
 static LocalTransactionId current_lxid = InvalidLocalTransactionId;
 static pg_uuid_t transaction_trace;
@@ -212,17 +220,29 @@ fill_client_address(void)
 
 /* copied: the memory of a setting goes when it is set, also by a trigger */
 static void
-set_texts(const char *session_user, const char *actor, const char *user_agent)
+set_text(const char **field, char *memory, Size size, const char *value)
 {
-	strlcpy(session_text, session_user, sizeof(session_text));
-	context.session_user = session_text;
-	strlcpy(actor_text, actor, sizeof(actor_text));
-	context.actor = actor_text;
-	context.user_agent = NULL;
-	if (user_agent == NULL)
+	*field = NULL;
+	if (value == NULL)
 		return;
-	strlcpy(user_agent_text, user_agent, sizeof(user_agent_text));
-	context.user_agent = user_agent_text;
+	strlcpy(memory, value, size);
+	*field = memory;
+}
+
+#define SET_TEXT(field, memory, value) \
+	set_text(&context.field, memory, sizeof(memory), value)
+
+static void
+set_texts(const FinContext *from)
+{
+	SET_TEXT(session_user, session_text, from->session_user);
+	SET_TEXT(role, role_text, from->role);
+	SET_TEXT(actor, actor_text, from->actor);
+	SET_TEXT(application_name, application_text, from->application_name);
+	SET_TEXT(user_agent, user_agent_text, from->user_agent);
+	SET_TEXT(span_id, span_id_text, from->span_id);
+	SET_TEXT(request_id, request_id_text, from->request_id);
+	SET_TEXT(reason, reason_text, from->reason);
 }
 
 /*
@@ -250,12 +270,10 @@ copy_role_name(char *name, Oid role)
  * owner, who did not ask for anything.
  */
 static void
-fill_texts(void)
+fill_users(FinContext *told)
 {
 	static char session_name[NAMEDATALEN];
 	static char outer_name[NAMEDATALEN];
-	const char *actor = checked_text(fin_actor, "finance.actor",
-									 FIN_ACTOR_LENGTH_MAX);
 
 	if (named_session_user != GetSessionUserId())
 	{
@@ -267,10 +285,32 @@ fill_texts(void)
 		copy_role_name(outer_name, GetOuterUserId());
 		named_outer_user = GetOuterUserId();
 	}
-	set_texts(session_name,
-			  actor != NULL ? actor : outer_name,
-			  checked_text(fin_user_agent, "finance.user_agent",
-						   FIN_USER_AGENT_LENGTH_MAX));
+	told->session_user = session_name;
+	if (GetOuterUserId() != GetSessionUserId())
+		told->role = outer_name;
+	if (told->actor == NULL)
+		told->actor = outer_name;
+}
+
+static void
+fill_texts(void)
+{
+	FinContext	told = {0};
+
+	told.actor = checked_text(fin_actor, "finance.actor",
+							  FIN_ACTOR_LENGTH_MAX);
+	fill_users(&told);
+	told.application_name = checked_text(application_name, "application_name",
+										 NAMEDATALEN - 1);
+	told.user_agent = checked_text(fin_user_agent, "finance.user_agent",
+								   FIN_USER_AGENT_LENGTH_MAX);
+	told.span_id = checked_text(fin_span_id, "finance.span_id",
+								FIN_SPAN_ID_LENGTH_MAX);
+	told.request_id = checked_text(fin_request_id, "finance.request_id",
+								   FIN_REQUEST_ID_LENGTH_MAX);
+	told.reason = checked_text(fin_reason, "finance.reason",
+							   FIN_REASON_LENGTH_MAX);
+	set_texts(&told);
 }
 
 const FinContext *
@@ -288,16 +328,27 @@ fin_context(void)
 	return &context;
 }
 
+static void
+keep_text(const char **text)
+{
+	if (*text != NULL)
+		*text = pstrdup(*text);
+}
+
 const FinContext *
 fin_context_hold(void)
 {
 	FinContext *held = palloc(sizeof(FinContext));
 
 	*held = *fin_context();
-	held->actor = pstrdup(held->actor);
-	held->session_user = pstrdup(held->session_user);
-	if (held->user_agent != NULL)
-		held->user_agent = pstrdup(held->user_agent);
+	keep_text(&held->session_user);
+	keep_text(&held->role);
+	keep_text(&held->actor);
+	keep_text(&held->application_name);
+	keep_text(&held->user_agent);
+	keep_text(&held->span_id);
+	keep_text(&held->request_id);
+	keep_text(&held->reason);
 	return held;
 }
 
@@ -305,7 +356,7 @@ void
 fin_context_resume(const FinContext *held)
 {
 	context = *held;
-	set_texts(held->session_user, held->actor, held->user_agent);
+	set_texts(held);
 }
 
 const FinContext *

@@ -16,7 +16,13 @@ typedef struct FinContext
 	pg_uuid_t	trace_id;		/* finance.trace_id, else one per transaction */
 	const char *actor;			/* finance.actor, else the outer user */
 	const char *session_user;
-	const char *user_agent;		/* NULL if not told; valid in the encoding */
+	const char *role;			/* of SET ROLE; NULL: the session user */
+	/* NULL if not told; valid in the encoding */
+	const char *application_name;
+	const char *user_agent;
+	const char *span_id;
+	const char *request_id;
+	const char *reason;
 	Datum		client_addr;	/* inet; 0 when local or in a worker */
 	bool		has_client_addr;
 } FinContext;

@@ -44,7 +44,7 @@ typedef struct Partitioned
 	FinCache	cache;			/* valid: the known range is */
 	const char *guard;			/* statement trigger function against changes, */
 	const char *guard_events;	/* or NULL */
-	const char *key;			/* columns of the primary key */
+	const char *key;			/* columns of the primary key, or NULL */
 	/* besides it: suffix of the name, columns */
 	struct
 	{
@@ -73,8 +73,7 @@ static Partitioned partitioned[] =
 		.cache = {.table = "audit_record"},
 		.guard = "_audit_guard",
 		.guard_events = "INSERT OR UPDATE OR DELETE OR TRUNCATE",
-		.key = "tenant_id, id",
-		.indexes = {{"trace_id", "trace_id", " WHERE trace_until IS NOT NULL"}},
+		.indexes = {{"order", "xid, sequence", ""}},
 	},
 	[FIN_PARTITIONED_MESSAGE_ARCHIVE] =
 	{
@@ -107,9 +106,10 @@ month_floor(int month)
 static void
 make_indexes(const Partitioned *table, const char *name)
 {
-	fin_query_utility(psprintf("ALTER TABLE finance.%s"
-							   " ADD CONSTRAINT %s_pkey PRIMARY KEY (%s)",
-							   name, name, table->key));
+	if (table->key != NULL)
+		fin_query_utility(psprintf("ALTER TABLE finance.%s"
+								   " ADD CONSTRAINT %s_pkey PRIMARY KEY (%s)",
+								   name, name, table->key));
 	for (int i = 0; i < FIN_PARTITION_INDEXES_MAX; i++)
 	{
 		if (table->indexes[i].suffix != NULL)

@@ -178,6 +178,11 @@ fill_audit(const FinOrder *order, const FinOutcome *outcome,
 	record->transfer_id = row->id;
 	record->account_id = row->from_account_id;
 	record->counterparty_id = row->to_account_id;
+	if (!row->rejected)
+	{
+		record->account_version = row->moved.from.version;
+		record->counterparty_version = row->moved.to.version;
+	}
 	record->currency = row->currency;
 	record->amount = fin_amount_datum(row->amount, row->scale);
 	record->balance_before = fin_amount_datum(row->moved.from.balance_before, row->scale);

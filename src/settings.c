@@ -20,6 +20,9 @@ int			fin_tenant = 0;
 char	   *fin_actor = NULL;
 char	   *fin_trace_id = NULL;
 char	   *fin_user_agent = NULL;
+char	   *fin_span_id = NULL;
+char	   *fin_request_id = NULL;
+char	   *fin_reason = NULL;
 char	   *fin_test_clock = NULL;
 bool		fin_direct_writes = true;
 int			fin_max_payload = 262144;
@@ -54,6 +57,21 @@ define_context_settings(void)
 							   "User agent of the request, for the audit log.",
 							   NULL,
 							   &fin_user_agent, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.span_id",
+							   "Step of the trace that this session works at, for the audit log.",
+							   NULL,
+							   &fin_span_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.request_id",
+							   "Id of the request that this session serves, for the audit log.",
+							   NULL,
+							   &fin_request_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.reason",
+							   "Business reason of what this session does, for the audit log.",
+							   NULL,
+							   &fin_reason, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 

@@ -20,8 +20,8 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "utils/xid8.h"
 
+#include "audit_block.h"
 #include "audit_tree.h"
 #include "context.h"
 #include "errors.h"
@@ -163,7 +163,7 @@ static void
 refuse_unknown(int64 id)
 {
 	ereport(ERROR,
-			errcode(ERRCODE_FIN_UNKNOWN_AUDIT_RECORD),
+			errcode(ERRCODE_FIN_UNKNOWN_RECORD),
 			errmsg("audit record %lld does not exist", (long long) id),
 			errhint("Proofs of records whose month was detached were exported with them."));
 }
@@ -185,49 +185,49 @@ refuse_unsealed(int64 id, int32 tenant_id)
 
 /* the record's leaf; the record must be the tenant's and as it was sealed */
 static void
-find_leaf(int64 id, int32 tenant_id, FinAuditLeaf *leaf)
+find_leaf(int64 id, int32 tenant_id, FinAuditFound *found)
 {
 	Datum		values[4];
 	FinHash		stored;
 
-	if (!fin_audit_tree_find(id, leaf))
+	if (!fin_audit_tree_find(id, found))
 		refuse_unsealed(id, tenant_id);
 	values[0] = Int64GetDatum(id);
-	values[1] = FullTransactionIdGetDatum(leaf->xid);
-	values[2] = Int32GetDatum(leaf->sequence);
+	values[1] = UInt64GetDatum(found->leaf.position.xid);
+	values[2] = Int32GetDatum(found->leaf.position.sequence);
 	values[3] = Int32GetDatum(tenant_id);
 	if (fin_query_run(&select_sealed, values, NULL, 1) == 0)
 		refuse_unknown(id);
 	fin_audit_tree_hash_column(0, 1, &stored);
-	if (!same_hash(&stored, &leaf->hash))
+	if (!same_hash(&stored, &found->leaf.hash))
 		fin_audit_tree_damaged(psprintf("Record %lld is not the one that was sealed as leaf " UINT64_FORMAT ".",
-										(long long) id, leaf->index));
+										(long long) id, found->index));
 	SPI_freetuptable(SPI_tuptable);
 }
 
 static void
-prove_leaf(const FinAuditLeaf *leaf, const Root *root, FinProof *path)
+prove_leaf(const FinAuditFound *found, const Root *root, FinProof *path)
 {
 	FinAuditTree tree;
 
-	if (leaf->index >= root->size)
+	if (found->index >= root->size)
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_NOT_SEALED),
 				errmsg("audit record %lld was sealed after the digest of size %llu",
-					   (long long) leaf->record_id,
+					   (long long) found->leaf.id,
 					   (unsigned long long) root->size),
 				errhint("Ask for a proof in a later digest, and for the consistency of both."));
 	fin_audit_tree_open(&tree, root->size);
-	fin_merkle_inclusion(fin_audit_tree_subtree, &tree, leaf->index,
+	fin_merkle_inclusion(fin_audit_tree_subtree, &tree, found->index,
 						 root->size, path);
-	if (!fin_merkle_verify_inclusion(&leaf->hash, leaf->index, root->size,
-									 path, &root->hash))
+	if (!fin_merkle_verify_inclusion(&found->leaf.hash, found->index,
+									 root->size, path, &root->hash))
 		fin_audit_tree_damaged(psprintf("Leaf " UINT64_FORMAT " does not lead to the root of size " UINT64_FORMAT ".",
-										leaf->index, root->size));
+										found->index, root->size));
 }
 
 static Datum
-proof_result(FunctionCallInfo fcinfo, const FinAuditLeaf *leaf,
+proof_result(FunctionCallInfo fcinfo, const FinAuditFound *found,
 			 const Root *root, const FinProof *path)
 {
 	Datum		values[PROOF_COLUMNS];
@@ -237,9 +237,9 @@ proof_result(FunctionCallInfo fcinfo, const FinAuditLeaf *leaf,
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != PROOF_COLUMNS)
 		elog(ERROR, "audit_proof() is not as this library expects");
-	values[0] = Int64GetDatum(leaf->record_id);
-	values[1] = Int64GetDatum((int64) leaf->index);
-	values[2] = fin_merkle_datum(&leaf->hash);
+	values[0] = Int64GetDatum(found->leaf.id);
+	values[1] = Int64GetDatum((int64) found->index);
+	values[2] = fin_merkle_datum(&found->leaf.hash);
 	values[3] = Int64GetDatum((int64) root->size);
 	values[4] = fin_merkle_datum(&root->hash);
 	values[5] = fin_merkle_proof_datum(path);
@@ -273,7 +273,7 @@ Datum
 finance_audit_proof(PG_FUNCTION_ARGS)
 {
 	FinQueryScope scope;
-	FinAuditLeaf leaf;
+	FinAuditFound found;
 	FinProof	path;
 	Root		root;
 	int32		tenant_id;
@@ -281,11 +281,11 @@ finance_audit_proof(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, "record_id");
 	tenant_id = fin_context()->tenant_id;
 	fin_query_begin(&scope);
-	find_leaf(PG_GETARG_INT64(0), tenant_id, &leaf);
+	find_leaf(PG_GETARG_INT64(0), tenant_id, &found);
 	read_root(PG_ARGISNULL(1), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1), &root);
-	prove_leaf(&leaf, &root, &path);
+	prove_leaf(&found, &root, &path);
 	fin_query_end(&scope);
-	return proof_result(fcinfo, &leaf, &root, &path);
+	return proof_result(fcinfo, &found, &root, &path);
 }
 
 /* ------------------------------------------------------------------------

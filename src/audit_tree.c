@@ -13,7 +13,6 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
 #include "utils/memutils.h"
 
 #include "audit_tree.h"
@@ -127,17 +126,17 @@ unpack_hashes(uint64 row, uint64 first, uint64 from, uint64 to, FinHash *hashes)
 	bytea	   *packed;
 	const char *bytes;
 
-	if (isnull || from - first > MaxAllocSize / FIN_AUDIT_LEAF_LENGTH)
+	if (isnull || from - first > MaxAllocSize / FIN_AUDIT_LEAF_ENTRY)
 		leaves_missing(from);
 	packed = DatumGetByteaPSlice(value,
-								 (int32) (from - first) * FIN_AUDIT_LEAF_LENGTH,
-								 n * FIN_AUDIT_LEAF_LENGTH);
-	if (VARSIZE_ANY_EXHDR(packed) != (Size) n * FIN_AUDIT_LEAF_LENGTH)
+								 (int32) (from - first) * FIN_AUDIT_LEAF_ENTRY,
+								 n * FIN_AUDIT_LEAF_ENTRY);
+	if (VARSIZE_ANY_EXHDR(packed) != (Size) n * FIN_AUDIT_LEAF_ENTRY)
 		leaves_missing(from);
 	bytes = VARDATA_ANY(packed);
 	for (int i = 0; i < n; i++)
 		memcpy(hashes[i].bytes,
-			   bytes + i * FIN_AUDIT_LEAF_LENGTH + FIN_AUDIT_LEAF_HASH_AT,
+			   bytes + i * FIN_AUDIT_LEAF_ENTRY + FIN_AUDIT_LEAF_HASH_AT,
 			   FIN_HASH_LENGTH);
 }
 
@@ -217,62 +216,38 @@ typedef struct Candidate
 	uint64		first_leaf;
 } Candidate;
 
-static uint64
-get_uint64(const char *bytes)
-{
-	uint64		value;
-
-	memcpy(&value, bytes, sizeof(value));
-	return pg_ntoh64(value);
-}
-
-static uint32
-get_uint32(const char *bytes)
-{
-	uint32		value;
-
-	memcpy(&value, bytes, sizeof(value));
-	return pg_ntoh32(value);
-}
-
-static void
-unpack_leaf(const char *packed, FinAuditLeaf *leaf)
-{
-	leaf->record_id = (int64) get_uint64(packed);
-	leaf->xid = FullTransactionIdFromU64(get_uint64(packed + 8));
-	leaf->sequence = (int32) get_uint32(packed + 16);
-	memcpy(leaf->hash.bytes, packed + FIN_AUDIT_LEAF_HASH_AT, FIN_HASH_LENGTH);
-}
-
 static bool
-find_in_block(const Candidate *candidate, int64 record_id, FinAuditLeaf *leaf)
+find_in_block(const Candidate *candidate, int64 record_id,
+			  FinAuditFound *found)
 {
 	Datum		values[1] = {Int64GetDatum(candidate->block)};
-	bool		found = false;
 	bool		isnull;
+	Datum		stored;
 	bytea	   *packed;
 	int			n;
+	int			i;
 
 	if (fin_query_run(&select_leaves, values, NULL, 1) == 0)
 		return false;
-	packed = DatumGetByteaP(fin_query_datum(0, 1, &isnull));
-	n = (int) (VARSIZE_ANY_EXHDR(packed) / FIN_AUDIT_LEAF_LENGTH);
-	for (int i = 0; i < n && !found; i++)
+	stored = fin_query_datum(0, 1, &isnull);
+	packed = DatumGetByteaP(stored);
+	n = (int) (VARSIZE_ANY_EXHDR(packed) / FIN_AUDIT_LEAF_ENTRY);
+	for (i = 0; i < n; i++)
 	{
-		const char *at = VARDATA_ANY(packed) + (Size) i * FIN_AUDIT_LEAF_LENGTH;
-
-		if ((int64) get_uint64(at) != record_id)
-			continue;
-		unpack_leaf(at, leaf);
-		leaf->index = candidate->first_leaf + i;
-		found = true;
+		fin_audit_leaf_get(VARDATA_ANY(packed) + (Size) i * FIN_AUDIT_LEAF_ENTRY,
+						   &found->leaf);
+		if (found->leaf.id == record_id)
+			break;
 	}
+	found->index = candidate->first_leaf + i;
+	if (DatumGetPointer(stored) != (Pointer) packed)
+		pfree(packed);
 	SPI_freetuptable(SPI_tuptable);
-	return found;
+	return i < n;
 }
 
 bool
-fin_audit_tree_find(int64 record_id, FinAuditLeaf *leaf)
+fin_audit_tree_find(int64 record_id, FinAuditFound *found)
 {
 	Datum		values[1] = {Int64GetDatum(record_id)};
 	int			n = (int) fin_query_run(&select_candidates, values, NULL, 0);
@@ -287,7 +262,7 @@ fin_audit_tree_find(int64 record_id, FinAuditLeaf *leaf)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (find_in_block(&candidates[i], record_id, leaf))
+		if (find_in_block(&candidates[i], record_id, found))
 			return true;
 	}
 	return false;

@@ -10,23 +10,14 @@
 
 #include "postgres.h"
 
-#include "access/transam.h"
-
+#include "audit_block.h"
 #include "compat.h"
 #include "merkle.h"
 
 /*
- * A leaf as finance.audit_leaves packs it: record id 8 bytes, xid 8, sequence
- * 4, big-endian; leaf hash 32.
+ * Subtrees below FIN_AUDIT_NODE_LEVEL are computed from a chunk of as many
+ * leaves as one of that level has; the others are rows of finance.audit_node.
  */
-#define FIN_AUDIT_LEAF_LENGTH	52
-#define FIN_AUDIT_LEAF_HASH_AT	20
-
-/*
- * Subtrees of this level and above are rows of finance.audit_node; those below
- * are computed from a chunk of as many leaves as one of this level has.
- */
-#define FIN_AUDIT_NODE_LEVEL	8
 #define FIN_AUDIT_CHUNK_LEAVES	(1 << FIN_AUDIT_NODE_LEVEL)
 
 typedef struct FinAuditTree
@@ -37,14 +28,12 @@ typedef struct FinAuditTree
 	FinHash		leaves[FIN_AUDIT_CHUNK_LEAVES];
 } FinAuditTree;
 
-typedef struct FinAuditLeaf
+/* a leaf, and where in the tree it is */
+typedef struct FinAuditFound
 {
 	uint64		index;
-	int64		record_id;
-	FullTransactionId xid;
-	int32		sequence;
-	FinHash		hash;
-} FinAuditLeaf;
+	FinAuditLeaf leaf;
+} FinAuditFound;
 
 /* any memory will do; there is nothing to close */
 extern void fin_audit_tree_open(FinAuditTree *tree, uint64 size);
@@ -58,7 +47,7 @@ extern void fin_audit_tree_subtree(void *tree, int level, uint64 index,
 								   FinHash *hash);
 
 /* the leaf of a record, of whatever tenant; false: in no block */
-extern bool fin_audit_tree_find(int64 record_id, FinAuditLeaf *leaf);
+extern bool fin_audit_tree_find(int64 record_id, FinAuditFound *found);
 
 /* a bytea column (from 1) of a row (from 0); LG205 if not of 32 bytes */
 extern void fin_audit_tree_hash_column(uint64 row, int column, FinHash *hash);

@@ -4065,7 +4065,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what level app, operator or auditor needs';
+'grants a role what level app, operator, auditor or witness needs';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 

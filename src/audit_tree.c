@@ -54,7 +54,7 @@ static FinQuery select_node =
  */
 static FinQuery select_candidates =
 {
-	.sql = "SELECT b.block, b.first_leaf FROM finance.audit_block b"
+	.sql = "SELECT b.block, b.first_leaf, b.records FROM finance.audit_block b"
 	" WHERE pg_catalog.int8range(b.first_id, b.last_id, '[]') @> $1",
 	.nargs = 1,
 	.argtypes = {INT8OID},
@@ -214,7 +214,15 @@ typedef struct Candidate
 {
 	int64		block;
 	uint64		first_leaf;
+	int64		records;
 } Candidate;
+
+static void
+block_broken(int64 block)
+{
+	fin_audit_tree_damaged(psprintf("Block %lld does not have as many leaves as it says.",
+									(long long) block));
+}
 
 static bool
 find_in_block(const Candidate *candidate, int64 record_id,
@@ -228,10 +236,12 @@ find_in_block(const Candidate *candidate, int64 record_id,
 	int			i;
 
 	if (fin_query_run(&select_leaves, values, NULL, 1) == 0)
-		return false;
+		block_broken(candidate->block);
 	stored = fin_query_datum(0, 1, &isnull);
 	packed = DatumGetByteaP(stored);
 	n = (int) (VARSIZE_ANY_EXHDR(packed) / FIN_AUDIT_LEAF_ENTRY);
+	if (n != candidate->records)
+		block_broken(candidate->block);
 	for (i = 0; i < n; i++)
 	{
 		fin_audit_leaf_get(VARDATA_ANY(packed) + (Size) i * FIN_AUDIT_LEAF_ENTRY,
@@ -257,6 +267,7 @@ fin_audit_tree_find(int64 record_id, FinAuditFound *found)
 	{
 		candidates[i].block = fin_query_int64(i, 1);
 		candidates[i].first_leaf = (uint64) fin_query_int64(i, 2);
+		candidates[i].records = fin_query_int64(i, 3);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	for (int i = 0; i < n; i++)

@@ -46,7 +46,10 @@ extern void fin_audit_tree_open(FinAuditTree *tree, uint64 size);
 extern void fin_audit_tree_subtree(void *tree, int level, uint64 index,
 								   FinHash *hash);
 
-/* the leaf of a record, of whatever tenant; false: in no block */
+/*
+ * The leaf of a record, of whatever tenant; false: in no block.
+ * Error: LG205 a block that may have it lacks leaves.
+ */
 extern bool fin_audit_tree_find(int64 record_id, FinAuditFound *found);
 
 /* a bytea column (from 1) of a row (from 0); LG205 if not of 32 bytes */

@@ -3543,6 +3543,211 @@ COMMENT ON FUNCTION finance.verify_consistency(bigint, bytea, bigint, bytea, byt
 'is the tree of the old size and root the beginning of the new one? (RFC 9162)';
 
 -- ========================================================================
+-- SEAL SECTION (seal.c, seal_*.c, audit_block.c, audit_term.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- The order of the log is (incarnation, xid, sequence).  The worker numbers the
+-- records so, from leaf 0 on, a block at a time, when nothing can come before
+-- them any more.  Rows of these tables are added by the extension only; whoever
+-- changes them in spite of the guards is found by what the others say.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.audit_incarnation (
+	incarnation			integer NOT NULL,
+	system_identifier	bigint NOT NULL,
+	first_block			bigint NOT NULL,
+	started_at			timestamptz NOT NULL,
+	CONSTRAINT audit_incarnation_pkey PRIMARY KEY (incarnation),
+	CONSTRAINT audit_incarnation_positive CHECK (incarnation > 0 AND first_block > 0)
+);
+COMMENT ON TABLE finance.audit_incarnation IS
+'clusters that the audit log was written in, one after another: where it came by a dump, transaction ids begin anew';
+COMMENT ON COLUMN finance.audit_incarnation.system_identifier IS
+'of the cluster: records that bear it are of this incarnation';
+COMMENT ON COLUMN finance.audit_incarnation.first_block IS
+'block from which on records of this incarnation are sealed; those of the one before are all in blocks before it';
+
+-- digest: audit_block.h has it byte by byte
+CREATE TABLE finance.audit_block (
+	block				bigint NOT NULL,
+	incarnation			integer NOT NULL,
+	first_leaf			bigint NOT NULL,
+	records				integer NOT NULL,
+	size				bigint NOT NULL,
+	root				bytea NOT NULL,
+	previous			bytea NOT NULL,
+	digest				bytea NOT NULL,
+	first_xid			xid8 NOT NULL,
+	first_sequence		integer NOT NULL,
+	last_xid			xid8 NOT NULL,
+	last_sequence		integer NOT NULL,
+	first_id			bigint NOT NULL,
+	last_id				bigint NOT NULL,
+	first_recorded_at	timestamptz NOT NULL,
+	last_recorded_at	timestamptz NOT NULL,
+	lsn					pg_lsn NOT NULL,
+	timeline			integer NOT NULL,
+	sealed_at			timestamptz NOT NULL,
+	CONSTRAINT audit_block_pkey PRIMARY KEY (block),
+	CONSTRAINT audit_block_size_key UNIQUE (size),
+	CONSTRAINT audit_block_positive CHECK (block > 0 AND incarnation > 0 AND records > 0),
+	CONSTRAINT audit_block_adds_up CHECK (size = first_leaf + records AND first_leaf >= 0),
+	CONSTRAINT audit_block_hashes CHECK (pg_catalog.octet_length(root) = 32
+		AND pg_catalog.octet_length(previous) = 32 AND pg_catalog.octet_length(digest) = 32)
+);
+-- in which blocks may a record be?  Those of long transactions overlap others'.
+CREATE INDEX audit_block_ids ON finance.audit_block
+	USING gist (pg_catalog.int8range(first_id, last_id, '[]'));
+COMMENT ON TABLE finance.audit_block IS
+'sealed parts of the audit log, contiguous; each names the tree up to its end and the digest of the one before';
+COMMENT ON COLUMN finance.audit_block.first_leaf IS
+'number of its first leaf in the tree, from 0';
+COMMENT ON COLUMN finance.audit_block.size IS
+'leaves of the tree after it';
+COMMENT ON COLUMN finance.audit_block.root IS
+'RFC 6962 root of the tree of that size';
+COMMENT ON COLUMN finance.audit_block.previous IS
+'digest of the block before; 32 zero bytes in block 1';
+COMMENT ON COLUMN finance.audit_block.digest IS
+'SHA-256 over the block''s number, incarnation, size, root, previous, sealed_at, lsn and timeline';
+COMMENT ON COLUMN finance.audit_block.first_xid IS
+'with first_sequence, place of its first record in the order of the log';
+COMMENT ON COLUMN finance.audit_block.first_id IS
+'lowest id of its records, which are not in the order of ids';
+COMMENT ON COLUMN finance.audit_block.first_recorded_at IS
+'lowest recorded_at of its records, which are not in the order of time';
+COMMENT ON COLUMN finance.audit_block.lsn IS
+'how far the WAL had got when it was sealed';
+
+CREATE TABLE finance.audit_leaves (
+	block	bigint NOT NULL,
+	leaves	bytea NOT NULL,
+	CONSTRAINT audit_leaves_pkey PRIMARY KEY (block)
+);
+ALTER TABLE finance.audit_leaves ALTER COLUMN leaves SET STORAGE EXTERNAL;
+COMMENT ON TABLE finance.audit_leaves IS
+'the leaves of each block';
+COMMENT ON COLUMN finance.audit_leaves.leaves IS
+'for each leaf, in order, 52 bytes: record id (8), xid (8), sequence (4), leaf hash (32); numbers big-endian';
+
+CREATE TABLE finance.audit_node (
+	level	smallint NOT NULL,
+	index	bigint NOT NULL,
+	hash	bytea NOT NULL,
+	CONSTRAINT audit_node_pkey PRIMARY KEY (level, index)
+);
+COMMENT ON TABLE finance.audit_node IS
+'roots of the complete subtrees of 2^level leaves from leaf index * 2^level on, for levels from 8 on';
+
+-- one row
+CREATE TABLE finance.audit_tree (
+	one			boolean NOT NULL DEFAULT true,
+	size		bigint NOT NULL,
+	frontier	bytea NOT NULL,
+	incarnation	integer NOT NULL,
+	horizon		xid8 NOT NULL,
+	block		bigint NOT NULL,
+	digest		bytea NOT NULL,
+	CONSTRAINT audit_tree_pkey PRIMARY KEY (one),
+	CONSTRAINT audit_tree_one_row CHECK (one)
+);
+COMMENT ON TABLE finance.audit_tree IS
+'where sealing goes on: one row, made from the other tables; _rebuild_audit_tree() makes it again';
+COMMENT ON COLUMN finance.audit_tree.frontier IS
+'hashes of the complete subtrees that the tree of this size is made of, the largest first';
+COMMENT ON COLUMN finance.audit_tree.horizon IS
+'all records of this incarnation with a lower xid are sealed';
+
+-- what a term is: audit_term.h.  Each partition has an index on (term, id).
+CREATE TABLE finance.audit_term (
+	term		bigint NOT NULL,
+	id			bigint NOT NULL,
+	xid			xid8 NOT NULL,
+	sequence	integer NOT NULL
+) PARTITION BY RANGE (id);
+COMMENT ON TABLE finance.audit_term IS
+'finds sealed records by trace, row, transfer and account; proves nothing: readers compare the record itself';
+COMMENT ON COLUMN finance.audit_term.term IS
+'64-bit hash of what is looked for';
+COMMENT ON COLUMN finance.audit_term.id IS
+'of the record';
+
+CREATE FUNCTION finance._seal_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_seal_guard';
+COMMENT ON FUNCTION finance._seal_guard IS
+'refuses what is not the extension''s own change of what is sealed (LG201)';
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_incarnation ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_block
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_block ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_leaves
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_leaves ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_node
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_node ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_tree
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_tree ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_term
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_term ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.seal_audit() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_seal_audit';
+COMMENT ON FUNCTION finance.seal_audit() IS
+'seals now what the worker would seal within finance.seal_interval: all records of transactions older than every open one; returns how many';
+
+CREATE FUNCTION finance._rebuild_audit_tree() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_tree';
+COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
+'makes the row of audit_tree again from the blocks, leaves and nodes; returns the size of the tree';
+
+CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
+	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,
+	OUT holder_pid integer, OUT holder_gid text, OUT more boolean)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'finance_audit_lag';
+COMMENT ON FUNCTION finance._audit_lag() IS
+'for audit_lag()';
+
+-- reads activity as its caller, who may not see every query
+CREATE FUNCTION finance.audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
+	OUT lag interval, OUT sealed_at timestamptz, OUT horizon xid8, OUT holder_kind text,
+	OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamptz,
+	OUT holder_database name, OUT holder_query text, OUT message text)
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT l.unsealed, l.oldest_at,
+	CASE WHEN l.oldest_at IS NULL THEN interval '0' ELSE clock_timestamp() - l.oldest_at END,
+	l.sealed_at, l.horizon, h.kind,
+	CASE WHEN h.kind = 'backend' THEN l.holder_pid END,
+	CASE WHEN h.kind = 'prepared' THEN l.holder_gid END, h.since, h.database, h.query,
+	CASE WHEN l.unsealed = 0 THEN 'all records are sealed'
+	ELSE l.unsealed || CASE WHEN l.more THEN ' or more' ELSE '' END || ' unsealed: '
+		|| CASE h.kind
+		WHEN 'backend' THEN 'process ' || l.holder_pid || ' has a transaction open'
+			|| coalesce(' since ' || h.since, '')
+		WHEN 'prepared' THEN 'transaction "' || l.holder_gid || '" is prepared since ' || h.since
+		ELSE 'the worker, or seal_audit(), will seal them' END
+	END
+FROM finance._audit_lag() l
+LEFT JOIN LATERAL (
+	SELECT 'backend' AS kind, a.xact_start AS since, a.datname AS database, a.query
+	FROM pg_stat_activity a WHERE a.pid = l.holder_pid AND l.unsealed > 0
+	UNION ALL
+	SELECT 'prepared', p.prepared, p.database, NULL
+	FROM pg_prepared_xacts p WHERE p.gid = l.holder_gid AND l.unsealed > 0) h ON true
+$$;
+COMMENT ON FUNCTION finance.audit_lag() IS
+'how many committed audit records are not sealed yet, since when, and which open or prepared transaction, of any database, holds them up';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -4145,6 +4350,11 @@ ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
+-- of no tenant: leaves and numbers of all of them, read by functions only
+ALTER TABLE finance.audit_leaves ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.audit_node ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.audit_tree ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.audit_term ENABLE ROW LEVEL SECURITY;
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -4174,6 +4384,11 @@ SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_incarnation', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_block', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_leaves', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_node', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_tree', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');

@@ -43,6 +43,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store_direct.h"
+#include "wake.h"
 
 #define FIN_AUDIT_SALT_POOL		4096
 #define NEW_RECORDS				"finance_new_records"
@@ -338,6 +339,7 @@ fin_audit_append(const FinAuditRecord *records, int n)
 		return;
 	fin_query_begin(&scope);
 	append_rows(records, n, &rest);
+	fin_wake_note_appended();
 	insert_rest(&rest);
 	fin_query_end(&scope);
 }

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "port/pg_bswap.h"
 

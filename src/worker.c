@@ -46,6 +46,7 @@
 #include "query.h"
 #include "queue.h"
 #include "roster.h"
+#include "seal.h"
 #include "seen.h"
 #include "vacate.h"
 #include "wake.h"
@@ -137,6 +138,12 @@ static Chore chores[] =
 		.committed = fin_queue_log_committed,
 	},
 	{
+		.name = "seal",
+		.due = fin_seal_due,
+		.run = fin_seal_run,
+		.committed = fin_seal_committed,
+	},
+	{
 		.name = "partitions",
 		.due = partition_due,
 		.run = partition_run,
@@ -180,6 +187,7 @@ extension_is_there(void)
 		fin_queue_tidy_sweep();
 		fin_half_sweep();
 		fin_queue_log_attend();
+		fin_seal_sweep();
 		partitions_made_at = 0;
 		fin_seen_sweep();
 		fin_archive_sweep();
@@ -336,6 +344,7 @@ set_up(Datum arg)
 	fin_dispatch_start(my_slot);
 	fin_expire_start(my_slot);
 	fin_half_start(my_slot);
+	fin_seal_start(my_slot);
 }
 
 void

@@ -143,4 +143,6 @@ extern void fin_direct_update(FinDirect *direct, ItemPointer tid,
 
 extern void fin_direct_end(FinDirect *direct);
 
+extern void fin_direct_init(void);
+
 #endif							/* FIN_STORE_DIRECT_H */

@@ -189,7 +189,7 @@ SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND N
 
 -- settings: what a user may change of himself, and no more
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'user'$$,
-	ARRAY['finance.tenant', 'finance.actor', 'finance.trace_id', 'finance.user_agent'], 'users set who they are');
+	ARRAY['finance.tenant', 'finance.actor', 'finance.trace_id', 'finance.user_agent', 'finance.span_id', 'finance.request_id', 'finance.reason'], 'users set who they are');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'superuser'$$,
 	ARRAY['finance.max_payload', 'finance.direct_writes', 'finance.test_clock'], 'superusers set limits, how rows are written, and the clock of tests');
 SET LOCAL ROLE fin_test_operator;

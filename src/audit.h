@@ -28,6 +28,7 @@ typedef struct FinAuditRecord
 	const char *row_key;		/* primary key of the row, as JSON text */
 	const char *request;		/* JSON text, stored and hashed to the byte */
 	const char *response;
+	text	   *change;			/* of a row change: the request, as it is stored */
 } FinAuditRecord;
 
 /*
@@ -41,7 +42,9 @@ typedef struct FinAuditRecord
  */
 extern void fin_audit_append(const FinAuditRecord *records, int n);
 
-#define FIN_AUDIT_BATCH_ROWS	1000
-#define FIN_AUDIT_BATCH_BYTES	(4 * 1024 * 1024)
+extern void fin_audit_init(void);
+
+#define FIN_AUDIT_BATCH_ROWS	100
+#define FIN_AUDIT_BATCH_BYTES	(1024 * 1024)
 
 #endif							/* FIN_AUDIT_H */

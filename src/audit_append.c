@@ -36,6 +36,7 @@
 
 #include "audit.h"
 #include "audit_row.h"
+#include "audit_shape.h"
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
@@ -158,26 +159,22 @@ set_text(FinAuditRow *row, FinAuditColumn column, const char *value)
 		set_value(row, column, CStringGetTextDatum(value));
 }
 
+/* what all records of the call have in common; the rest is null */
 static void
-fill_context(FinAuditRow *row, const AuditCall *call, int i)
+fill_shared(FinAuditRow *row, const AuditCall *call)
 {
 	const FinContext *context = call->context;
 
-	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->ids[i]);
-	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->ids[i]));
-	/* the first of a call is indexed by its trace, and tells where to look */
-	if (i == 0)
-		set_value(row, FIN_AUDIT_TRACE_UNTIL,
-				  Int64GetDatum(call->ids[call->n - 1]));
+	memset(row->nulls, true, sizeof(row->nulls));
 	set_value(row, FIN_AUDIT_RECORDED_AT,
 			  TimestampTzGetDatum(call->recorded_at));
 	set_value(row, FIN_AUDIT_XID, FullTransactionIdGetDatum(call->xid));
 	set_value(row, FIN_AUDIT_SYSTEM_IDENTIFIER,
 			  Int64GetDatum((int64) GetSystemIdentifier()));
 	set_value(row, FIN_AUDIT_TENANT_ID, Int32GetDatum(context->tenant_id));
-	set_value(row, FIN_AUDIT_SEQUENCE,
-			  Int32GetDatum(fin_context_next_sequence()));
 	set_value(row, FIN_AUDIT_TRACE_ID, UUIDPGetDatum(&context->trace_id));
+	set_value(row, FIN_AUDIT_LEAF_VERSION,
+			  Int16GetDatum(FIN_AUDIT_ENCODING_VERSION));
 	if (context->has_client_addr)
 		set_value(row, FIN_AUDIT_CLIENT_ADDR, context->client_addr);
 	set_text(row, FIN_AUDIT_ACTOR, context->actor);
@@ -188,6 +185,19 @@ fill_context(FinAuditRow *row, const AuditCall *call, int i)
 	set_text(row, FIN_AUDIT_SPAN_ID, context->span_id);
 	set_text(row, FIN_AUDIT_REQUEST_ID, context->request_id);
 	set_text(row, FIN_AUDIT_REASON, context->reason);
+}
+
+static void
+fill_place(FinAuditRow *row, const AuditCall *call, int i)
+{
+	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->ids[i]);
+	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->ids[i]));
+	set_value(row, FIN_AUDIT_SEQUENCE,
+			  Int32GetDatum(fin_context_next_sequence()));
+	/* the first of a call tells how far it goes */
+	if (i == 0)
+		set_value(row, FIN_AUDIT_TRACE_UNTIL,
+				  Int64GetDatum(call->ids[call->n - 1]));
 }
 
 static void
@@ -212,6 +222,8 @@ fill_record(FinAuditRow *row, const FinAuditRecord *record)
 	set_numeric(row, FIN_AUDIT_COUNTERPARTY_BALANCE_AFTER,
 				record->counterparty_after);
 	set_text(row, FIN_AUDIT_REQUEST, record->request);
+	if (record->change != NULL)
+		set_value(row, FIN_AUDIT_REQUEST, PointerGetDatum(record->change));
 	set_text(row, FIN_AUDIT_RESPONSE, record->response);
 }
 
@@ -220,8 +232,6 @@ fill_hashes(FinAuditRow *row, StringInfo work)
 {
 	FinHash		hash;
 
-	set_value(row, FIN_AUDIT_LEAF_VERSION,
-			  Int16GetDatum(FIN_AUDIT_ENCODING_VERSION));
 	if (!row->nulls[FIN_AUDIT_REQUEST] || !row->nulls[FIN_AUDIT_RESPONSE])
 	{
 		set_value(row, FIN_AUDIT_SALT, fresh_salt());
@@ -233,11 +243,11 @@ fill_hashes(FinAuditRow *row, StringInfo work)
 }
 
 static void
-fill_row(FinAuditRow *row, const FinAuditRecord *record, AuditCall *call,
-		 int i)
+fill_row(FinAuditRow *row, const FinAuditRow *shared,
+		 const FinAuditRecord *record, AuditCall *call, int i)
 {
-	memset(row->nulls, true, sizeof(row->nulls));
-	fill_context(row, call, i);
+	*row = *shared;
+	fill_place(row, call, i);
 	fill_record(row, record);
 	fill_hashes(row, &call->work);
 }
@@ -273,8 +283,12 @@ keep_for_insert(AuditRest *rest, FinAuditRow *row)
 static void
 insert_rest(AuditRest *rest)
 {
+	FinQueryScope scope;
+
 	if (rest->rows == NULL)
 		return;
+	/* the name of the rows is good for one scope */
+	fin_query_begin(&scope);
 	fin_query_offer(NEW_RECORDS, rows_descriptor(), rest->rows);
 	issue_pass();
 	if (fin_query_run(&insert_records, NULL, NULL, 0) !=
@@ -283,6 +297,7 @@ insert_rest(AuditRest *rest)
 				errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				errmsg("audit records cannot be written"),
 				errdetail("A trigger or rule on finance.audit_record suppressed a row."));
+	fin_query_end(&scope);
 	tuplestore_end(rest->rows);
 }
 
@@ -300,9 +315,9 @@ static void
 append_rows(const FinAuditRecord *records, int n, AuditRest *rest)
 {
 	AuditCall	call = {.context = fin_context_current()};
+	FinAuditRow shared;
 	MemoryContext outer = CurrentMemoryContext;
-	MemoryContext each = AllocSetContextCreate(outer, "finance audit row",
-											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext each = outer;
 	FinDirect  *direct = fin_direct_begin_append(FIN_PARTITIONED_AUDIT_RECORD,
 												 fin_audit_types,
 												 FIN_AUDIT_COLUMNS);
@@ -311,37 +326,41 @@ append_rows(const FinAuditRecord *records, int n, AuditRest *rest)
 	call.xid = GetTopFullTransactionId();
 	call.ids = draw_ids(n);
 	call.n = n;
+	/* one record is the most frequent: no more for it */
+	if (n > 1)
+		each = AllocSetContextCreate(outer, "finance audit row",
+									 ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&call.work);
+	fill_shared(&shared, &call);
 	for (int i = 0; i < n; i++)
 	{
 		FinAuditRow row;
 
 		MemoryContextSwitchTo(each);
-		fill_row(&row, &records[i], &call, i);
+		fill_row(&row, &shared, &records[i], &call, i);
 		MemoryContextSwitchTo(outer);
 		if (direct == NULL ||
 			!fin_direct_append(direct, call.ids[i], row.values, row.nulls))
 			keep_for_insert(rest, &row);
-		MemoryContextReset(each);
+		if (n > 1)
+			MemoryContextReset(each);
 	}
+	if (n > 1)
+		MemoryContextDelete(each);
 	if (direct != NULL)
 		fin_direct_end(direct);
 }
 
-/* the scope of its own frees everything */
 void
 fin_audit_append(const FinAuditRecord *records, int n)
 {
-	FinQueryScope scope;
 	AuditRest	rest = {0};
 
 	if (n <= 0)
 		return;
-	fin_query_begin(&scope);
 	append_rows(records, n, &rest);
 	fin_wake_note_appended();
 	insert_rest(&rest);
-	fin_query_end(&scope);
 }
 
 PG_FUNCTION_INFO_V1(finance_audit_guard);
@@ -375,4 +394,10 @@ finance_audit_guard(PG_FUNCTION_ARGS)
 				   RelationGetRelationName(trigger->tg_relation)),
 			errhint("Drop old months by detaching their partition."));
 	return PointerGetDatum(NULL);
+}
+
+void
+fin_audit_init(void)
+{
+	fin_audit_shape_init();
 }

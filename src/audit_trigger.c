@@ -16,22 +16,16 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
-#include "funcapi.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/json.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/tuplestore.h"
 
 #include "audit.h"
+#include "audit_shape.h"
 #include "context.h"
 #include "query.h"
 
@@ -43,61 +37,26 @@ typedef struct RowSource
 	TupleTableSlot *slot;
 } RowSource;
 
-/* the primary key of the table; natts = 0: it has none */
-typedef struct RowKey
-{
-	int			natts;
-	AttrNumber	attnums[INDEX_MAX_KEYS];
-	TupleDesc	desc;
-} RowKey;
-
 typedef struct RowWriter
 {
 	const char *operation;
-	const char *object;
-	RowKey		key;
+	FinAuditShape *shape;
 	MemoryContext batch;		/* the texts of the records; reset by flush */
 	FinAuditRecord *records;
 	int			nrecords;
 	Size		nbytes;
 } RowWriter;
 
-static const char *
-qualified_name(Relation relation)
-{
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
-									  RelationGetRelationName(relation));
-}
-
 static void
-open_key(RowKey *key, Relation relation)
-{
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(relation,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
-	int			column = -1;
-
-	key->natts = 0;
-	while ((column = bms_next_member(columns, column)) >= 0)
-		key->attnums[key->natts++] = column + FirstLowInvalidHeapAttributeNumber;
-	bms_free(columns);
-	if (key->natts == 0)
-		return;
-	key->desc = CreateTemplateTupleDesc(key->natts);
-	for (int i = 0; i < key->natts; i++)
-		TupleDescCopyEntry(key->desc, i + 1, RelationGetDescr(relation),
-						   key->attnums[i]);
-	key->desc = BlessTupleDesc(key->desc);
-}
-
-static void
-open_writer(RowWriter *writer, Relation relation, const char *operation)
+open_writer(RowWriter *writer, const TriggerData *trigger,
+			const char *operation)
 {
 	writer->operation = operation;
-	writer->object = qualified_name(relation);
-	open_key(&writer->key, relation);
+	writer->shape = fin_audit_shape(trigger);
+	/* blocks that malloc() keeps: no page faults for each batch anew */
 	writer->batch = AllocSetContextCreate(CurrentMemoryContext,
-										  "finance audit batch",
-										  ALLOCSET_DEFAULT_SIZES);
+										  "finance audit batch", 0,
+										  8 * 1024, 64 * 1024);
 	writer->records = NULL;
 	writer->nrecords = 0;
 	writer->nbytes = 0;
@@ -135,47 +94,8 @@ next_record(RowWriter *writer)
 	record = &writer->records[writer->nrecords++];
 	memset(record, 0, sizeof(*record));
 	record->operation = writer->operation;
-	record->object = writer->object;
+	record->object = writer->shape->object;
 	return record;
-}
-
-static text *
-json_of(Datum composite)
-{
-	return DatumGetTextPP(DirectFunctionCall1(row_to_json, composite));
-}
-
-static const char *
-key_text(const RowKey *key, TupleTableSlot *row)
-{
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
-	HeapTuple	tuple;
-
-	if (key->natts == 0)
-		return NULL;
-	for (int i = 0; i < key->natts; i++)
-		values[i] = slot_getattr(row, key->attnums[i], &nulls[i]);
-	tuple = heap_form_tuple(key->desc, values, nulls);
-	return text_to_cstring(json_of(HeapTupleGetDatum(tuple)));
-}
-
-static void
-append_row(StringInfo payload, const char *label, TupleTableSlot *row)
-{
-	Datum		composite;
-	text	   *json;
-
-	if (row == NULL)
-		return;
-	composite = ExecFetchSlotHeapTupleDatum(row);
-	json = json_of(composite);
-	appendStringInfoChar(payload, payload->len == 0 ? '{' : ',');
-	appendStringInfo(payload, "\"%s\":", label);
-	appendBinaryStringInfo(payload, VARDATA_ANY(json),
-						   VARSIZE_ANY_EXHDR(json));
-	pfree(json);
-	pfree(DatumGetPointer(composite));
 }
 
 /* one changed row: before, after, or both */
@@ -183,16 +103,17 @@ static void
 write_row(RowWriter *writer, TupleTableSlot *old_row, TupleTableSlot *new_row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
-	FinAuditRecord *record = next_record(writer);
-	StringInfoData payload;
+	text	   *change = fin_audit_change_text(writer->shape, old_row, new_row);
 
-	initStringInfo(&payload);
-	append_row(&payload, "old", old_row);
-	append_row(&payload, "new", new_row);
-	appendStringInfoChar(&payload, '}');
-	record->request = payload.data;
-	record->row_key = key_text(&writer->key, old_row ? old_row : new_row);
-	writer->nbytes += payload.len;
+	if (change != NULL)
+	{
+		FinAuditRecord *record = next_record(writer);
+
+		record->change = change;
+		record->row_key = fin_audit_key_text(writer->shape,
+											 old_row ? old_row : new_row);
+		writer->nbytes += VARSIZE(change);
+	}
 	MemoryContextSwitchTo(caller);
 
 	if (writer->nrecords == FIN_AUDIT_BATCH_ROWS ||
@@ -290,22 +211,22 @@ write_changes(const TriggerData *trigger)
 	open_source(&after, trigger->tg_newtable, trigger->tg_relation);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
-		open_writer(&writer, trigger->tg_relation, "INSERT");
+		open_writer(&writer, trigger, "INSERT");
 		write_new_rows(&writer, &after);
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 	{
-		open_writer(&writer, trigger->tg_relation, "UPDATE");
+		open_writer(&writer, trigger, "UPDATE");
 		write_updated_rows(&writer, &before, &after);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 	{
-		open_writer(&writer, trigger->tg_relation, "DELETE");
+		open_writer(&writer, trigger, "DELETE");
 		write_old_rows(&writer, &before);
 	}
 	else
 	{
-		open_writer(&writer, trigger->tg_relation, "TRUNCATE");
+		open_writer(&writer, trigger, "TRUNCATE");
 		write_truncate(&writer);
 	}
 	flush_writer(&writer);

@@ -195,4 +195,12 @@
 #define fin_compat_holds_lock(tag, mode)	LockHeldByMe(tag, mode)
 #endif
 
+/* 18 has columns that are computed when they are read */
+#if PG_VERSION_NUM >= 180000
+#define FIN_IS_VIRTUAL_COLUMN(column) \
+	((column)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define FIN_IS_VIRTUAL_COLUMN(column)	false
+#endif
+
 #endif							/* FIN_COMPAT_H */

@@ -15,6 +15,7 @@
 #include "backlog.h"
 #include "bucket.h"
 #include "compat.h"
+#include "audit.h"
 #include "context.h"
 #include "expansion.h"
 #include "gate.h"
@@ -26,6 +27,7 @@
 #include "queue.h"
 #include "risk.h"
 #include "settings.h"
+#include "store_direct.h"
 #include "tally.h"
 #include "type.h"
 #include "wait.h"
@@ -75,6 +77,8 @@ _PG_init(void)
 	fin_wake_init();
 	fin_backlog_init();
 	fin_context_init();
+	fin_audit_init();
+	fin_direct_init();
 	fin_gate_init();
 	fin_partition_init();
 	fin_meter_init();

@@ -13,7 +13,7 @@ typedef enum FinPartitioned
 	FIN_PARTITIONED_TRANSFER,
 	FIN_PARTITIONED_AUDIT_RECORD,
 	FIN_PARTITIONED_MESSAGE_ARCHIVE,
-	FIN_PARTITIONED_AUDIT_TERM
+	FIN_PARTITIONED_TABLES		/* how many */
 } FinPartitioned;
 
 /* see that the partition for this id exists, making it if not; its OID */

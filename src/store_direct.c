@@ -8,7 +8,8 @@
  * Owns nothing between calls: a FinDirect lives in the query scope's memory,
  * its relations are closed at the end and their locks (ROW EXCLUSIVE, on the
  * parent before the partition, as a statement takes them) kept to the end of
- * the transaction.  An ERROR leaves the clean-up to the transaction.
+ * the transaction.  An ERROR leaves the clean-up to the transaction.  Per
+ * backend: which partitions were found to be laid out as they should.
  */
 #include "postgres.h"
 
@@ -24,6 +25,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -230,11 +232,12 @@ gather_row(FinDirect *direct, const Datum *values, const bool *nulls)
 }
 
 FinDirect *
-fin_direct_begin_own_append(FinPartitioned which, const Oid *types,
-							int columns)
+fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
 {
 	FinDirect  *direct;
 
+	if (!fin_direct_writes)
+		return NULL;
 	check_may_write("INSERT");
 	direct = palloc0(sizeof(FinDirect));
 	direct->which = which;
@@ -247,11 +250,34 @@ fin_direct_begin_own_append(FinPartitioned which, const Oid *types,
 	return direct;
 }
 
-FinDirect *
-fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
+/*
+ * Partitions that were found to be ours to append to, so that their columns are
+ * not compared for every row; forgotten when they or their parents change.
+ */
+typedef struct KnownPartition
 {
-	return fin_direct_writes ?
-		fin_direct_begin_own_append(which, types, columns) : NULL;
+	Oid			parent;
+	Oid			child;			/* InvalidOid: none known */
+} KnownPartition;
+
+static KnownPartition known_partitions[FIN_PARTITIONED_TABLES];
+
+static void
+table_changed(Datum arg, Oid relid)
+{
+	for (int i = 0; i < FIN_PARTITIONED_TABLES; i++)
+	{
+		KnownPartition *known = &known_partitions[i];
+
+		if (!OidIsValid(relid) || relid == known->parent || relid == known->child)
+			known->child = InvalidOid;
+	}
+}
+
+void
+fin_direct_init(void)
+{
+	CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
 }
 
 static bool
@@ -259,6 +285,27 @@ is_ours_to_append(const FinDirect *direct, Relation table)
 {
 	return !has_other_triggers(table, TRIGGER_TYPE_INSERT) &&
 		has_columns(table, direct->types, direct->ncolumns);
+}
+
+/* noted before it is looked at: a change meanwhile takes the note away */
+static bool
+is_our_partition(const FinDirect *direct, Relation table)
+{
+	KnownPartition *known = &known_partitions[direct->which];
+	Relation	parent;
+	bool		ours;
+
+	known->parent = direct->parent;
+	known->child = RelationGetRelid(table);
+	parent = table_open(direct->parent, NoLock);
+	ours = is_ours_to_append(direct, parent) &&
+		table->rd_rel->relkind == RELKIND_RELATION &&
+		table->rd_rel->relispartition &&
+		is_ours_to_append(direct, table) && has_layout_of(table, parent);
+	table_close(parent, NoLock);
+	if (!ours)
+		known->child = InvalidOid;
+	return ours;
 }
 
 /*
@@ -269,26 +316,21 @@ static bool
 open_partition(FinDirect *direct, int64 id)
 {
 	Oid			child = fin_partition_ensure(direct->which, id);
-	Relation	parent;
 	Relation	table;
-	bool		ours;
 
 	if (direct->table != NULL && RelationGetRelid(direct->table) == child)
 		return true;
 	write_gathered(direct);
 	close_table(direct);
-	parent = table_open(direct->parent, NoLock);
 	table = table_open(child, RowExclusiveLock);
-	ours = is_ours_to_append(direct, parent) &&
-		table->rd_rel->relkind == RELKIND_RELATION &&
-		table->rd_rel->relispartition &&
-		is_ours_to_append(direct, table) && has_layout_of(table, parent);
-	table_close(parent, NoLock);
-	if (ours)
-		open_table(direct, table);
-	else
+	if (known_partitions[direct->which].child != child &&
+		!is_our_partition(direct, table))
+	{
 		table_close(table, NoLock);
-	return ours;
+		return false;
+	}
+	open_table(direct, table);
+	return true;
 }
 
 bool
@@ -310,14 +352,6 @@ refuse_changed(Oid relid)
 				   get_rel_name(relid)),
 			errdetail("Its rows are written without a statement, so nothing would fire."),
 			errhint("Drop what was attached to it."));
-}
-
-void
-fin_direct_append_own(FinDirect *direct, int64 id, const Datum *values,
-					  const bool *nulls)
-{
-	if (!fin_direct_append(direct, id, values, nulls))
-		refuse_changed(direct->parent);
 }
 
 static FinDirect *

@@ -1,0 +1,412 @@
+/*
+ * json_value.c
+ *		Values of any type as JSON.
+ *
+ * Pure, but for the output functions and casts of types it does not know
+ * itself.  Allocates in the StringInfo's context; what output functions leave
+ * behind is in the current one.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "common/shortest_dec.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "parser/parse_coerce.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "json.h"
+#include "json_value.h"
+
+#define HEX_DIGITS "0123456789abcdef"
+
+/* the only member of a row that row_to_json() writes for us */
+#define MEMBER "v"
+#define MEMBER_START "{\"" MEMBER "\":"
+
+static void
+append_digits(StringInfo json, const char *digits)
+{
+	appendBinaryStringInfo(json, digits, strlen(digits));
+}
+
+static void
+append_quoted(StringInfo json, const char *plain)
+{
+	appendStringInfoChar(json, '"');
+	append_digits(json, plain);
+	appendStringInfoChar(json, '"');
+}
+
+/* ------------------------------------------------------------------------
+ * strings
+ * ------------------------------------------------------------------------ */
+
+static inline bool
+is_plain(unsigned char c)
+{
+	return c >= 0x20 && c != '"' && c != '\\';
+}
+
+static void
+append_escaped(StringInfo json, unsigned char c)
+{
+	static const char letters[] = "\bb\ff\nn\rr\tt\"\"\\\\";
+
+	for (const char *pair = letters; *pair != '\0'; pair += 2)
+	{
+		if ((unsigned char) pair[0] == c)
+		{
+			appendStringInfoChar(json, '\\');
+			appendStringInfoChar(json, pair[1]);
+			return;
+		}
+	}
+	appendStringInfo(json, "\\u%04x", c);
+}
+
+/* in runs of what stands as it is; encodings of a server have no such byte
+ * within a character */
+void
+fin_json_string(StringInfo json, const char *bytes, int length)
+{
+	const char *end = bytes + length;
+
+	enlargeStringInfo(json, length + 2);
+	appendStringInfoCharMacro(json, '"');
+	while (bytes < end)
+	{
+		const char *run = bytes;
+
+		while (bytes < end && is_plain((unsigned char) *bytes))
+			bytes++;
+		appendBinaryStringInfo(json, run, bytes - run);
+		if (bytes < end)
+			append_escaped(json, (unsigned char) *bytes++);
+	}
+	appendStringInfoChar(json, '"');
+}
+
+static void
+write_text(StringInfo json, FinJsonType *type, Datum value)
+{
+	struct varlena *stored = PG_DETOAST_DATUM_PACKED(value);
+
+	fin_json_string(json, VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored));
+	if ((Pointer) stored != DatumGetPointer(value))
+		pfree(stored);
+}
+
+static void
+write_name(StringInfo json, FinJsonType *type, Datum value)
+{
+	const char *name = NameStr(*DatumGetName(value));
+
+	fin_json_string(json, name, strlen(name));
+}
+
+static void
+append_hex(StringInfo json, const uint8 *bytes, int length)
+{
+	enlargeStringInfo(json, 2 * length);
+	for (int i = 0; i < length; i++)
+	{
+		appendStringInfoCharMacro(json, HEX_DIGITS[bytes[i] >> 4]);
+		appendStringInfoCharMacro(json, HEX_DIGITS[bytes[i] & 15]);
+	}
+}
+
+static void
+write_bytea(StringInfo json, FinJsonType *type, Datum value)
+{
+	struct varlena *stored = PG_DETOAST_DATUM_PACKED(value);
+
+	append_digits(json, "\"\\\\x");
+	append_hex(json, (const uint8 *) VARDATA_ANY(stored),
+			   VARSIZE_ANY_EXHDR(stored));
+	appendStringInfoChar(json, '"');
+	if ((Pointer) stored != DatumGetPointer(value))
+		pfree(stored);
+}
+
+static void
+write_uuid(StringInfo json, FinJsonType *type, Datum value)
+{
+	static const int groups[] = {4, 2, 2, 2, 6};
+	const uint8 *bytes = DatumGetUUIDP(value)->data;
+
+	appendStringInfoChar(json, '"');
+	for (int i = 0; i < (int) lengthof(groups); i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(json, '-');
+		append_hex(json, bytes, groups[i]);
+		bytes += groups[i];
+	}
+	appendStringInfoChar(json, '"');
+}
+
+/* ------------------------------------------------------------------------
+ * numbers
+ * ------------------------------------------------------------------------ */
+
+static void
+write_bool(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_digits(json, DatumGetBool(value) ? "true" : "false");
+}
+
+static void
+append_int64(StringInfo json, int64 number)
+{
+	enlargeStringInfo(json, MAXINT8LEN + 1);
+	json->len += pg_lltoa(number, json->data + json->len);
+}
+
+static void
+write_int2(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_int64(json, DatumGetInt16(value));
+}
+
+static void
+write_int4(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_int64(json, DatumGetInt32(value));
+}
+
+static void
+write_int8(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_int64(json, DatumGetInt64(value));
+}
+
+/* JSON has no word for what is not finite */
+static void
+append_number(StringInfo json, const char *digits)
+{
+	if (isdigit((unsigned char) digits[0]) ||
+		(digits[0] == '-' && isdigit((unsigned char) digits[1])))
+		append_digits(json, digits);
+	else
+		append_quoted(json, digits);
+}
+
+static void
+write_float4(StringInfo json, FinJsonType *type, Datum value)
+{
+	char		digits[FLOAT_SHORTEST_DECIMAL_LEN];
+
+	float_to_shortest_decimal_buf(DatumGetFloat4(value), digits);
+	append_number(json, digits);
+}
+
+static void
+write_float8(StringInfo json, FinJsonType *type, Datum value)
+{
+	char		digits[DOUBLE_SHORTEST_DECIMAL_LEN];
+
+	double_to_shortest_decimal_buf(DatumGetFloat8(value), digits);
+	append_number(json, digits);
+}
+
+static void
+write_numeric(StringInfo json, FinJsonType *type, Datum value)
+{
+	char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out, value));
+
+	append_number(json, digits);
+	pfree(digits);
+}
+
+/* ------------------------------------------------------------------------
+ * times
+ * ------------------------------------------------------------------------ */
+
+static void
+append_time(StringInfo json, Datum value, Oid type, const int *zone)
+{
+	char		text[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(text, value, type, zone);
+	append_quoted(json, text);
+}
+
+static void
+write_date(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_time(json, value, DATEOID, NULL);
+}
+
+static void
+write_timestamp(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_time(json, value, TIMESTAMPOID, NULL);
+}
+
+static void
+write_timestamptz(StringInfo json, FinJsonType *type, Datum value)
+{
+	int			utc = 0;
+
+	append_time(json, value, TIMESTAMPTZOID, &utc);
+}
+
+static void
+write_interval(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_quoted(json, fin_json_span_text(DatumGetIntervalP(value)));
+}
+
+/* ------------------------------------------------------------------------
+ * the rest
+ * ------------------------------------------------------------------------ */
+
+static void
+write_json(StringInfo json, FinJsonType *type, Datum value)
+{
+	struct varlena *stored = PG_DETOAST_DATUM_PACKED(value);
+
+	appendBinaryStringInfo(json, VARDATA_ANY(stored),
+						   VARSIZE_ANY_EXHDR(stored));
+	if ((Pointer) stored != DatumGetPointer(value))
+		pfree(stored);
+}
+
+static void
+write_output(StringInfo json, FinJsonType *type, Datum value)
+{
+	char	   *text = OutputFunctionCall(&type->output, value);
+
+	fin_json_string(json, text, strlen(text));
+	pfree(text);
+}
+
+static void
+write_jsonb(StringInfo json, FinJsonType *type, Datum value)
+{
+	append_digits(json, OutputFunctionCall(&type->output, value));
+}
+
+/* arrays, rows, and types with a cast to json */
+static void
+write_by_row(StringInfo json, FinJsonType *type, Datum value)
+{
+	bool		isnull = false;
+	HeapTuple	tuple = heap_form_tuple(type->row, &value, &isnull);
+	text	   *object = DatumGetTextPP(DirectFunctionCall1(row_to_json,
+															HeapTupleGetDatum(tuple)));
+	int			start = strlen(MEMBER_START);
+
+	/* without the braces and the member's name */
+	appendBinaryStringInfo(json, VARDATA_ANY(object) + start,
+						   VARSIZE_ANY_EXHDR(object) - start - 1);
+}
+
+static FinJsonWrite
+writer_of(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+			return write_bool;
+		case INT2OID:
+			return write_int2;
+		case INT4OID:
+			return write_int4;
+		case INT8OID:
+			return write_int8;
+		case FLOAT4OID:
+			return write_float4;
+		case FLOAT8OID:
+			return write_float8;
+		case NUMERICOID:
+			return write_numeric;
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return write_text;
+		case NAMEOID:
+			return write_name;
+		case BYTEAOID:
+			return write_bytea;
+		case UUIDOID:
+			return write_uuid;
+		case DATEOID:
+			return write_date;
+		case TIMESTAMPOID:
+			return write_timestamp;
+		case TIMESTAMPTZOID:
+			return write_timestamptz;
+		case INTERVALOID:
+			return write_interval;
+		case JSONOID:
+			return write_json;
+		case JSONBOID:
+			return write_jsonb;
+		default:
+			return NULL;
+	}
+}
+
+static bool
+has_cast_to_json(Oid type)
+{
+	Oid			function;
+
+	return type >= FirstNormalObjectId &&
+		find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT,
+							  &function) == COERCION_PATH_FUNC;
+}
+
+static TupleDesc
+row_of(Oid type, int32 typmod)
+{
+	TupleDesc	row = CreateTemplateTupleDesc(1);
+
+	TupleDescInitEntry(row, 1, MEMBER, type, typmod, 0);
+	return BlessTupleDesc(row);
+}
+
+void
+fin_json_type(FinJsonType *type, Oid oid, int32 typmod)
+{
+	Oid			base = getBaseType(oid);
+	Oid			output;
+	bool		is_varlena;
+
+	memset(type, 0, sizeof(*type));
+	type->write = writer_of(base);
+	if (type->write == NULL &&
+		(OidIsValid(get_element_type(base)) || type_is_rowtype(base) ||
+		 has_cast_to_json(base)))
+	{
+		type->write = write_by_row;
+		type->row = row_of(oid, typmod);
+		return;
+	}
+	if (type->write == NULL)
+		type->write = write_output;
+	if (type->write == write_output || type->write == write_jsonb)
+	{
+		getTypeOutputInfo(base, &output, &is_varlena);
+		fmgr_info_cxt(output, &type->output, CurrentMemoryContext);
+	}
+}
+
+void
+fin_json_value(StringInfo json, FinJsonType *type, Datum value)
+{
+	type->write(json, type, value);
+}

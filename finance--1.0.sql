@@ -3514,6 +3514,15 @@ CREATE FUNCTION finance.audit_proof(record_id bigint,
 COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
 'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
 
+CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
+									 to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit';
+COMMENT ON FUNCTION finance.verify_audit IS
+'what is wrong with the audit log from a leaf on to before another (null: its end); no row: nothing';
+
 CREATE FUNCTION finance.audit_consistency(old_size bigint,
 	new_size bigint DEFAULT NULL,
 	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,

@@ -38,6 +38,7 @@
 #include "query.h"
 #include "settings.h"
 #include "store_measure.h"
+#include "store_spot.h"
 
 #define TENANTS_CACHED_MAX	16
 #define STATE_VERSION		1
@@ -1072,4 +1073,5 @@ void
 fin_meter_init(void)
 {
 	fin_cache_register(&measure_cache);
+	fin_store_spot_init();
 }

@@ -8,7 +8,7 @@
  *
  * The facts (amount, what the account spent today, totals) are those of the
  * locked rows, so a limit is exact however many clients there are.  All rules
- * run; the highest outcome wins.
+ * that could hit are asked; the highest outcome wins.
  */
 #include "postgres.h"
 

@@ -50,7 +50,7 @@ clamp(FinAmount amount)
 	return amount > PG_INT64_MAX ? PG_INT64_MAX : (int64) amount;
 }
 
-/* amounts at most as large as the threshold say nothing to it */
+/* the least amount above it */
 static int64
 above(Numeric threshold, int scale)
 {

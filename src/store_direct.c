@@ -174,17 +174,43 @@ close_table(FinDirect *direct)
 	direct->table = NULL;
 }
 
+/* an update that stays on its page needs none */
+static EState *
+estate_of(FinDirect *direct)
+{
+	MemoryContext old;
+
+	if (direct->estate != NULL)
+		return direct->estate;
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(direct));
+	direct->estate = CreateExecutorState();
+	MemoryContextSwitchTo(old);
+	return direct->estate;
+}
+
 static void
 insert_index_entries(FinDirect *direct, TupleTableSlot *slot,
 					 bool only_summarizing)
 {
+	EState	   *estate = estate_of(direct);
+
 	if (!direct->indexes_open)
 		ExecOpenIndices(direct->info, false);
 	direct->indexes_open = true;
 	if (direct->info->ri_NumIndices > 0)
-		fin_compat_insert_index_tuples(direct->info, slot,
-									   direct->estate, only_summarizing);
-	ResetPerTupleExprContext(direct->estate);
+		fin_compat_insert_index_tuples(direct->info, slot, estate,
+									   only_summarizing);
+	ResetPerTupleExprContext(estate);
+}
+
+/* no column of a row that is updated becomes null, so NOT NULL holds */
+static void
+check_updated(FinDirect *direct, TupleTableSlot *slot)
+{
+	const TupleConstr *constraints = RelationGetDescr(direct->table)->constr;
+
+	if (constraints != NULL && constraints->num_check > 0)
+		ExecConstraints(direct->info, slot, estate_of(direct));
 }
 
 /* many rows at once: one WAL record for each page, not for each row */
@@ -744,7 +770,6 @@ fin_direct_begin_update(const char *name, int columns)
 	}
 	direct = palloc0(sizeof(FinDirect));
 	direct->ncolumns = columns;
-	direct->estate = CreateExecutorState();
 	open_table(direct, table);
 	direct->old_slot = table_slot_create(table, NULL);
 	return direct;
@@ -776,7 +801,7 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	ExecStoreVirtualTuple(slot);
 	if (check != NULL)
 		check(slot->tts_values, slot->tts_isnull);
-	ExecConstraints(direct->info, slot, direct->estate);
+	check_updated(direct, slot);
 	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
 		insert_index_entries(direct, slot, only_summarizing);
 	ExecClearTuple(old);

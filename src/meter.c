@@ -38,6 +38,7 @@
 #include "query.h"
 #include "settings.h"
 #include "store_measure.h"
+#include "store_spot.h"
 
 #define TENANTS_CACHED_MAX	16
 #define STATE_VERSION		1
@@ -124,6 +125,7 @@ struct FinMeter
 	Size		memory_max;		/* detached */
 	const MeasureBook *book;
 	keys_hash  *keys;
+	MeterKey   *recent[FIN_SCOPES]; /* asked for last; NULL: none yet */
 	int64		last_id;		/* of the types */
 	bool		undoable;
 	List	   *saved;			/* keys, since the mark */
@@ -469,10 +471,13 @@ add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 	*is_new = false;
 	if (!make_key(scope, event, &wanted, class))
 		return NULL;
+	key = meter->recent[scope];
+	if (key != NULL && fin_store_compare_totals(&key->row.key, &wanted) == 0)
+		return key;
 	entry = keys_insert(meter->keys, &wanted, is_new);
 	*is_new = !*is_new;
 	if (!*is_new)
-		return entry->meter_key;
+		return meter->recent[scope] = entry->meter_key;
 	old = MemoryContextSwitchTo(meter->memory);
 	key = palloc0(sizeof(MeterKey));
 	key->row.key = wanted;
@@ -482,6 +487,7 @@ add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 	key->scale = event->scale;
 	entry->key = &key->row.key;
 	entry->meter_key = key;
+	meter->recent[scope] = key;
 	MemoryContextSwitchTo(old);
 	check_memory(meter);
 	return key;
@@ -1072,4 +1078,5 @@ void
 fin_meter_init(void)
 {
 	fin_cache_register(&measure_cache);
+	fin_store_spot_init();
 }

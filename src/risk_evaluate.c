@@ -703,9 +703,10 @@ apply_scores(const RiskRuleset *ruleset, FinRiskJudgement *judgement)
 	}
 }
 
-void
-fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
-				  FinRiskJudgement *judgement)
+/* sieve: NULL: all rules are asked */
+static void
+evaluate(RiskRuleset *ruleset, RiskFacts *facts, const RiskSieve *sieve,
+		 const RiskSieve *transfer, FinRiskJudgement *judgement)
 {
 	RiskAnswer	answer = {0};
 
@@ -714,10 +715,43 @@ fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
 	judgement->is_live = ruleset->is_live;
 	for (int i = 0; i < ruleset->nrules; i++)
 	{
+		if (sieve != NULL && fin_risk_is_sifted_out(&sieve[i], transfer))
+			continue;
 		fin_risk_ask(&ruleset->rules[i], facts, &answer);
 		if (answer.hit)
 			add_hit(judgement, ruleset, &ruleset->rules[i], &answer);
 	}
 	if (judgement->nhits > 0)
 		apply_scores(ruleset, judgement);
+}
+
+void
+fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
+				  FinRiskJudgement *judgement)
+{
+	evaluate(ruleset, facts, NULL, NULL, judgement);
+}
+
+void
+fin_risk_evaluate_movement(RiskRuleset *ruleset, RiskFacts *facts,
+						   FinRiskJudgement *judgement)
+{
+	RiskSieve	transfer;
+	const RiskSieve *sieve = fin_risk_sieve(ruleset, facts, &transfer);
+
+	evaluate(ruleset, facts, sieve, &transfer, judgement);
+}
+
+void
+fin_risk_ask_rest(RiskRuleset *ruleset, RiskFacts *facts)
+{
+	RiskSieve	transfer;
+	const RiskSieve *sieve = fin_risk_sieve(ruleset, facts, &transfer);
+	RiskAnswer	answer = {0};
+
+	for (int i = 0; i < ruleset->nrules; i++)
+	{
+		if (fin_risk_is_sifted_out(&sieve[i], &transfer))
+			fin_risk_ask(&ruleset->rules[i], facts, &answer);
+	}
 }

@@ -51,7 +51,7 @@ fin_risk_clear(const RiskBook *book, RiskFacts *facts)
 	facts->measured = palloc0(sizeof(RiskMeasured) * (book->nmeasures + 1));
 	facts->probed = palloc0(sizeof(RiskProbed) * (book->nprobes + 1));
 	facts->limited = palloc0(sizeof(RiskLimited) * (book->nlimits + 1));
-	facts->values = palloc0(sizeof(FinExprValue) * FIN_FACT_COUNT);
+	facts->values = palloc(sizeof(FinExprValue) * FIN_FACT_COUNT);
 	facts->values_known = palloc0(sizeof(bool) * FIN_FACT_COUNT);
 }
 

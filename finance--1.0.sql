@@ -299,6 +299,7 @@ CREATE TABLE finance._account (
 	minor_units		smallint NOT NULL,
 	version			bigint NOT NULL DEFAULT 0,
 	last_transfer_id bigint NOT NULL DEFAULT 0,
+	last_debit_id	bigint NOT NULL DEFAULT 0,
 	created_at		timestamptz NOT NULL,
 	spent_on		date NOT NULL DEFAULT '-infinity',
 	debits_posted	numeric NOT NULL DEFAULT 0,
@@ -325,6 +326,8 @@ COMMENT ON TABLE finance._account IS
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
+COMMENT ON COLUMN finance._account.last_debit_id IS
+'the last transfer, capture or hold it paid, or what was parked and then approved; for how long it has been idle; 0: none';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';

@@ -58,7 +58,7 @@ BEGIN
 	IF told IS NOT NULL AND NOT (SELECT same FROM finance.replay_decision(result.id)) THEN
 		RAISE EXCEPTION 'transfer % is judged otherwise again', result.id;
 	END IF;
-	RETURN regexp_replace(concat_ws(': ', nullif(result.status, 'completed'), coalesce(told, '-')), 'idle for [^|)]*', 'idle for <time> ');
+	RETURN regexp_replace(concat_ws(': ', nullif(result.status, 'completed'), coalesce(told, '-')), 'idle for [^|)]*', 'idle for <time> ', 'g');
 END $$;
 
 -- accounts that have not paid: ids are of the clock on the wall, whatever

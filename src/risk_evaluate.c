@@ -380,7 +380,7 @@ ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		facts->now - facts->last_at >= rule->span_us && is_large(rule, facts);
 	if (!tells(answer))
 		return;
-	answer->observed = !facts->has_last ? "no transfer before" :
+	answer->observed = !facts->has_last ? "not known" :
 		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
 	answer->window = fin_risk_span_text(rule->span_us);

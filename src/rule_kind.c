@@ -63,7 +63,7 @@ const FinRuleKindInfo fin_rule_kinds[FIN_RULE_KINDS] = {
 	"an amount (of at least minimum) that is at least the share threshold, above 0 to 1, of what the payer has available"},
 	[FIN_RULE_DORMANT_ACCOUNT] =
 	{"dormant_account", "review", SPAN, THRESHOLD,
-	"an amount (above threshold) of a payer that has had no transfer for span"},
+	"an amount (above threshold) of a payer that has paid and held nothing for span; what he got, and what is parked, does not count"},
 	[FIN_RULE_STRUCTURING] =
 	{"structuring", "review", THRESHOLD | MINIMUM | TIMES, FIN_FIELD_PER | PERIOD | SPAN,
 	"the transfer with which amounts from minimum to below threshold come to times in the period or span"},

@@ -4097,7 +4097,6 @@ SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');

@@ -125,6 +125,7 @@ struct FinMeter
 	const MeasureBook *book;
 	keys_hash  *keys;
 	int64		last_id;		/* of the types */
+	bool		only_gives_back;
 	bool		undoable;
 	List	   *saved;			/* keys, since the mark */
 	TimestampTz ahead;			/* finance.test_clock, of the real one */
@@ -954,6 +955,16 @@ fin_meter_count(FinMeter *meter, const FinMeterEvent *event)
 	}
 }
 
+/* with totals in it: a type's is made to be locked */
+static bool
+has_row(FinMeter *meter, FinScope scope, const FinMeterEvent *event)
+{
+	const MeterKey *key = find_key(meter, scope, event);
+
+	return key != NULL && key->row.state != NULL &&
+		VARSIZE_ANY_EXHDR(key->row.state) > 0;
+}
+
 void
 fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 					FinAmount amount, bool all)
@@ -964,7 +975,8 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 	{
 		MeterKey   *key;
 
-		if (book->nof[scope] == 0)
+		if (book->nof[scope] == 0 ||
+			(meter->only_gives_back && !has_row(meter, (FinScope) scope, hold)))
 			continue;
 		key = known_key(meter, (FinScope) scope, hold);
 		if (key == NULL)
@@ -981,6 +993,12 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 									  amount, all);
 		}
 	}
+}
+
+void
+fin_meter_only_gives_back(FinMeter *meter)
+{
+	meter->only_gives_back = true;
 }
 
 void

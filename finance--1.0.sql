@@ -633,6 +633,10 @@ COMMENT ON COLUMN finance.ruleset.score_reject IS
 COMMENT ON COLUMN finance.ruleset.review_default IS
 'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
 
+COMMENT ON COLUMN finance.ruleset.name IS
+'as create_ruleset() was told; of a version that a change of what is live made: the change, such as add_rule and the rule''s name';
+COMMENT ON COLUMN finance.ruleset.published_at IS
+'when it was last put in force as what it is, or was: live or shadow; published_by: by whom; null: a draft';
 COMMENT ON COLUMN finance.ruleset.rules IS
 'how many it had when it was published: there never are more; null: a draft';
 

@@ -432,7 +432,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (fault != NULL)
 		return fault;
 	if (posting->rules != NULL && needs_judgement(order))
+	{
 		judge(posting, i, &movement, &verdict);
+		posting->was_judged = true;
+	}
 	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 	if (is_to_park(&verdict) && !may_park(order, in_chain))

@@ -41,8 +41,6 @@
 
 #define TENANTS_CACHED_MAX	16
 #define STATE_VERSION		1
-/* of a class: the longest prefix, a space, and a text */
-#define CLASS_SIZE			(FIN_METER_TEXT_MAX + 32)
 
 /* the bounds of a measure's band by scale */
 typedef struct Band
@@ -403,7 +401,7 @@ fin_meter_take_texts(FinMeterEvent *event, Jsonb *metadata)
  * keys
  * ------------------------------------------------------------------------ */
 
-/* that of the event; false when it has none of this scope.  class: CLASS_SIZE */
+/* that of the event; false when it has none of this scope.  class: FIN_METER_CLASS_SIZE */
 static bool
 make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 		 char *class)
@@ -424,17 +422,17 @@ make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 			key->other_id = event->to_id;
 			break;
 		case FIN_SCOPE_ACCOUNT_TYPE:
-			snprintf(class, CLASS_SIZE, "type %s", event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "type %s", event->type);
 			break;
 		case FIN_SCOPE_TYPE:
 			/* a currency's code has no space */
 			key->account_id = 0;
-			snprintf(class, CLASS_SIZE, "%s %s", event->currency, event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "%s %s", event->currency, event->type);
 			break;
 		case FIN_SCOPE_DEVICE:
 			if (event->device == NULL)
 				return false;
-			snprintf(class, CLASS_SIZE, "device %s", event->device);
+			snprintf(class, FIN_METER_CLASS_SIZE, "device %s", event->device);
 			break;
 	}
 	return event->from_id != 0;
@@ -461,7 +459,7 @@ static MeterKey *
 add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 		bool *is_new)
 {
-	char		class[CLASS_SIZE];
+	char		class[FIN_METER_CLASS_SIZE];
 	FinTotalKey wanted;
 	KeyEntry   *entry;
 	MeterKey   *key;

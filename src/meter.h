@@ -118,6 +118,15 @@ extern void fin_meter_reset(FinMeter *meter);
 /* into finance.risk_total; before the rows that tell of it */
 extern void fin_meter_write(FinMeter *meter);
 
+/*
+ * The worker's chore: deletes totals of pairs and devices in which every window
+ * is over, once a day.  sweep: look at the next round.  See expire.h.
+ */
+extern void fin_meter_tidy_sweep(void);
+extern TimestampTz fin_meter_tidy_due(TimestampTz now);
+extern void fin_meter_tidy_run(TimestampTz now);
+extern void fin_meter_tidy_committed(TimestampTz now);
+
 extern void fin_meter_init(void);
 
 #endif							/* FIN_METER_H */

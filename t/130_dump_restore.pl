@@ -469,7 +469,7 @@ foreach my $way ('late', 'late_parallel')
 	poll_ok($node,
 		"SELECT count(*) = 1 FROM finance.transfer t JOIN finance._hold h USING (hold_id) WHERE h.amount = 3 AND t.status = 'expired' AND h.status = 'expired'",
 		"$way: the hold expires, once", $way);
-	is(rows($way, 'SELECT * FROM finance.risk_total'), '', "$way: no totals from half of a history");
+	is(rows($way, "SELECT * FROM finance.risk_total WHERE state <> ''"), '', "$way: no totals from half of a history");
 	# it may have been given back before its history was there
 	is_query($node, "SELECT status FROM finance.transfer('slow payer', 'shop', 1)", 'completed', "$way: its payer pays on", $way);
 	is_sound($node, $way, $way);

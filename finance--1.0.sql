@@ -299,6 +299,7 @@ CREATE TABLE finance._account (
 	minor_units		smallint NOT NULL,
 	version			bigint NOT NULL DEFAULT 0,
 	last_transfer_id bigint NOT NULL DEFAULT 0,
+	last_debit_id	bigint NOT NULL DEFAULT 0,
 	created_at		timestamptz NOT NULL,
 	spent_on		date NOT NULL DEFAULT '-infinity',
 	debits_posted	numeric NOT NULL DEFAULT 0,
@@ -325,6 +326,8 @@ COMMENT ON TABLE finance._account IS
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
+COMMENT ON COLUMN finance._account.last_debit_id IS
+'the last transfer, capture or hold it paid, or what was parked and then approved; for how long it has been idle; 0: none';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
@@ -630,6 +633,10 @@ COMMENT ON COLUMN finance.ruleset.score_reject IS
 COMMENT ON COLUMN finance.ruleset.review_default IS
 'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
 
+COMMENT ON COLUMN finance.ruleset.name IS
+'as create_ruleset() was told; of a version that a change of what is live made: the change, such as add_rule and the rule''s name';
+COMMENT ON COLUMN finance.ruleset.published_at IS
+'when it was last put in force as what it is, or was: live or shadow; published_by: by whom; null: a draft';
 COMMENT ON COLUMN finance.ruleset.rules IS
 'how many it had when it was published: there never are more; null: a draft';
 
@@ -4430,7 +4437,6 @@ SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');

@@ -42,8 +42,6 @@
 
 #define TENANTS_CACHED_MAX	16
 #define STATE_VERSION		1
-/* of a class: the longest prefix, a space, and a text */
-#define CLASS_SIZE			(FIN_METER_TEXT_MAX + 32)
 
 /* the bounds of a measure's band by scale */
 typedef struct Band
@@ -127,6 +125,7 @@ struct FinMeter
 	keys_hash  *keys;
 	MeterKey   *recent[FIN_SCOPES]; /* asked for last; NULL: none yet */
 	int64		last_id;		/* of the types */
+	bool		only_gives_back;
 	bool		undoable;
 	List	   *saved;			/* keys, since the mark */
 	TimestampTz ahead;			/* finance.test_clock, of the real one */
@@ -404,7 +403,7 @@ fin_meter_take_texts(FinMeterEvent *event, Jsonb *metadata)
  * keys
  * ------------------------------------------------------------------------ */
 
-/* that of the event; false when it has none of this scope.  class: CLASS_SIZE */
+/* that of the event; false when it has none of this scope.  class: FIN_METER_CLASS_SIZE */
 static bool
 make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 		 char *class)
@@ -425,17 +424,17 @@ make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 			key->other_id = event->to_id;
 			break;
 		case FIN_SCOPE_ACCOUNT_TYPE:
-			snprintf(class, CLASS_SIZE, "type %s", event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "type %s", event->type);
 			break;
 		case FIN_SCOPE_TYPE:
 			/* a currency's code has no space */
 			key->account_id = 0;
-			snprintf(class, CLASS_SIZE, "%s %s", event->currency, event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "%s %s", event->currency, event->type);
 			break;
 		case FIN_SCOPE_DEVICE:
 			if (event->device == NULL)
 				return false;
-			snprintf(class, CLASS_SIZE, "device %s", event->device);
+			snprintf(class, FIN_METER_CLASS_SIZE, "device %s", event->device);
 			break;
 	}
 	return event->from_id != 0;
@@ -462,7 +461,7 @@ static MeterKey *
 add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 		bool *is_new)
 {
-	char		class[CLASS_SIZE];
+	char		class[FIN_METER_CLASS_SIZE];
 	FinTotalKey wanted;
 	KeyEntry   *entry;
 	MeterKey   *key;
@@ -960,6 +959,16 @@ fin_meter_count(FinMeter *meter, const FinMeterEvent *event)
 	}
 }
 
+/* with totals in it: a type's is made to be locked */
+static bool
+has_row(FinMeter *meter, FinScope scope, const FinMeterEvent *event)
+{
+	const MeterKey *key = find_key(meter, scope, event);
+
+	return key != NULL && key->row.state != NULL &&
+		VARSIZE_ANY_EXHDR(key->row.state) > 0;
+}
+
 void
 fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 					FinAmount amount, bool all)
@@ -970,7 +979,8 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 	{
 		MeterKey   *key;
 
-		if (book->nof[scope] == 0)
+		if (book->nof[scope] == 0 ||
+			(meter->only_gives_back && !has_row(meter, (FinScope) scope, hold)))
 			continue;
 		key = known_key(meter, (FinScope) scope, hold);
 		if (key == NULL)
@@ -987,6 +997,12 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 									  amount, all);
 		}
 	}
+}
+
+void
+fin_meter_only_gives_back(FinMeter *meter)
+{
+	meter->only_gives_back = true;
 }
 
 void

@@ -90,9 +90,10 @@ fin_risk_gather(const RiskBook *book, const FinRiskSubject *subject,
 	facts->is_reversal = subject->is_reversal;
 	fill_party(from, &facts->from);
 	fill_party(movement->to, &facts->to);
-	facts->has_last = from->last_transfer_id != 0;
-	if (facts->has_last)
-		facts->last_at = fin_ident_time(from->last_transfer_id);
+	/* who never paid has been idle since the beginning */
+	facts->has_last = true;
+	facts->last_at = from->last_debit_id == 0 ? from->created_at :
+		fin_ident_time(from->last_debit_id);
 	facts->now = movement->now;
 	facts->date = subject->event.moment.date;
 	facts->time_of_day = subject->event.moment.time;

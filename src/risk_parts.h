@@ -191,8 +191,8 @@ typedef struct RiskFacts
 	bool		is_reversal;
 	RiskParty	from;
 	RiskParty	to;
-	bool		has_last;		/* the payer had a transfer before */
-	TimestampTz last_at;
+	bool		has_last;		/* false: unknown, of a replay */
+	TimestampTz last_at;		/* the payer's last debit, or when opened */
 	TimestampTz now;
 	DateADT		date;
 	TimeADT		time_of_day;

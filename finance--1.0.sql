@@ -1234,13 +1234,6 @@ CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 COMMENT ON FUNCTION finance.unaudit_table IS
 'ends what audit_table() began; returns how many tables had triggers';
 
-CREATE FUNCTION finance.audit_trace(trace_id uuid)
-	RETURNS SETOF finance.audit_record
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_audit_trace';
-COMMENT ON FUNCTION finance.audit_trace IS
-'all records of a trace in the session''s tenant, in causal order';
-
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
 									user_agent text DEFAULT NULL,
@@ -3520,6 +3513,52 @@ CREATE FUNCTION finance.audit_proof(record_id bigint,
 	AS 'MODULE_PATHNAME', 'finance_audit_proof';
 COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
 'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
+
+CREATE FUNCTION finance.audit_trace(trace_id uuid)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_trace';
+COMMENT ON FUNCTION finance.audit_trace IS
+'all records of a trace in the session''s tenant, in causal order';
+
+CREATE FUNCTION finance.audit_log(from_time timestamptz DEFAULT NULL,
+	to_time timestamptz DEFAULT NULL, actor text DEFAULT NULL,
+	operation text DEFAULT NULL, object text DEFAULT NULL,
+	account_id bigint DEFAULT NULL, after_xid xid8 DEFAULT NULL,
+	after_sequence integer DEFAULT NULL, max_records integer DEFAULT 100,
+	newest_first boolean DEFAULT false)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_log';
+COMMENT ON FUNCTION finance.audit_log IS
+'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid and sequence of the last record';
+
+CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_history';
+COMMENT ON FUNCTION finance.audit_history(regclass, jsonb) IS
+'the versions of a row of an audited table, by its primary key: {"id": 7}';
+
+CREATE FUNCTION finance.audit_history(object text, row_key text)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_history_by_name';
+COMMENT ON FUNCTION finance.audit_history(text, text) IS
+'the same by the texts that records have, also of a table that is gone';
+
+CREATE FUNCTION finance.audit_diff(target regclass, key jsonb,
+								   from_time timestamptz,
+								   to_time timestamptz DEFAULT pg_catalog.now())
+	RETURNS TABLE (column_name text, old_value jsonb, new_value jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_diff';
+COMMENT ON FUNCTION finance.audit_diff IS
+'what differs between a row of an audited table at two times';
 
 CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
 									 to_leaf bigint DEFAULT NULL)

@@ -386,6 +386,15 @@ extern void fin_queue_note_gone(const FinQueueTables *tables, int segment,
 extern void fin_queue_return_rows(FunctionCallInfo fcinfo, uint64 nrows);
 extern void fin_queue_add_rows(FunctionCallInfo fcinfo, uint64 nrows);
 
+/*
+ * Ids become the result of a set-returning function, which begins them in its
+ * first call (SRF_IS_FIRSTCALL) and returns the next in each: for a value each
+ * this is cheaper than a tuplestore.
+ */
+extern void fin_queue_begin_ids(FunctionCallInfo fcinfo, const int64 *ids,
+								int n);
+extern Datum fin_queue_next_id(FunctionCallInfo fcinfo);
+
 /* ------------------------------------------------------------------------
  * queue_route.c
  * ------------------------------------------------------------------------

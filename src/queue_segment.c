@@ -677,18 +677,23 @@ fin_segment_is_only_locked(TupleTableSlot *row)
 
 /*
  * Locking such a row would fail as well, but takes several locks to find out.
- * Who changes one, changes many: the process table is asked once for all.
+ * Who changes one, changes many: the process table is asked once for all.  The
+ * page is locked, or who only locks the row might look like who changes it.
  */
 bool
 fin_segment_is_taken(TupleTableSlot *row, TransactionId *by)
 {
 	HeapTupleHeader tuple = ExecFetchSlotHeapTuple(row, false, NULL)->t_data;
-	TransactionId xmax;
+	Buffer		page = ((BufferHeapTupleTableSlot *) row)->buffer;
+	TransactionId xmax = InvalidTransactionId;
 
-	if ((tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) != 0 ||
-		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask))
+	LockBuffer(page, BUFFER_LOCK_SHARE);
+	if ((tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask))
+		xmax = HeapTupleHeaderGetRawXmax(tuple);
+	LockBuffer(page, BUFFER_LOCK_UNLOCK);
+	if (!TransactionIdIsValid(xmax))
 		return false;
-	xmax = HeapTupleHeaderGetRawXmax(tuple);
 	if (TransactionIdEquals(xmax, *by))
 		return true;
 	if (TransactionIdIsCurrentTransactionId(xmax) ||

@@ -3539,17 +3539,17 @@ CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
 				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
 	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_history';
-COMMENT ON FUNCTION finance.audit_history(regclass, jsonb) IS
+COMMENT ON FUNCTION finance.audit_history IS
 'the versions of a row of an audited table, by its primary key: {"id": 7}';
 
-CREATE FUNCTION finance.audit_history(object text, row_key text)
+CREATE FUNCTION finance.audit_row_history(object text, row_key text)
 	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
 				   recorded_at timestamptz, operation text, actor text,
 				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
 	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_audit_history_by_name';
-COMMENT ON FUNCTION finance.audit_history(text, text) IS
-'the same by the texts that records have, also of a table that is gone';
+	AS 'MODULE_PATHNAME', 'finance_audit_row_history';
+COMMENT ON FUNCTION finance.audit_row_history IS
+'the versions of a row by the texts that records have, object and row_key: also of a table that is gone';
 
 CREATE FUNCTION finance.audit_diff(target regclass, key jsonb,
 								   from_time timestamptz,

@@ -274,15 +274,15 @@ finance_audit_history(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-PG_FUNCTION_INFO_V1(finance_audit_history_by_name);
+PG_FUNCTION_INFO_V1(finance_audit_row_history);
 
 /*
- * finance.audit_history(object text, row_key text) returns the same
+ * finance.audit_row_history(object text, row_key text) returns the same
  *
  * By the texts that records have: also of a table that is gone.
  */
 Datum
-finance_audit_history_by_name(PG_FUNCTION_ARGS)
+finance_audit_row_history(PG_FUNCTION_ARGS)
 {
 	Row			row;
 

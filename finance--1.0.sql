@@ -3496,6 +3496,42 @@ CREATE FUNCTION finance._merkle_consistency(leaves bytea[], old_size bigint)
 COMMENT ON FUNCTION finance._merkle_consistency(bytea[], bigint) IS
 'RFC 9162 proof that the tree of the first old_size leaf hashes is the beginning of that of all';
 
+CREATE FUNCTION finance.audit_digest(at_size bigint DEFAULT NULL,
+	OUT block bigint, OUT incarnation integer, OUT size bigint, OUT root bytea,
+	OUT previous bytea, OUT digest bytea, OUT sealed_at timestamptz,
+	OUT lsn pg_lsn, OUT timeline integer, OUT system_identifier bigint)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_digest';
+COMMENT ON FUNCTION finance.audit_digest(bigint) IS
+'digest of the whole audit log, the newest or the one of that many leaves: keep it outside the database';
+
+CREATE FUNCTION finance.audit_proof(record_id bigint,
+	tree_size bigint DEFAULT NULL,
+	OUT record_id bigint, OUT leaf_index bigint, OUT leaf_hash bytea,
+	OUT tree_size bigint, OUT root bytea, OUT path bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_proof';
+COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
+'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
+
+CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
+									 to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit';
+COMMENT ON FUNCTION finance.verify_audit IS
+'what is wrong with the audit log from a leaf on to before another (null: its end); no row: nothing';
+
+CREATE FUNCTION finance.audit_consistency(old_size bigint,
+	new_size bigint DEFAULT NULL,
+	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,
+	OUT new_root bytea, OUT proof bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_consistency';
+COMMENT ON FUNCTION finance.audit_consistency(bigint, bigint) IS
+'proof that the audit log of a digest is the beginning of that of a newer one; for verify_consistency()';
+
 -- not strict: null is an error, for a CHECK or a WHERE might take it for true
 CREATE FUNCTION finance.verify_inclusion(leaf_hash bytea, leaf_index bigint,
 										 tree_size bigint, path bytea[],
@@ -3569,6 +3605,9 @@ CREATE TABLE finance.audit_block (
 	CONSTRAINT audit_block_hashes CHECK (pg_catalog.octet_length(root) = 32
 		AND pg_catalog.octet_length(previous) = 32 AND pg_catalog.octet_length(digest) = 32)
 );
+-- in which blocks may a record be?  Those of long transactions overlap others'.
+CREATE INDEX audit_block_ids ON finance.audit_block
+	USING gist (pg_catalog.int8range(first_id, last_id, '[]'));
 COMMENT ON TABLE finance.audit_block IS
 'sealed parts of the audit log, contiguous; each names the tree up to its end and the digest of the one before';
 COMMENT ON COLUMN finance.audit_block.first_leaf IS
@@ -4259,7 +4298,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what level app, operator or auditor needs';
+'grants a role what level app, operator, auditor or witness needs';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 

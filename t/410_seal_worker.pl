@@ -107,15 +107,12 @@ ROLLBACK;
 \elif :kind <= 16
 BEGIN;
 SELECT FROM finance.transfer('a' || :f, 'a' || :t, 1);
-SELECT 'PREPARE TRANSACTION ''c:client_id''' AS prepare, :kind AS kind;
 PREPARE TRANSACTION 'c:client_id';
 COMMIT PREPARED 'c:client_id';
 \else
 SELECT FROM finance.transfer_batch(ARRAY(SELECT finance.request('a' || :f, 'a' || :t, 1) FROM generate_series(1, 45)));
 \endif
 );
-$load =~ s/^SELECT 'PREPARE.*\n//m;
-# each client prepares under a name of its own
 my $transactions = 750 * $soak;
 bench_ok($node, '16 writers', $load, '-c', 16, '-j', 2, '-t', $transactions,
 	'--max-tries=100', "--random-seed=$$");
@@ -126,8 +123,7 @@ is_sealed_right($node, '16 writers', undef, roots => 2);
 
 # ------------------------------------------------------------------------
 # kill -9 at each step: the worker waits where the test holds a table, with all
-# it has done until then not committed; or for a standby that is not there, with
-# all of it committed
+# it has done until then not committed
 # ------------------------------------------------------------------------
 
 my $holder;
@@ -176,22 +172,30 @@ foreach my $step (
 	is_sealed_right($node, "kill -9 while $name", undef, roots => 1);
 }
 
+# one that has committed, and waits for a standby that is not there
 $node->append_conf('postgresql.conf', "finance.seal_interval = '1h'\n");
 $node->reload;
 pay_some();
 {
 	my $before = sealed_total($node);
-	my $pid = worker_pid($node);
+	my $sealer = $node->background_psql('postgres');
+	my $pid = $sealer->query_safe('SELECT pg_backend_pid()');
 
-	undef $holder;
-	$node->append_conf('postgresql.conf',
-		"synchronous_standby_names = 'nobody'\nfinance.seal_interval = '100ms'\n");
+	$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'\n");
 	$node->reload;
+	$sealer->query_until(qr/asked/, "\\echo asked\nSELECT finance.seal_audit();\n");
 	poll_ok($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND wait_event = 'SyncRep'",
-		'committing: the worker waits for a standby');
+		'committing: the sealer waits');
+	is(sealed_total($node), $before, 'committing: nobody sees it yet');
 	$node->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
-	kill_worker($pid);
-	poll_ok($node, all_sealed(), 'committing: sealed');
+	kill 'KILL', $pid;
+	eval { $sealer->quit };
+	wait_for_server($node);
+	is(sealed_total($node), $before + 300, 'committing: it is sealed');
+	$node->append_conf('postgresql.conf', "finance.seal_interval = '100ms'\n");
+	$node->reload;
+	worker_runs();
+	poll_ok($node, all_sealed(), 'committing: all of it');
 	is(sealed_total($node), $before + 300, 'committing: once');
 	is_sealed_right($node, 'kill -9 after the commit', undef, roots => 1);
 }

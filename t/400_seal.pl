@@ -239,7 +239,7 @@ refused("BEGIN; CREATE TRIGGER mine BEFORE INSERT ON finance.audit_block EXECUTE
 	'0A000', 'with a trigger of others');
 refused("BEGIN; ALTER TABLE finance.audit_tree DISABLE TRIGGER guard; UPDATE finance.audit_tree SET horizon = '9000000'; SELECT finance.seal_audit()",
 	'LG205', 'when transaction ids have gone back');
-refused("BEGIN; ALTER TABLE finance.audit_tree DISABLE TRIGGER guard; UPDATE finance.audit_tree SET frontier = frontier || '\x00'; SELECT finance.seal_audit()",
+refused("BEGIN; ALTER TABLE finance.audit_tree DISABLE TRIGGER guard; UPDATE finance.audit_tree SET frontier = frontier || '\\x00'; SELECT finance.seal_audit()",
 	'LG205', 'when the tree contradicts itself');
 refused("BEGIN; ALTER TABLE finance.audit_leaves DISABLE TRIGGER guard; DELETE FROM finance.audit_leaves;"
 	  . " SELECT finance._audit_find(finance._audit_term('transfer', (SELECT min(id)::text FROM finance.transfer)))",

@@ -189,7 +189,7 @@ is_query($node, "SELECT status FROM finance.transfer('a4', 'a3', 1)",
 	'completed', 'nobody who pays waits');
 $first->query_safe('COMMIT');
 like($second->query('SELECT 1'), qr/second [01]\n/, 'another waits for it');
-$second->quit;
+$_->quit foreach $first, $second;
 seal($node);
 is_query($node, all_sealed(), 't', 'all is sealed');
 is_sealed_right($node, 'two sealers');
@@ -314,7 +314,6 @@ foreach my $user ('teller', 'chief', 'auditor')
 }
 
 # queries of others are hidden from an auditor as they are from anybody
-$first->quit;
 $first = $node->background_psql('postgres');
 $first->query_safe("BEGIN; SELECT finance.transfer('a1', 'a2', 1)");
 $node->safe_psql('postgres', "SELECT finance.transfer('a3', 'a4', 1)");

@@ -15,7 +15,7 @@ use Test::More;
 
 my $soak = soak();
 my $node = book_node('main',
-	"finance.seal_interval = '100ms'\nmax_prepared_transactions = 60\nlog_statement = none\n");
+	"finance.seal_interval = '100ms'\nmax_prepared_transactions = 60\nlog_statement = none\nwal_level = replica\nmax_wal_senders = 2\n");
 
 sub worker_runs
 {

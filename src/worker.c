@@ -41,6 +41,7 @@
 #include "expire.h"
 #include "half.h"
 #include "launcher.h"
+#include "meter.h"
 #include "partition.h"
 #include "process.h"
 #include "query.h"
@@ -161,6 +162,12 @@ static Chore chores[] =
 		.run = fin_archive_run,
 		.committed = fin_archive_committed,
 	},
+	{
+		.name = "risk totals",
+		.due = fin_meter_tidy_due,
+		.run = fin_meter_tidy_run,
+		.committed = fin_meter_tidy_committed,
+	},
 };
 
 /* ---- running chores ---- */
@@ -191,6 +198,7 @@ extension_is_there(void)
 		partitions_made_at = 0;
 		fin_seen_sweep();
 		fin_archive_sweep();
+		fin_meter_tidy_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);

@@ -3785,7 +3785,7 @@ COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
 CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
 	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,
 	OUT holder_pid integer, OUT holder_gid text, OUT more boolean)
-	LANGUAGE c STABLE PARALLEL RESTRICTED
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_lag';
 COMMENT ON FUNCTION finance._audit_lag() IS
 'for audit_lag()';
@@ -3795,7 +3795,7 @@ CREATE FUNCTION finance.audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz
 	OUT lag interval, OUT sealed_at timestamptz, OUT horizon xid8, OUT holder_kind text,
 	OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamptz,
 	OUT holder_database name, OUT holder_query text, OUT message text)
-	LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT l.unsealed, l.oldest_at,
 	CASE WHEN l.oldest_at IS NULL THEN interval '0' ELSE clock_timestamp() - l.oldest_at END,
@@ -4424,11 +4424,6 @@ ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
--- of no tenant: leaves and numbers of all of them, read by functions only
-ALTER TABLE finance.audit_leaves ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_node ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_tree ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_term ENABLE ROW LEVEL SECURITY;
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;

@@ -369,14 +369,17 @@ seal_below(Sealing *sealing, Snapshot snapshot, bool may_begin)
 {
 	uint64		horizon = U64FromFullTransactionId(fin_seal_horizon(snapshot));
 
-	if (!settle_incarnation(sealing, snapshot, horizon, may_begin))
-		return sealing->left <= 0 ? REST_MORE :
-			may_begin ? REST_HELD : REST_NONE;
-	check_horizon(&sealing->tree, horizon);
-	if (!seal_range(sealing, snapshot, (int64) GetSystemIdentifier(), horizon))
+	if (settle_incarnation(sealing, snapshot, horizon, may_begin))
+	{
+		check_horizon(&sealing->tree, horizon);
+		if (seal_range(sealing, snapshot, (int64) GetSystemIdentifier(),
+					   horizon) && sealing->changed)
+			sealing->tree.horizon = horizon;
+	}
+	else if (!may_begin)
+		return REST_NONE;
+	if (sealing->left <= 0)
 		return REST_MORE;
-	if (sealing->changed)
-		sealing->tree.horizon = horizon;
 	return is_anything_left(sealing) ? REST_HELD : REST_NONE;
 }
 

@@ -1213,19 +1213,37 @@ COMMENT ON FUNCTION finance._merkle_root IS
 CREATE FUNCTION finance._audit_rows() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_rows';
 COMMENT ON FUNCTION finance._audit_rows IS
-'statement trigger that audit_table() attaches';
+'trigger that audit_table() attaches';
 
-CREATE FUNCTION finance.audit_table(target regclass) RETURNS integer
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+CREATE FUNCTION finance.audit_table(target regclass, columns text[] DEFAULT NULL,
+	ignore text[] DEFAULT NULL, mask jsonb DEFAULT NULL, subject text DEFAULT NULL,
+	rows text DEFAULT 'delta')
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_table';
 COMMENT ON FUNCTION finance.audit_table IS
-'records every row change of the table, its partitions and inheriting tables from now on; returns how many tables it attached triggers to';
+'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says; returns how many tables it attached triggers to';
 
 CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_unaudit_table';
 COMMENT ON FUNCTION finance.unaudit_table IS
 'ends what audit_table() began; returns how many tables had triggers';
+
+CREATE FUNCTION finance._audit_ddl() RETURNS event_trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_ddl';
+COMMENT ON FUNCTION finance._audit_ddl IS
+'event trigger: records DDL on objects of finance and on audited tables';
+CREATE EVENT TRIGGER finance_audit_ddl ON ddl_command_end
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_ddl IS
+'records DDL on objects of finance and on audited tables, whose partitions get their triggers';
+CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_drop IS
+'records that objects of finance and audited tables are dropped';
 
 CREATE FUNCTION finance.audit_trace(trace_id uuid)
 	RETURNS SETOF finance.audit_record

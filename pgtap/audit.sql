@@ -171,9 +171,10 @@ SELECT is(pg_temp.records('audit_test.item', 'audit_table'), 1::bigint,
 		  'that auditing began is recorded, once');
 SELECT set_eq($$SELECT tgname::text, tgenabled::text FROM pg_trigger
 				WHERE tgrelid = 'audit_test.item'::regclass$$,
-			  $$VALUES ('finance_audit_insert', 'A'), ('finance_audit_update', 'A'),
-					   ('finance_audit_delete', 'A'), ('finance_audit_truncate', 'A')$$,
-			  'four triggers, enabled always');
+			  $$VALUES ('finance_audit_insert', 'O'), ('finance_audit_update', 'O'),
+					   ('finance_audit_delete', 'O'), ('finance_audit_truncate', 'A'),
+					   ('finance_audit_replicated', 'R')$$,
+			  'five triggers, of which one fires, replicated or not');
 
 SELECT is(pg_temp.writes_of($$INSERT INTO audit_test.item VALUES (1, 'one', 1.5)$$),
 		  1::bigint, 'an INSERT of one row is one write');

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(59);
+SELECT plan(71);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -101,3 +101,97 @@ UPDATE capture.person SET email = 'ann@example.com';
 SELECT is(pg_temp.last_request('capture.person'),
 		  '{"old":{"email":"[redacted]"},"new":{"id":1,"name":"Ann","email":"[redacted]","phone":"[redacted]"}}',
 		  'a redacted value is not recorded, that it changed is');
+ALTER TABLE capture.person RENAME COLUMN email TO mail;
+UPDATE capture.person SET mail = 'ann@example.net';
+SELECT is(pg_temp.last_request('capture.person'),
+		  '{"old":{"mail":"[redacted]"},"new":{"id":1,"name":"Ann","mail":"[redacted]","phone":"[redacted]"}}',
+		  'a renamed column stays masked');
+ALTER TABLE capture.person DROP COLUMN phone;
+SELECT is(pg_temp.last_request('capture.person'),
+		  '{"ignore":["seen"],"mask":{"mail":"redact"},"rows":"delta"}', 'that the choice followed is recorded');
+UPDATE capture.person SET name = 'Anna';
+SELECT is(pg_temp.last_request('capture.person'),
+		  '{"old":{"name":"Ann"},"new":{"id":1,"name":"Anna","mail":"[redacted]"}}',
+		  'a dropped column breaks nothing');
+-- without the event trigger a write is refused rather than recorded unmasked
+ALTER EVENT TRIGGER finance_audit_ddl DISABLE;
+ALTER TABLE capture.person RENAME COLUMN mail TO address;
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+SELECT throws_ok($$UPDATE capture.person SET name = 'Ann'$$, '22023',
+				 'column "mail" of what to audit is not in table "person"', 'an unknown column');
+SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact"}'), 1, 'until audit_table() is called');
+SELECT lives_ok($$UPDATE capture.person SET name = 'Ann'$$, 'again');
+
+-- ------------------------------------------------------------------------
+-- DDL
+-- ------------------------------------------------------------------------
+
+-- operations and objects recorded by a command
+CREATE FUNCTION pg_temp.ddl(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	last int := (SELECT max(sequence) FROM finance.audit_record WHERE xid = pg_current_xact_id());
+BEGIN
+	EXECUTE command;
+	RETURN (SELECT string_agg(operation || ' ' || object, ', ' ORDER BY sequence)
+			FROM finance.audit_record WHERE xid = pg_current_xact_id() AND sequence > last);
+END $$;
+CREATE ROLE capture_reader;
+
+SELECT is(pg_temp.ddl('CREATE TABLE capture.other (id int PRIMARY KEY)'), NULL, 'DDL that concerns nothing');
+SELECT is(pg_temp.ddl('CREATE TEMP TABLE t (id serial PRIMARY KEY)'), NULL, 'a temporary table');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.other ADD COLUMN a int'), NULL, 'a table that is not audited');
+SELECT is(pg_temp.ddl('DROP TABLE t, capture.other'), NULL, 'tables that go');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person ADD COLUMN note text'), 'ALTER TABLE capture.person', 'an audited table');
+SELECT matches((pg_temp.last_record('capture.person')).request ->> 'command', 'ADD COLUMN note text', 'with the command');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person DISABLE TRIGGER finance_audit_insert'), 'ALTER TABLE capture.person',
+		  'a trigger disabled');
+SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact"}'), 1, 'and put right');
+SELECT is(pg_temp.ddl('CREATE INDEX ON capture.person (note)'), 'CREATE INDEX capture.person_note_idx', 'an index on it');
+SELECT is(pg_temp.ddl('DROP INDEX capture.person_note_idx'), NULL, 'which may go: it holds nothing');
+SELECT is(pg_temp.ddl('CREATE POLICY own ON capture.person'), 'CREATE POLICY own on capture.person', 'a policy');
+SELECT is(pg_temp.ddl('DROP POLICY own ON capture.person'), 'DROP POLICY own on capture.person', 'which is dropped');
+SELECT is(pg_temp.ddl('GRANT SELECT ON capture.person TO capture_reader'), 'GRANT capture.person', 'a grant');
+SELECT is(pg_temp.ddl('REVOKE SELECT ON capture.person FROM capture_reader'), 'REVOKE capture.person', 'taken back');
+SELECT is(pg_temp.ddl('GRANT SELECT ON finance.account TO capture_reader'), 'GRANT finance.account', 'a grant on our table');
+SELECT is(pg_temp.ddl('GRANT EXECUTE ON FUNCTION finance.audit_trace TO capture_reader'),
+		  'GRANT finance.audit_trace(pg_catalog.uuid)', 'on our function');
+SELECT is(pg_temp.ddl('GRANT USAGE ON SCHEMA finance TO capture_reader'), 'GRANT finance', 'on our schema');
+SELECT is(pg_temp.ddl($$SELECT finance.grant_access('capture_reader', 'auditor')$$), NULL,
+		  'grant_access() leaves its own record only');
+SELECT is((SELECT operation FROM finance.audit_record ORDER BY xid DESC, sequence DESC LIMIT 1), 'grant_access', 'this');
+SELECT is(pg_temp.ddl('CREATE FUNCTION finance.mine() RETURNS int LANGUAGE sql AS ''SELECT 1'''),
+		  'CREATE FUNCTION finance.mine()', 'something new in our schema');
+SELECT is(pg_temp.ddl('DROP FUNCTION finance.mine()'), 'DROP FUNCTION finance.mine()', 'dropped');
+SELECT is(pg_temp.ddl('COMMENT ON VIEW finance.account IS ''x'''), 'COMMENT finance.account', 'a comment');
+SELECT is(pg_temp.ddl('DROP TRIGGER finance_audit_update ON capture.person'),
+		  'DROP TRIGGER finance_audit_update on capture.person', 'a trigger dropped');
+SELECT is(pg_temp.ddl('DROP TABLE capture.person'), 'DROP TABLE capture.person', 'an audited table dropped');
+SELECT throws_ok('SELECT finance._audit_ddl()', '39P03', NULL, 'the function is no other''s to call');
+
+-- partitions made since get the parent's triggers and choice
+CREATE TABLE capture.part (id int, secret text) PARTITION BY RANGE (id);
+SELECT finance.audit_table('capture.part', mask => '{"secret": "redact"}') AS attached \gset
+SELECT is(pg_temp.ddl('CREATE TABLE capture.part_1 PARTITION OF capture.part FOR VALUES FROM (0) TO (10)'),
+		  'audit_table capture.part_1', 'a partition made');
+CREATE TABLE capture.part_2 (id int, secret text) PARTITION BY RANGE (id);
+CREATE TABLE capture.part_21 PARTITION OF capture.part_2 FOR VALUES FROM (10) TO (20);
+SELECT is(pg_temp.ddl('ALTER TABLE capture.part ATTACH PARTITION capture.part_2 FOR VALUES FROM (10) TO (20)'),
+		  'ALTER TABLE capture.part, audit_table capture.part_2, audit_table capture.part_21', 'one attached, with its own');
+INSERT INTO capture.part_21 VALUES (11, 'x');
+SELECT is(pg_temp.last_request('capture.part_21'), '{"new":{"id":11,"secret":"[redacted]"}}', 'masked as the parent''s');
+SELECT is(finance.audit_table('capture.part', mask => '{"secret": "redact"}'), 0, 'nothing is left to do');
+ALTER TABLE capture.part RENAME COLUMN secret TO hidden;
+INSERT INTO capture.part VALUES (1, 'x');
+SELECT is(pg_temp.last_request('capture.part'), '{"new":{"id":1,"hidden":"[redacted]"}}', 'renamed in all');
+INSERT INTO capture.part_21 VALUES (12, 'x');
+SELECT is(pg_temp.last_request('capture.part_21'), '{"new":{"id":12,"hidden":"[redacted]"}}', 'of them');
+CREATE TABLE capture.root (id int);
+SELECT finance.audit_table('capture.root', rows => 'full') AS attached \gset
+SELECT is(pg_temp.ddl('CREATE TABLE capture.heir (more int) INHERITS (capture.root)'),
+		  'audit_table capture.heir', 'an inheriting table');
+CREATE TABLE capture.adopted (id int);
+SELECT is(pg_temp.ddl('ALTER TABLE capture.adopted INHERIT capture.root'),
+		  'audit_table capture.adopted', 'one that becomes such');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -3497,6 +3497,54 @@ COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamp
 'the transfers recorded in that time (to null: until now) whose outcome would be another by that version, oldest first, and the rule that asks for the higher one';
 
 -- ========================================================================
+-- AUDIT CAPTURE SECTION (audit_key.c, audit_erase.c)
+-- ========================================================================
+
+-- nobody but the extension reads these two
+CREATE TABLE finance.audit_subject (
+	tenant_id		integer NOT NULL,
+	subject			text NOT NULL,
+	key				bytea,
+	created_at		timestamptz NOT NULL,
+	erased_at		timestamptz,
+	CONSTRAINT audit_subject_pkey PRIMARY KEY (tenant_id, subject),
+	CONSTRAINT audit_subject_has_key CHECK (CASE WHEN erased_at IS NULL
+		THEN key IS NOT NULL AND pg_catalog.length(key) = 32 ELSE key IS NULL END)
+);
+COMMENT ON TABLE finance.audit_subject IS
+'keys of whom encrypted values in the audit log are of; erased with audit_erase_subject()';
+COMMENT ON COLUMN finance.audit_subject.key IS
+'of AES-256-GCM; null: erased, and nothing is encrypted for the subject any more';
+
+CREATE TABLE finance._audit_secret (
+	tenant_id		integer NOT NULL,
+	secret			bytea NOT NULL,
+	created_at		timestamptz NOT NULL,
+	CONSTRAINT _audit_secret_pkey PRIMARY KEY (tenant_id),
+	CONSTRAINT _audit_secret_length CHECK (pg_catalog.length(secret) = 32)
+);
+COMMENT ON TABLE finance._audit_secret IS
+'what hashes of masked values in the audit log are keyed with';
+
+CREATE FUNCTION finance.audit_erase_subject(subject text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_erase_subject';
+COMMENT ON FUNCTION finance.audit_erase_subject(text, text) IS
+'destroys the key of a subject: its encrypted values in the audit log are never readable again, and proofs stay valid; false when there was no key';
+
+CREATE FUNCTION finance.audit_erase_payload(record_id bigint, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_erase_payload';
+COMMENT ON FUNCTION finance.audit_erase_payload(bigint, text) IS
+'erases request and response of an audit record, whose leaf stays provable; false when there was nothing to erase';
+
+CREATE FUNCTION finance.audit_decrypt(request json) RETURNS json
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_decrypt';
+COMMENT ON FUNCTION finance.audit_decrypt(json) IS
+'a payload of the audit log with its encrypted values in clear, but for those whose key was erased; is itself recorded';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -4099,6 +4147,10 @@ ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance.audit_subject ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.audit_subject USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._audit_secret ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._audit_secret USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -4148,6 +4200,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance._challenge', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._alert', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.alert_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.alert_comment', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_subject', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._audit_secret', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(71);
+SELECT plan(112);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -192,6 +192,112 @@ SELECT is(pg_temp.ddl('CREATE TABLE capture.heir (more int) INHERITS (capture.ro
 CREATE TABLE capture.adopted (id int);
 SELECT is(pg_temp.ddl('ALTER TABLE capture.adopted INHERIT capture.root'),
 		  'audit_table capture.adopted', 'one that becomes such');
+
+-- ------------------------------------------------------------------------
+-- hash
+-- ------------------------------------------------------------------------
+
+CREATE TABLE capture.card (number text PRIMARY KEY, again text, pin text);
+SELECT finance.audit_table('capture.card', mask => '{"number": "hash", "again": "hash", "pin": "hash"}') AS attached \gset
+INSERT INTO capture.card VALUES ('4111', '4111', '1');
+SELECT matches(pg_temp.last_request('capture.card'),
+			   '^{"new":{"number":"hmac-sha256:[0-9a-f]{64}","again":"hmac-sha256:[0-9a-f]{64}","pin":"hmac-sha256:[0-9a-f]{64}"}}$',
+			   'hashes');
+SELECT is(request #>> '{new,number}', request #>> '{new,again}', 'equal values have equal ones')
+FROM pg_temp.last_record('capture.card');
+SELECT isnt(request #>> '{new,number}', request #>> '{new,pin}', 'others have not')
+FROM pg_temp.last_record('capture.card');
+SELECT is(row_key::json ->> 'number', request #>> '{new,number}', 'so they do in the key')
+FROM pg_temp.last_record('capture.card');
+INSERT INTO capture.card VALUES ('4112', NULL, '1');
+SELECT is(request #>> '{new,again}', NULL, 'null stays null') FROM pg_temp.last_record('capture.card');
+SELECT is((SELECT count(DISTINCT request #>> '{new,pin}') FROM finance.audit_record
+		   WHERE object = 'capture.card' AND operation = 'INSERT'), 1::bigint, 'in later records too');
+SELECT set_config('finance.tenant', finance.create_tenant('capture')::text, true) AS tenant \gset
+INSERT INTO capture.card VALUES ('4113', '4111', '1');
+SELECT is((SELECT count(*) FROM finance.audit_record r
+		   WHERE r.object = 'capture.card' AND r.request #>> '{new,pin}'
+			 = (SELECT request #>> '{new,pin}' FROM pg_temp.last_record('capture.card'))), 1::bigint,
+		  'another tenant''s are others');
+SELECT set_config('finance.tenant', '0', true) AS tenant \gset
+
+-- ------------------------------------------------------------------------
+-- encrypt, and erase
+-- ------------------------------------------------------------------------
+
+CREATE TABLE capture.client (id int PRIMARY KEY, who text, email text, doc jsonb);
+SELECT is(finance.audit_table('capture.client', mask => '{"email": "encrypt", "doc": "encrypt"}', subject => 'who'), 1,
+		  'encrypted columns');
+INSERT INTO capture.client VALUES (1, 'ann "a"', 'ann@example.org', '{"k": [1, "x"]}'), (2, 'bob', 'bob@example.org', NULL),
+	(3, NULL, 'nobody@example.org', NULL);
+UPDATE capture.client SET email = 'ann@example.com' WHERE id = 1;
+CREATE FUNCTION pg_temp.inserted(key text) RETURNS finance.audit_record LANGUAGE sql AS $$
+	SELECT r FROM finance.audit_record r
+	WHERE r.object = 'capture.client' AND r.operation = 'INSERT' AND r.row_key = key
+$$;
+SELECT unalike((SELECT string_agg(request::text, '') FROM finance.audit_record WHERE object = 'capture.client'),
+			   '%example%', 'no value is to be read');
+SELECT is(request #>> '{new,email,subject}', 'ann "a"', 'its subject is') FROM pg_temp.inserted('{"id":1}');
+SELECT is(request #>> '{new,email}', '[redacted]', 'without a subject it is redacted') FROM pg_temp.inserted('{"id":3}');
+SELECT is(finance.audit_decrypt(request)::text,
+		  '{"new":{"id":1,"who":"ann \"a\"","email":"ann@example.org","doc":{"k": [1, "x"]}}}', 'decrypted')
+FROM pg_temp.inserted('{"id":1}');
+SELECT is(finance.audit_decrypt(request)::text,
+		  '{"old":{"email":"ann@example.org"},"new":{"id":1,"who":"ann \"a\"","email":"ann@example.com","doc":{"k": [1, "x"]}}}',
+		  'an UPDATE too')
+FROM pg_temp.last_record('capture.client');
+SELECT is((SELECT operation || ' ' || object || ' ' || request::text FROM finance.audit_record ORDER BY xid DESC, sequence DESC LIMIT 1),
+		  'read audit_decrypt {"values":"3","decrypted":"3"}', 'that it was read is recorded');
+SELECT is(finance.audit_decrypt('{"a":"{\"encrypted\":\"","b":{"encrypted":"!","subject":"bob"},"c":{"encrypted":""}}')::text,
+		  '{"a":"{\"encrypted\":\"","b":{"encrypted":"!","subject":"bob"},"c":{"encrypted":""}}', 'what is not ours stays');
+
+CREATE TEMP TABLE before AS SELECT r.* FROM finance.audit_record r WHERE object = 'capture.client';
+SELECT throws_ok($$SELECT finance.audit_erase_subject('bob', NULL)$$, '22004', NULL, 'no reason');
+SELECT throws_ok($$SELECT finance.audit_erase_subject(NULL, 'x')$$, '22004', NULL, 'no subject');
+SELECT throws_ok($$SELECT finance.audit_erase_subject('', 'x')$$, '22023', NULL, 'an empty subject');
+SELECT is(finance.audit_erase_subject('ann "a"', 'asked for'), true, 'erased');
+SELECT is((SELECT operation || ' ' || status || ' ' || request::text FROM finance.audit_record ORDER BY xid DESC, sequence DESC LIMIT 1),
+		  'audit_erase_subject completed {"subject":"ann \"a\"","reason":"asked for"}', 'which is recorded');
+SELECT is(finance.audit_erase_subject('ann "a"', 'again'), false, 'once');
+SELECT is(finance.audit_decrypt(request)::text, request::text, 'and is not readable any more') FROM pg_temp.inserted('{"id":1}');
+SELECT is(finance.audit_decrypt(request) #>> '{new,email}', 'bob@example.org', 'others are') FROM pg_temp.inserted('{"id":2}');
+SELECT is((SELECT count(*) FROM before b JOIN finance.audit_record r USING (id)
+		   WHERE (b.leaf_hash, b.payload_hash, b.salt, b.request::text) IS DISTINCT FROM (r.leaf_hash, r.payload_hash, r.salt, r.request::text)),
+		  0::bigint, 'no record changed');
+UPDATE capture.client SET email = 'back@example.org' WHERE id = 1;
+SELECT is(request #>> '{new,email}', '[redacted]', 'no new key is made') FROM pg_temp.last_record('capture.client');
+SELECT is((SELECT count(*) FROM finance.audit_subject WHERE key IS NULL), 1::bigint, 'the key is gone');
+SELECT throws_ok('ALTER TABLE capture.client DROP COLUMN who', '2BP01', NULL, 'the subject''s column stays while values are encrypted');
+
+-- the whole payload
+SELECT id AS record FROM pg_temp.inserted('{"id":2}') \gset
+SELECT throws_ok($$SELECT finance.audit_erase_payload(1, 'x')$$, 'LG204', 'there is no audit record 1', 'no such record');
+SELECT throws_ok($$SELECT finance.audit_erase_payload(NULL, 'x')$$, '22004', NULL, 'null');
+SELECT throws_ok(format($$SELECT finance.audit_erase_payload(%s, '')$$, :record), '22023', NULL, 'an empty reason');
+SELECT is(finance.audit_erase_payload(:record, 'a mistake'), true, 'a payload erased');
+SELECT is((SELECT (request::text, response::text, salt) IS NULL AND payload_hash IS NOT NULL FROM finance.audit_record WHERE id = :record),
+		  true, 'what stays is its hash');
+SELECT is((SELECT count(*) FROM before b JOIN finance.audit_record r USING (id)
+		   WHERE b.id = :record AND to_jsonb(b) - '{request,response,salt}'::text[] IS DISTINCT FROM to_jsonb(r) - '{request,response,salt}'::text[]),
+		  0::bigint, 'and all else, the leaf''s hash too');
+SELECT is(finance.audit_erase_payload(:record, 'again'), false, 'once');
+SELECT is((SELECT operation || ' ' || request::text FROM finance.audit_record ORDER BY xid DESC, sequence DESC LIMIT 1),
+		  format('audit_erase_payload {"record_id":"%s","reason":"a mistake"}', :record), 'which is recorded');
+SELECT throws_ok(format('UPDATE finance.audit_record SET request = NULL WHERE id = %s', :record), 'LG201', NULL,
+				 'nobody else does so');
+SELECT set_config('finance.tenant', :'tenant', true) AS other \gset
+SELECT throws_ok(format($$SELECT finance.audit_erase_payload(%s, 'x')$$, :record), 'LG204', NULL, 'another tenant''s')
+WHERE current_setting('finance.tenant') <> '0';
+SELECT set_config('finance.tenant', '0', true) AS tenant \gset
+
+-- whose it is
+SET LOCAL ROLE capture_reader;
+SELECT throws_ok('SELECT * FROM finance.audit_subject', '42501', NULL, 'an auditor reads no keys');
+SELECT throws_ok('SELECT * FROM finance._audit_secret', '42501', NULL, 'nor the secret');
+SELECT throws_ok($$SELECT finance.audit_erase_subject('bob', 'x')$$, '42501', NULL, 'nor erases');
+SELECT throws_ok($$SELECT finance.audit_erase_payload(1, 'x')$$, '42501', NULL, 'anything');
+SELECT lives_ok($$SELECT finance.audit_decrypt('{}')$$, 'but reads');
+RESET ROLE;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -66,11 +66,11 @@ static const char *const operator_functions[] = {
 	"resume_transfers", "transfers_in_flight", "set_rate_limit",
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
-	"export_aml", NULL
+	"export_aml", "audit_erase_subject", "audit_erase_payload", NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "check_integrity", "rule_limit_of", "is_on_list",
+	"audit_trace", "audit_decrypt", "check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
 	"export_aml",
 	"backtest_ruleset", "backtest_differences", NULL

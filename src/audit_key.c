@@ -115,16 +115,19 @@ static bool
 take_key(KnownKey *known, FinQuery *query, Datum *values, const char *nulls)
 {
 	bool		isnull;
+	Datum		value;
 	bytea	   *key;
 
 	if (fin_query_run(query, values, nulls, 1) != 1)
 		return false;
-	key = DatumGetByteaPP(fin_query_datum(0, 1, &isnull));
-	if (!isnull && VARSIZE_ANY_EXHDR(key) == FIN_CIPHER_KEY_LENGTH)
-	{
-		memcpy(known->key, VARDATA_ANY(key), FIN_CIPHER_KEY_LENGTH);
-		known->exists = true;
-	}
+	value = fin_query_datum(0, 1, &isnull);
+	if (isnull)
+		return true;
+	key = DatumGetByteaPP(value);
+	if (VARSIZE_ANY_EXHDR(key) != FIN_CIPHER_KEY_LENGTH)
+		elog(ERROR, "a key of the audit log has another length");
+	memcpy(known->key, VARDATA_ANY(key), FIN_CIPHER_KEY_LENGTH);
+	known->exists = true;
 	return true;
 }
 

@@ -919,9 +919,10 @@ COMMENT ON TYPE finance.batch_result IS
 'what became of one request of a batch: its position from 1, the SQLSTATE and words of its error (null: none; status is failed when there is one), then as transfer_result';
 
 CREATE FUNCTION finance.transfer_batch(requests finance.transfer_request[],
-	atomic boolean DEFAULT false) RETURNS SETOF finance.batch_result
+	atomic boolean DEFAULT false,
+	context jsonb DEFAULT NULL) RETURNS SETOF finance.batch_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_batch';
-COMMENT ON FUNCTION finance.transfer_batch(finance.transfer_request[], boolean) IS
+COMMENT ON FUNCTION finance.transfer_batch(finance.transfer_request[], boolean, jsonb) IS
 'carries out up to 10,000 requests in turn and answers each, in order, with what it did or its error; linked requests, or with atomic all, stand or fall together';
 
 CREATE FUNCTION finance.transfer(from_account text, to_account text, amount numeric,
@@ -931,10 +932,11 @@ CREATE FUNCTION finance.transfer(from_account text, to_account text, amount nume
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
-COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
@@ -943,10 +945,11 @@ CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount 
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
-COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 
 -- ------------------------------------------------------------------------
@@ -960,25 +963,28 @@ CREATE FUNCTION finance.hold(from_account text, to_account text, amount numeric,
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact', hold_group text DEFAULT NULL,
 	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	strict boolean DEFAULT false)
+	strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_hold';
-COMMENT ON FUNCTION finance.hold(text, text, numeric, interval, text, text, text, bigint, bigint, text, text, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.hold(text, text, numeric, interval, text, text, text, bigint, bigint, text, text, text, jsonb, boolean, jsonb) IS
 'reserves an amount of one account for another, until it is captured, released, or expires_in is over; its id is the hold''s';
 CREATE FUNCTION finance.capture(hold_id bigint, amount numeric DEFAULT NULL,
 	final boolean DEFAULT false, idempotency_key text DEFAULT NULL,
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL)
+	metadata jsonb DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_capture';
-COMMENT ON FUNCTION finance.capture(bigint, numeric, boolean, text, timestamptz, text, jsonb) IS
+COMMENT ON FUNCTION finance.capture(bigint, numeric, boolean, text, timestamptz, text, jsonb, jsonb) IS
 'posts held money, all that remains or a part; final gives the rest back';
 CREATE FUNCTION finance.release(hold_id bigint, amount numeric DEFAULT NULL,
 	idempotency_key text DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL)
+	metadata jsonb DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_release';
-COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
+COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb, jsonb) IS
 'gives held money back, all that remains or a part';
 
 -- ------------------------------------------------------------------------
@@ -2086,10 +2092,11 @@ COMMENT ON FUNCTION finance.leg(text, text, numeric, bigint) IS
 CREATE FUNCTION finance.journal(legs finance.journal_leg[],
 	idempotency_key text DEFAULT NULL, type text DEFAULT 'journal',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS SETOF finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_journal';
-COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'posts 2 to 1,000 debits and credits, equal in each currency, as one; returns the transfers they become, or the one that risk rejected';
 
 CREATE FUNCTION finance.split_amount(amount numeric, weights numeric[],
@@ -2176,10 +2183,11 @@ CREATE FUNCTION finance.exchange(from_account text, to_account text,
 	rounding text DEFAULT 'half_even', rounding_account text DEFAULT NULL,
 	idempotency_key text DEFAULT NULL, effective_at timestamptz DEFAULT NULL,
 	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	strict boolean DEFAULT false)
+	strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS SETOF finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_exchange';
-COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'sells an amount for amount * rate of another currency, rounded half_even, half_up, down or up, through two liquidity accounts; rounding_account gets the differences, exactly, as they make whole units';
 
 -- ------------------------------------------------------------------------
@@ -2187,11 +2195,12 @@ COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, t
 -- ------------------------------------------------------------------------
 
 CREATE FUNCTION finance.reverse_transfer(id bigint, amount numeric DEFAULT NULL,
-	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_reverse_transfer';
-COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text) IS
+COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text, jsonb) IS
 'gives back what a completed transfer moved, all that is left or a part, never more in sum';
 CREATE FUNCTION finance.reverse_journal(journal_id bigint,
 	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(112);
+SELECT plan(130);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -298,6 +298,46 @@ SELECT throws_ok($$SELECT finance.audit_erase_subject('bob', 'x')$$, '42501', NU
 SELECT throws_ok($$SELECT finance.audit_erase_payload(1, 'x')$$, '42501', NULL, 'anything');
 SELECT lives_ok($$SELECT finance.audit_decrypt('{}')$$, 'but reads');
 RESET ROLE;
+
+-- ------------------------------------------------------------------------
+-- context as an argument
+-- ------------------------------------------------------------------------
+
+SELECT count(*) AS made FROM (SELECT finance.create_account(code, currency, min_available => -1000)
+	FROM (VALUES ('c1', 'EUR'), ('c2', 'EUR'), ('c3', 'USD'), ('c4', 'USD')) AS a (code, currency)) AS m \gset
+-- who a call was recorded as
+CREATE FUNCTION pg_temp.who(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	last int := (SELECT max(sequence) FROM finance.audit_record WHERE xid = pg_current_xact_id());
+BEGIN
+	EXECUTE format(call, $q$'{"actor": "ann", "trace_id": "00000000-0000-0000-0000-0000000000aa", "span_id": "s", "request_id": "r", "user_agent": "u", "reason": "why", "client_addr": "192.0.2.1"}'$q$);
+	RETURN (SELECT string_agg(DISTINCT concat_ws(' ', operation, actor, right(trace_id::text, 2), span_id, request_id, user_agent, reason, host(client_addr)), ', ')
+			FROM finance.audit_record WHERE xid = pg_current_xact_id() AND sequence > last);
+END $$;
+SELECT is(pg_temp.who($$SELECT finance.transfer('c1', 'c2', 1, context => %s)$$), 'transfer ann aa s r u why 192.0.2.1', 'transfer()');
+SELECT is(concat(current_setting('finance.actor'), current_setting('finance.trace_id'), current_setting('finance.client_addr')), '',
+		  'for that call only');
+SELECT matches(pg_temp.who($$SELECT finance.transfer('c1', 'c2', 1)$$), '^transfer ' || current_user, 'not the next');
+SELECT is(pg_temp.who($$SELECT finance.transfer((SELECT account_id FROM finance.account WHERE code = 'c1'), (SELECT account_id FROM finance.account WHERE code = 'c2'), 1, context => %s)$$),
+		  'transfer ann aa s r u why 192.0.2.1', 'transfer() by id');
+SELECT is(pg_temp.who($$SELECT finance.transfer_batch(ARRAY[finance.request('c1', 'c2', 1)], context => %s)$$), 'transfer ann aa s r u why 192.0.2.1', 'transfer_batch()');
+SELECT is(pg_temp.who($$SELECT finance.journal(ARRAY[finance.leg('c1', 'debit', 1), finance.leg('c2', 'credit', 1)], context => %s)$$),
+		  'transfer ann aa s r u why 192.0.2.1', 'journal()');
+SELECT is(pg_temp.who($$SELECT finance.exchange('c1', 'c3', 1, 1.1, 'c2', 'c4', context => %s)$$), 'transfer ann aa s r u why 192.0.2.1', 'exchange()');
+SELECT is(pg_temp.who($$SELECT finance.hold('c1', 'c2', 1, idempotency_key => 'h', context => %s)$$), 'hold ann aa s r u why 192.0.2.1', 'hold()');
+SELECT max(hold_id) AS hold FROM finance.hold \gset
+SELECT is(pg_temp.who(format($$SELECT finance.capture(%s, 0.5, context => %%s)$$, :hold)), 'capture ann aa s r u why 192.0.2.1', 'capture()');
+SELECT is(pg_temp.who(format($$SELECT finance.release(%s, context => %%s)$$, :hold)), 'release ann aa s r u why 192.0.2.1', 'release()');
+SELECT min(transfer_id) AS moved FROM finance.audit_record WHERE operation = 'transfer' AND xid = pg_current_xact_id() \gset
+SELECT is(pg_temp.who(format($$SELECT finance.reverse_transfer(%s, 0.5, context => %%s)$$, :moved)), 'reverse ann aa s r u why 192.0.2.1', 'reverse_transfer()');
+SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '{"actr": "ann"}')$$, '22023', '"actr" of context is not known', 'unknown key');
+SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '{"actor": 1}')$$, '22023', NULL, 'no string');
+SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '[]')$$, '22023', NULL, 'no object');
+SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '{"client_addr": "here"}')$$, '22P02', NULL, 'no address');
+SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '{"trace_id": "here"}')$$, '22P02', NULL, 'no trace id');
+SELECT throws_ok(format($$SELECT finance.transfer('c1', 'c2', 1, context => '{"actor": "%s"}')$$, repeat('x', 257)), '22001', NULL, 'an actor too long');
+SELECT is(concat(current_setting('finance.actor'), current_setting('finance.trace_id'), current_setting('finance.client_addr')), '',
+		  'nothing stays after an error');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -299,6 +299,7 @@ CREATE TABLE finance._account (
 	minor_units		smallint NOT NULL,
 	version			bigint NOT NULL DEFAULT 0,
 	last_transfer_id bigint NOT NULL DEFAULT 0,
+	last_debit_id	bigint NOT NULL DEFAULT 0,
 	created_at		timestamptz NOT NULL,
 	spent_on		date NOT NULL DEFAULT '-infinity',
 	debits_posted	numeric NOT NULL DEFAULT 0,
@@ -325,6 +326,8 @@ COMMENT ON TABLE finance._account IS
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
+COMMENT ON COLUMN finance._account.last_debit_id IS
+'the last transfer, capture or hold it paid, or what was parked and then approved; for how long it has been idle; 0: none';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
@@ -630,6 +633,10 @@ COMMENT ON COLUMN finance.ruleset.score_reject IS
 COMMENT ON COLUMN finance.ruleset.review_default IS
 'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
 
+COMMENT ON COLUMN finance.ruleset.name IS
+'as create_ruleset() was told; of a version that a change of what is live made: the change, such as add_rule and the rule''s name';
+COMMENT ON COLUMN finance.ruleset.published_at IS
+'when it was last put in force as what it is, or was: live or shadow; published_by: by whom; null: a draft';
 COMMENT ON COLUMN finance.ruleset.rules IS
 'how many it had when it was published: there never are more; null: a draft';
 
@@ -1250,13 +1257,6 @@ CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
 ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER finance_audit_drop IS
 'records that objects of finance and audited tables are dropped';
-
-CREATE FUNCTION finance.audit_trace(trace_id uuid)
-	RETURNS SETOF finance.audit_record
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_audit_trace';
-COMMENT ON FUNCTION finance.audit_trace IS
-'all records of a trace in the session''s tenant, in causal order';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
@@ -3507,6 +3507,7 @@ COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamp
 
 -- ========================================================================
 -- AUDIT CAPTURE SECTION (audit_key.c, audit_erase.c)
+-- =================================================================
 -- ========================================================================
 
 -- nobody but the extension reads these two
@@ -3552,6 +3553,348 @@ CREATE FUNCTION finance.audit_decrypt(request json) RETURNS json
 	AS 'MODULE_PATHNAME', 'finance_audit_decrypt';
 COMMENT ON FUNCTION finance.audit_decrypt(json) IS
 'a payload of the audit log with its encrypted values in clear, but for those whose key was erased; is itself recorded';
+=======
+-- PROOF SECTION (merkle_sql.c, audit_proof.c)
+-- ========================================================================
+
+CREATE FUNCTION finance._merkle_inclusion(leaves bytea[], leaf_index bigint)
+	RETURNS bytea[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_inclusion';
+COMMENT ON FUNCTION finance._merkle_inclusion(bytea[], bigint) IS
+'RFC 9162 path from a leaf to the root of a tree of leaf hashes';
+
+CREATE FUNCTION finance._merkle_consistency(leaves bytea[], old_size bigint)
+	RETURNS bytea[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_merkle_consistency';
+COMMENT ON FUNCTION finance._merkle_consistency(bytea[], bigint) IS
+'RFC 9162 proof that the tree of the first old_size leaf hashes is the beginning of that of all';
+
+CREATE FUNCTION finance.audit_digest(at_size bigint DEFAULT NULL,
+	OUT block bigint, OUT incarnation integer, OUT size bigint, OUT root bytea,
+	OUT previous bytea, OUT digest bytea, OUT sealed_at timestamptz,
+	OUT lsn pg_lsn, OUT timeline integer, OUT system_identifier bigint)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_digest';
+COMMENT ON FUNCTION finance.audit_digest(bigint) IS
+'digest of the whole audit log, the newest or the one of that many leaves: keep it outside the database';
+
+CREATE FUNCTION finance.audit_proof(record_id bigint,
+	tree_size bigint DEFAULT NULL,
+	OUT record_id bigint, OUT leaf_index bigint, OUT leaf_hash bytea,
+	OUT tree_size bigint, OUT root bytea, OUT path bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_proof';
+COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
+'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
+
+CREATE FUNCTION finance.audit_trace(trace_id uuid)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_trace';
+COMMENT ON FUNCTION finance.audit_trace IS
+'all records of a trace in the session''s tenant, in causal order';
+
+CREATE FUNCTION finance.audit_log(from_time timestamptz DEFAULT NULL,
+	to_time timestamptz DEFAULT NULL, actor text DEFAULT NULL,
+	operation text DEFAULT NULL, object text DEFAULT NULL,
+	account_id bigint DEFAULT NULL, after_xid xid8 DEFAULT NULL,
+	after_sequence integer DEFAULT NULL, max_records integer DEFAULT 100,
+	newest_first boolean DEFAULT false)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_log';
+COMMENT ON FUNCTION finance.audit_log IS
+'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid and sequence of the last record';
+
+CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_history';
+COMMENT ON FUNCTION finance.audit_history IS
+'the versions of a row of an audited table, by its primary key: {"id": 7}';
+
+CREATE FUNCTION finance.audit_row_history(object text, row_key text)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_row_history';
+COMMENT ON FUNCTION finance.audit_row_history IS
+'the versions of a row by the texts that records have, object and row_key: also of a table that is gone';
+
+CREATE FUNCTION finance.audit_diff(target regclass, key jsonb,
+								   from_time timestamptz,
+								   to_time timestamptz DEFAULT pg_catalog.now())
+	RETURNS TABLE (column_name text, old_value jsonb, new_value jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_diff';
+COMMENT ON FUNCTION finance.audit_diff IS
+'what differs between a row of an audited table at two times';
+
+CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
+									 to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit';
+COMMENT ON FUNCTION finance.verify_audit IS
+'what is wrong with the audit log from a leaf on to before another (null: its end); no row: nothing';
+
+CREATE FUNCTION finance.audit_consistency(old_size bigint,
+	new_size bigint DEFAULT NULL,
+	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,
+	OUT new_root bytea, OUT proof bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_consistency';
+COMMENT ON FUNCTION finance.audit_consistency(bigint, bigint) IS
+'proof that the audit log of a digest is the beginning of that of a newer one; for verify_consistency()';
+
+-- not strict: null is an error, for a CHECK or a WHERE might take it for true
+CREATE FUNCTION finance.verify_inclusion(leaf_hash bytea, leaf_index bigint,
+										 tree_size bigint, path bytea[],
+										 root bytea)
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_inclusion';
+COMMENT ON FUNCTION finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea) IS
+'is the leaf the one of that index, from 0, in the tree of that size and root? (RFC 9162)';
+
+CREATE FUNCTION finance.verify_consistency(old_size bigint, old_root bytea,
+										   new_size bigint, new_root bytea,
+										   proof bytea[])
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_consistency';
+COMMENT ON FUNCTION finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[]) IS
+'is the tree of the old size and root the beginning of the new one? (RFC 9162)';
+
+-- ========================================================================
+-- SEAL SECTION (seal.c, seal_*.c, audit_block.c, audit_term.c)
+-- ========================================================================
+
+-- ------------------------------------------------------------------------
+-- The order of the log is (incarnation, xid, sequence).  The worker numbers the
+-- records so, from leaf 0 on, a block at a time, when nothing can come before
+-- them any more.  Rows of these tables are added by the extension only; whoever
+-- changes them in spite of the guards is found by what the others say.
+-- ------------------------------------------------------------------------
+
+CREATE TABLE finance.audit_incarnation (
+	incarnation			integer NOT NULL,
+	system_identifier	bigint NOT NULL,
+	first_block			bigint NOT NULL,
+	started_at			timestamptz NOT NULL,
+	CONSTRAINT audit_incarnation_pkey PRIMARY KEY (incarnation),
+	CONSTRAINT audit_incarnation_positive CHECK (incarnation > 0 AND first_block > 0)
+);
+COMMENT ON TABLE finance.audit_incarnation IS
+'clusters that the audit log was written in, one after another: where it came by a dump, transaction ids begin anew';
+COMMENT ON COLUMN finance.audit_incarnation.system_identifier IS
+'of the cluster: records that bear it are of this incarnation';
+COMMENT ON COLUMN finance.audit_incarnation.first_block IS
+'block from which on records of this incarnation are sealed; those of the one before are all in blocks before it';
+
+-- digest: audit_block.h has it byte by byte
+CREATE TABLE finance.audit_block (
+	block				bigint NOT NULL,
+	incarnation			integer NOT NULL,
+	first_leaf			bigint NOT NULL,
+	records				integer NOT NULL,
+	size				bigint NOT NULL,
+	root				bytea NOT NULL,
+	previous			bytea NOT NULL,
+	digest				bytea NOT NULL,
+	first_xid			xid8 NOT NULL,
+	first_sequence		integer NOT NULL,
+	last_xid			xid8 NOT NULL,
+	last_sequence		integer NOT NULL,
+	first_id			bigint NOT NULL,
+	last_id				bigint NOT NULL,
+	first_recorded_at	timestamptz NOT NULL,
+	last_recorded_at	timestamptz NOT NULL,
+	lsn					pg_lsn NOT NULL,
+	timeline			integer NOT NULL,
+	sealed_at			timestamptz NOT NULL,
+	CONSTRAINT audit_block_pkey PRIMARY KEY (block),
+	CONSTRAINT audit_block_size_key UNIQUE (size),
+	CONSTRAINT audit_block_positive CHECK (block > 0 AND incarnation > 0 AND records > 0),
+	CONSTRAINT audit_block_adds_up CHECK (size = first_leaf + records AND first_leaf >= 0),
+	CONSTRAINT audit_block_hashes CHECK (pg_catalog.octet_length(root) = 32
+		AND pg_catalog.octet_length(previous) = 32 AND pg_catalog.octet_length(digest) = 32)
+);
+-- in which blocks may a record be?  Those of long transactions overlap others'.
+CREATE INDEX audit_block_ids ON finance.audit_block
+	USING gist (pg_catalog.int8range(first_id, last_id, '[]'));
+COMMENT ON TABLE finance.audit_block IS
+'sealed parts of the audit log, contiguous; each names the tree up to its end and the digest of the one before';
+COMMENT ON COLUMN finance.audit_block.first_leaf IS
+'number of its first leaf in the tree, from 0';
+COMMENT ON COLUMN finance.audit_block.size IS
+'leaves of the tree after it';
+COMMENT ON COLUMN finance.audit_block.root IS
+'RFC 6962 root of the tree of that size';
+COMMENT ON COLUMN finance.audit_block.previous IS
+'digest of the block before; 32 zero bytes in block 1';
+COMMENT ON COLUMN finance.audit_block.digest IS
+'SHA-256 over the block''s number, incarnation, size, root, previous, sealed_at, lsn and timeline';
+COMMENT ON COLUMN finance.audit_block.first_xid IS
+'with first_sequence, place of its first record in the order of the log';
+COMMENT ON COLUMN finance.audit_block.first_id IS
+'lowest id of its records, which are not in the order of ids';
+COMMENT ON COLUMN finance.audit_block.first_recorded_at IS
+'lowest recorded_at of its records, which are not in the order of time';
+COMMENT ON COLUMN finance.audit_block.lsn IS
+'how far the WAL had got when it was sealed';
+
+CREATE TABLE finance.audit_leaves (
+	block	bigint NOT NULL,
+	leaves	bytea NOT NULL,
+	CONSTRAINT audit_leaves_pkey PRIMARY KEY (block)
+);
+ALTER TABLE finance.audit_leaves ALTER COLUMN leaves SET STORAGE EXTERNAL;
+COMMENT ON TABLE finance.audit_leaves IS
+'the leaves of each block';
+COMMENT ON COLUMN finance.audit_leaves.leaves IS
+'for each leaf, in order, 52 bytes: record id (8), xid (8), sequence (4), leaf hash (32); numbers big-endian';
+
+CREATE TABLE finance.audit_node (
+	level	smallint NOT NULL,
+	index	bigint NOT NULL,
+	hash	bytea NOT NULL,
+	CONSTRAINT audit_node_pkey PRIMARY KEY (level, index)
+);
+COMMENT ON TABLE finance.audit_node IS
+'roots of the complete subtrees of 2^level leaves from leaf index * 2^level on, for levels from 8 on';
+
+-- one row
+CREATE TABLE finance.audit_tree (
+	one			boolean NOT NULL DEFAULT true,
+	size		bigint NOT NULL,
+	frontier	bytea NOT NULL,
+	incarnation	integer NOT NULL,
+	horizon		xid8 NOT NULL,
+	block		bigint NOT NULL,
+	digest		bytea NOT NULL,
+	CONSTRAINT audit_tree_pkey PRIMARY KEY (one),
+	CONSTRAINT audit_tree_one_row CHECK (one)
+);
+COMMENT ON TABLE finance.audit_tree IS
+'where sealing goes on: one row, made from the other tables; _rebuild_audit_tree() makes it again';
+COMMENT ON COLUMN finance.audit_tree.frontier IS
+'hashes of the complete subtrees that the tree of this size is made of, the largest first';
+COMMENT ON COLUMN finance.audit_tree.horizon IS
+'all records of this incarnation with a lower xid are sealed';
+
+-- what a term is, and what the bytes are: audit_term.h.  Sorted runs cost an
+-- order of magnitude less to write than rows with an index: see seal_term.c.
+CREATE TABLE finance.audit_term (
+	level		smallint NOT NULL,
+	first_leaf	bigint NOT NULL,
+	end_leaf	bigint NOT NULL,
+	entries		integer NOT NULL,
+	terms		bytea NOT NULL,
+	CONSTRAINT audit_term_pkey PRIMARY KEY (level, first_leaf)
+);
+ALTER TABLE finance.audit_term ALTER COLUMN terms SET STORAGE EXTERNAL;
+COMMENT ON TABLE finance.audit_term IS
+'finds sealed records by trace, row, transfer and account, see _audit_find(); proves nothing: readers compare the record itself';
+COMMENT ON COLUMN finance.audit_term.level IS
+'how often it was merged; 100: not to be merged again';
+COMMENT ON COLUMN finance.audit_term.terms IS
+'sorted entries of 12 bytes: term (8), leaf from first_leaf on (4); big-endian';
+
+CREATE FUNCTION finance._audit_term(kind text, what text, tenant_id integer DEFAULT 0,
+	row_key text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_term';
+COMMENT ON FUNCTION finance._audit_term(text, text, integer, text) IS
+'the term of a trace, transfer or account (what: its id) or of a row (what: the table)';
+
+CREATE FUNCTION finance._audit_find(term bigint, from_leaf bigint DEFAULT 0,
+	to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, id bigint, xid xid8, sequence integer)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_find';
+COMMENT ON FUNCTION finance._audit_find(bigint, bigint, bigint) IS
+'the sealed records that have the term, and perhaps others, in the order of the log';
+
+CREATE FUNCTION finance._seal_guard() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_seal_guard';
+COMMENT ON FUNCTION finance._seal_guard IS
+'refuses what is not the extension''s own change of what is sealed (LG201)';
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_incarnation ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_block
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_block ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_leaves
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_leaves ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_node
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_node ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_tree
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_tree ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_term
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_term ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.seal_audit() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_seal_audit';
+COMMENT ON FUNCTION finance.seal_audit() IS
+'seals now what the worker would seal within finance.seal_interval: all records of transactions older than every open one; returns how many';
+
+CREATE FUNCTION finance._rebuild_audit_tree() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_tree';
+COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
+'makes the row of audit_tree again from the blocks, leaves and nodes; returns the size of the tree';
+
+CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
+	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,
+	OUT holder_pid integer, OUT holder_gid text, OUT more boolean)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_lag';
+COMMENT ON FUNCTION finance._audit_lag() IS
+'for audit_lag()';
+
+-- reads activity as its caller, who may not see every query
+CREATE FUNCTION finance.audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
+	OUT lag interval, OUT sealed_at timestamptz, OUT horizon xid8, OUT holder_kind text,
+	OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamptz,
+	OUT holder_database name, OUT holder_query text, OUT message text)
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT l.unsealed, l.oldest_at,
+	CASE WHEN l.oldest_at IS NULL THEN interval '0' ELSE clock_timestamp() - l.oldest_at END,
+	l.sealed_at, l.horizon, h.kind,
+	CASE WHEN h.kind = 'backend' THEN l.holder_pid END,
+	CASE WHEN h.kind = 'prepared' THEN l.holder_gid END, h.since, h.database, h.query,
+	CASE WHEN l.unsealed = 0 THEN 'all records are sealed'
+	ELSE l.unsealed || CASE WHEN l.more THEN ' or more' ELSE '' END || ' unsealed: '
+		|| CASE h.kind
+		WHEN 'backend' THEN 'process ' || l.holder_pid || ' has a transaction open'
+			|| coalesce(' since ' || h.since, '')
+		WHEN 'prepared' THEN 'transaction "' || l.holder_gid || '" is prepared since ' || h.since
+		ELSE 'the worker, or seal_audit(), will seal them' END
+	END
+FROM finance._audit_lag() l
+LEFT JOIN LATERAL (
+	SELECT 'backend' AS kind, a.xact_start AS since, a.datname AS database, a.query
+	FROM pg_stat_activity a WHERE a.pid = l.holder_pid AND l.unsealed > 0
+	UNION ALL
+	SELECT 'prepared', p.prepared, p.database, NULL
+	FROM pg_prepared_xacts p WHERE p.gid = l.holder_gid AND l.unsealed > 0) h ON true
+$$;
+COMMENT ON FUNCTION finance.audit_lag() IS
+'how many committed audit records are not sealed yet, since when, and which open or prepared transaction, of any database, holds them up';
 
 -- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
@@ -4076,7 +4419,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what level app, operator or auditor needs';
+'grants a role what level app, operator, auditor or witness needs';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 
@@ -4189,6 +4532,12 @@ SELECT pg_catalog.pg_extension_config_dump('finance.value_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.value_day', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.exchange_residue', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_incarnation', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_block', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_leaves', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_node', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_tree', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_term', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');
@@ -4201,7 +4550,6 @@ SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');

@@ -18,6 +18,7 @@ CREATE ROLE fin_test_nobody;
 CREATE ROLE fin_test_app;
 CREATE ROLE fin_test_operator;
 CREATE ROLE fin_test_auditor;
+CREATE ROLE fin_test_witness;
 -- partitions and queues as in use
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_queue('q'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g') \g /dev/null
@@ -65,6 +66,7 @@ SELECT is_empty($$SELECT t.typname FROM pg_type t WHERE t.typnamespace = 'financ
 SELECT finance.grant_access('fin_test_app', 'app') \g /dev/null
 SELECT finance.grant_access('fin_test_operator', 'operator') \g /dev/null
 SELECT finance.grant_access('fin_test_auditor', 'auditor') \g /dev/null
+SELECT finance.grant_access('fin_test_witness', 'witness') \g /dev/null
 
 CREATE FUNCTION pg_temp.executable(role text) RETURNS SETOF text LANGUAGE sql AS
 $$ SELECT DISTINCT proname::text FROM function WHERE has_function_privilege(role, oid, 'EXECUTE') $$;
@@ -88,11 +90,13 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
 	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits',
 	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml',
-	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'operator: these in addition');
+	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'seal_audit', 'audit_lag', '_audit_lag'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
-	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'auditor: these functions');
+	'topic_matches', 'audit_trace', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
+	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag'], 'auditor: these functions');
+SELECT set_eq($$SELECT pg_temp.executable('fin_test_witness')$$, ARRAY['audit_digest', 'audit_consistency'], 'witness: these functions');
+SELECT is_empty($$SELECT pg_temp.readable('fin_test_witness')$$, 'witness: reads no table');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -108,25 +112,25 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account',
 	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
 	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'audit_incarnation', 'audit_block', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
 	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
 	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'auditor: reads these');
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
 SELECT is_empty(format($$SELECT relname FROM relation WHERE relkind = 'S' AND (has_sequence_privilege(%1$L, oid, 'USAGE')
 	OR has_sequence_privilege(%1$L, oid, 'SELECT') OR has_sequence_privilege(%1$L, oid, 'UPDATE'))$$, role), role || ' draws no number')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
 SELECT ok(NOT has_schema_privilege(role, 'finance', 'CREATE'), role || ' creates nothing in the schema')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
-SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
+SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role
 	WHERE relispartition AND has_table_privilege(role, oid, 'SELECT')$$, 'nobody reads a partition around row security');
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
-	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences')$$,
+	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -180,8 +184,9 @@ SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.
 		AND pg_get_expr(p.polqual, p.polrelid) IN ('finance._is_tenant_visible(tenant_id)', '(builtin OR finance._is_tenant_visible(tenant_id))',
 			'((scope = ''everywhere''::text) OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
 SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
-	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation')$$,
-	'only currencies are everybody''s, and what is known of the cluster');
+	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation',
+		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term')$$,
+	'only currencies are everybody''s, what is known of the cluster, and the tree over all records');
 
 -- settings: what a user may change of himself, and no more
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'user'$$,

@@ -120,6 +120,13 @@ FROM (VALUES
 	('finance.commit_message(bigint[])', 'half_ids bigint[] -> SETOF bigint'),
 	('finance.rollback_message(bigint)', 'half_id bigint -> boolean'),
 	('finance.rollback_message(bigint[])', 'half_ids bigint[] -> integer'),
+	('finance.audit_digest(bigint)', 'at_size bigint DEFAULT NULL::bigint, OUT block bigint, OUT incarnation integer, OUT size bigint, OUT root bytea, OUT previous bytea, OUT digest bytea, OUT sealed_at timestamp with time zone, OUT lsn pg_lsn, OUT timeline integer, OUT system_identifier bigint -> record'),
+	('finance.audit_proof(bigint, bigint)', 'record_id bigint, tree_size bigint DEFAULT NULL::bigint, OUT record_id bigint, OUT leaf_index bigint, OUT leaf_hash bytea, OUT tree_size bigint, OUT root bytea, OUT path bytea[] -> record'),
+	('finance.audit_consistency(bigint, bigint)', 'old_size bigint, new_size bigint DEFAULT NULL::bigint, OUT old_size bigint, OUT old_root bytea, OUT new_size bigint, OUT new_root bytea, OUT proof bytea[] -> record'),
+	('finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea)', 'leaf_hash bytea, leaf_index bigint, tree_size bigint, path bytea[], root bytea -> boolean'),
+	('finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[])', 'old_size bigint, old_root bytea, new_size bigint, new_root bytea, proof bytea[] -> boolean'),
+	('finance.seal_audit()', ' -> bigint'),
+	('finance.audit_lag()', 'OUT unsealed bigint, OUT oldest_at timestamp with time zone, OUT lag interval, OUT sealed_at timestamp with time zone, OUT horizon xid8, OUT holder_kind text, OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamp with time zone, OUT holder_database name, OUT holder_query text, OUT message text -> record'),
 	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
 ) AS v (name, expected) LEFT JOIN pg_proc p ON p.oid = to_regprocedure(v.name) ORDER BY v.name;
 
@@ -130,8 +137,8 @@ SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function 
 SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
-	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences')$$, 'what writes is volatile');
+	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_proof', 'audit_consistency', 'rollup', 'trial_balance', 'balance_sheet',
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences', '_audit_find', '_audit_term')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
@@ -238,7 +245,8 @@ SELECT is_empty($$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN pg_cla
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition$$,
 	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record', 'account_type', 'transfer_type', '_hold', 'journal',
-		'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day', 'risk_review', '_alert', 'alert_transfer', 'alert_comment', 'ruleset', 'risk_rule'], 'tables whose rows stay are guarded');
+		'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day', 'risk_review', '_alert', 'alert_transfer', 'alert_comment', 'ruleset', 'risk_rule',
+		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term'], 'tables whose rows stay are guarded');
 -- row, statement, before or after: 8 DELETE, 16 UPDATE, 32 TRUNCATE
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition AND t.tgtype & 56 = 40$$,

@@ -66,14 +66,23 @@ static const char *const operator_functions[] = {
 	"resume_transfers", "transfers_in_flight", "set_rate_limit",
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
-	"export_aml", "audit_erase_subject", "audit_erase_payload", NULL
+	"export_aml", "seal_audit", "audit_lag", "_audit_lag",
+	"audit_erase_subject", "audit_erase_payload", NULL
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "audit_decrypt", "check_integrity", "rule_limit_of", "is_on_list",
+	"audit_trace", "audit_log", "audit_history", "audit_row_history",
+	"audit_diff", "audit_decrypt", "verify_audit", "audit_lag", "_audit_lag",
+	"audit_proof", "verify_inclusion", "verify_consistency",
+	"check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
 	"export_aml",
 	"backtest_ruleset", "backtest_differences", NULL
+};
+
+/* hashes only: who keeps digests outside need not see the book */
+static const char *const witness_functions[] = {
+	"audit_digest", "audit_consistency", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -105,13 +114,14 @@ static const char *const auditor_functions[] = {
 	" finance.risk_list, finance.rule_limit," \
 	" finance.idempotency_key," \
 	" finance.transfer_pause, finance.rate_limit," \
-	" finance.audit_record, finance.tenant, finance.value_transfer," \
+	" finance.audit_record, finance.audit_incarnation, finance.audit_block," \
+	" finance.tenant, finance.value_transfer," \
 	" finance.value_day, finance.risk_measure, finance.risk_total"
 
 typedef struct AccessLevel
 {
 	const char *name;
-	const char *relations;
+	const char *relations;		/* NULL: none */
 	const char *const *functions[3];
 } AccessLevel;
 
@@ -119,7 +129,9 @@ static const AccessLevel levels[] = {
 	{"app", APP_RELATIONS, {reading_functions, app_functions, NULL}},
 	{"operator", OPERATOR_RELATIONS,
 	{reading_functions, app_functions, operator_functions}},
-	{"auditor", AUDITOR_RELATIONS, {reading_functions, auditor_functions, NULL}},
+	{"auditor", AUDITOR_RELATIONS,
+	{reading_functions, auditor_functions, witness_functions}},
+	{"witness", NULL, {witness_functions, NULL, NULL}},
 };
 
 static FinQuery find_signatures =
@@ -160,7 +172,7 @@ find_level(const char *name)
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			errmsg("access level \"%s\" is not known", name),
-			errhint("It is app, operator or auditor."));
+			errhint("It is app, operator, auditor or witness."));
 }
 
 static void
@@ -185,7 +197,9 @@ PG_FUNCTION_INFO_V1(finance_grant_access);
  *
  * app: open accounts, move money, use queues.  operator: also change accounts,
  * rules, queues and subscriptions.  auditor: read everything of the tenant,
- * change nothing.  Tenants, currencies and audited tables stay with the owner.
+ * change nothing.  witness: get digests of the audit log, and proofs that one
+ * continues another; nothing else.  Tenants, currencies and audited tables stay
+ * with the owner.
  * Errors: 22004, 22023 unknown level.
  */
 Datum
@@ -211,8 +225,9 @@ finance_grant_access(PG_FUNCTION_ARGS)
 					  " ONLY finance.message_log"
 					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
-	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,
-							   role));
+	if (level->relations != NULL)
+		fin_query_utility(psprintf("GRANT SELECT ON %s TO %s",
+								   level->relations, role));
 	for (int i = 0; i < (int) lengthof(level->functions); i++)
 	{
 		if (level->functions[i] == NULL)

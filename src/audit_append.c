@@ -44,6 +44,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store_direct.h"
+#include "wake.h"
 
 #define FIN_AUDIT_SALT_POOL		4096
 #define NEW_RECORDS				"finance_new_records"
@@ -368,6 +369,7 @@ fin_audit_append(const FinAuditRecord *records, int n)
 	if (n <= 0)
 		return;
 	append_rows(records, n, &rest);
+	fin_wake_note_appended();
 	insert_rest(&rest);
 }
 

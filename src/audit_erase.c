@@ -103,7 +103,7 @@ has_payload(Datum *values, int64 record_id)
 
 	if (fin_query_run(&find_payload, values, NULL, 1) != 1)
 		ereport(ERROR,
-				errcode(ERRCODE_FIN_AUDIT_NO_RECORD),
+				errcode(ERRCODE_FIN_UNKNOWN_RECORD),
 				errmsg("there is no audit record " INT64_FORMAT, record_id));
 	return DatumGetBool(fin_query_datum(0, 1, &isnull));
 }

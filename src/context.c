@@ -22,6 +22,7 @@
 #include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/inet.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"

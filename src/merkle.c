@@ -1,6 +1,7 @@
 /*
  * merkle.c
- *		RFC 6962 Merkle tree hashes.  Reads no table and no setting.
+ *		RFC 6962 Merkle tree hashes: leaves, nodes, and a tree that grows.
+ *		Reads no table and no setting.
  *
  * Owns one SHA-256 context per backend, made at first use and initialized
  * again for each hash: making one costs more than hashing a leaf.  The server
@@ -11,10 +12,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "common/cryptohash.h"
-#include "fmgr.h"
-#include "utils/array.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -22,9 +21,6 @@
 
 #define LEAF_PREFIX 0x00
 #define NODE_PREFIX 0x01
-
-/* a tree of 2^64 leaves has 64 levels of complete subtrees */
-#define LEVELS_MAX 64
 
 static pg_cryptohash_ctx *hasher = NULL;
 
@@ -93,99 +89,65 @@ empty_root(FinHash *root)
 	*root = sha256_of_nothing;
 }
 
+int
+fin_merkle_frontier_depth(uint64 size)
+{
+	return pg_popcount64(size);
+}
+
 /*
- * Works like a binary counter: a stack of roots of complete subtrees, the
- * sizes falling; as many are joined after a leaf as its number has trailing
- * one bits.  What is left at the end is joined from the right.
+ * Works like a binary counter: as many subtrees are joined after a leaf as its
+ * number has trailing one bits.
  */
 void
-fin_merkle_root(const FinHash *leaves, size_t n, FinHash *root)
+fin_merkle_append(FinFrontier *frontier, const FinHash *leaf,
+				  FinCompleted completed, void *state)
 {
-	FinHash		stack[LEVELS_MAX];
-	int			depth = 0;
+	FinHash    *hashes = frontier->hashes;
+	uint64		index = frontier->size++;
+	int			level = 0;
 
-	if (n == 0)
+	if (frontier->depth >= FIN_PROOF_LENGTH_MAX)
+		elog(ERROR, "a tree of " UINT64_FORMAT " leaves with %d subtrees",
+			 index, frontier->depth);
+	hashes[frontier->depth++] = *leaf;
+	if (completed != NULL)
+		completed(state, level, index, leaf);
+	for (; index & 1; index >>= 1)
+	{
+		int			last = --frontier->depth;
+
+		if (last < 1)
+			elog(ERROR, "the frontier of a tree lacks a subtree");
+		fin_merkle_node(&hashes[last - 1], &hashes[last], &hashes[last - 1]);
+		level++;
+		if (completed != NULL)
+			completed(state, level, index >> 1, &hashes[last - 1]);
+	}
+}
+
+/* joined from the right */
+void
+fin_merkle_frontier_root(const FinFrontier *frontier, FinHash *root)
+{
+	if (frontier->depth == 0)
 	{
 		empty_root(root);
 		return;
 	}
+	*root = frontier->hashes[frontier->depth - 1];
+	for (int i = frontier->depth - 2; i >= 0; i--)
+		fin_merkle_node(&frontier->hashes[i], root, root);
+}
+
+void
+fin_merkle_root(const FinHash *leaves, size_t n, FinHash *root)
+{
+	FinFrontier frontier;
+
+	frontier.size = 0;
+	frontier.depth = 0;
 	for (size_t i = 0; i < n; i++)
-	{
-		stack[depth++] = leaves[i];
-		for (size_t rest = i; rest & 1; rest >>= 1)
-		{
-			depth--;
-			fin_merkle_node(&stack[depth - 1], &stack[depth],
-							&stack[depth - 1]);
-		}
-	}
-	while (depth > 1)
-	{
-		depth--;
-		fin_merkle_node(&stack[depth - 1], &stack[depth], &stack[depth - 1]);
-	}
-	*root = stack[0];
-}
-
-static Datum
-hash_datum(const FinHash *hash)
-{
-	bytea	   *result = palloc(VARHDRSZ + FIN_HASH_LENGTH);
-
-	SET_VARSIZE(result, VARHDRSZ + FIN_HASH_LENGTH);
-	memcpy(VARDATA(result), hash->bytes, FIN_HASH_LENGTH);
-	return PointerGetDatum(result);
-}
-
-PG_FUNCTION_INFO_V1(finance_merkle_leaf);
-
-/*
- * finance._merkle_leaf(data bytea) returns bytea
- *
- * RFC 6962 hash of a leaf: 32 bytes.
- */
-Datum
-finance_merkle_leaf(PG_FUNCTION_ARGS)
-{
-	bytea	   *data = PG_GETARG_BYTEA_PP(0);
-	FinHash		hash;
-
-	fin_merkle_leaf(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data), &hash);
-	PG_RETURN_DATUM(hash_datum(&hash));
-}
-
-PG_FUNCTION_INFO_V1(finance_merkle_root);
-
-/*
- * finance._merkle_root(leaves bytea[]) returns bytea
- *
- * RFC 6962 root of a tree of leaf hashes, in order; of none: SHA-256 of
- * nothing.  Errors: 22023 an element is null or not of 32 bytes.
- */
-Datum
-finance_merkle_root(PG_FUNCTION_ARGS)
-{
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	FinHash    *leaves;
-	FinHash		root;
-
-	deconstruct_array(array, BYTEAOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	leaves = palloc(Max(n, 1) * sizeof(FinHash));
-	for (int i = 0; i < n; i++)
-	{
-		bytea	   *leaf = nulls[i] ? NULL : DatumGetByteaPP(elements[i]);
-
-		if (leaf == NULL || VARSIZE_ANY_EXHDR(leaf) != FIN_HASH_LENGTH)
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("leaf hash %d is not of %d bytes",
-						   i + 1, FIN_HASH_LENGTH));
-		memcpy(leaves[i].bytes, VARDATA_ANY(leaf), FIN_HASH_LENGTH);
-	}
-	fin_merkle_root(leaves, n, &root);
-	PG_RETURN_DATUM(hash_datum(&root));
+		fin_merkle_append(&frontier, &leaves[i], NULL, NULL);
+	fin_merkle_frontier_root(&frontier, root);
 }

@@ -29,6 +29,36 @@ extern void fin_merkle_leaf(const void *data, size_t length, FinHash *hash);
 extern void fin_merkle_node(const FinHash *left, const FinHash *right,
 							FinHash *hash);
 
+/* a path to the root, or a proof of consistency, of at most 2^63 leaves */
+#define FIN_PROOF_LENGTH_MAX 64
+
+/*
+ * The state of a tree that only grows: the roots of the complete subtrees that
+ * it is made of, the largest first, which are as many as its size has one bits.
+ */
+typedef struct FinFrontier
+{
+	uint64		size;			/* leaves */
+	int			depth;			/* hashes */
+	FinHash		hashes[FIN_PROOF_LENGTH_MAX];
+} FinFrontier;
+
+/*
+ * Told of each subtree that a leaf completes: that of 2^level leaves from leaf
+ * index * 2^level on.  Level 0 is the leaf itself.
+ */
+typedef void (*FinCompleted) (void *state, int level, uint64 index,
+							  const FinHash *hash);
+
+/* completed may be NULL */
+extern void fin_merkle_append(FinFrontier *frontier, const FinHash *leaf,
+							  FinCompleted completed, void *state);
+extern void fin_merkle_frontier_root(const FinFrontier *frontier,
+									 FinHash *root);
+
+/* how many hashes the frontier of a tree of this size has */
+extern int	fin_merkle_frontier_depth(uint64 size);
+
 /* root of a tree of n leaf hashes */
 extern void fin_merkle_root(const FinHash *leaves, size_t n, FinHash *root);
 

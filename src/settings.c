@@ -33,6 +33,7 @@ int			fin_launcher_naptime_s = 60;
 int			fin_inbox_retention_days = 30;
 int			fin_archive_retention_days = 0;
 int			fin_half_retention_s = 86400;
+int			fin_seal_interval_ms = 1000;
 int			fin_rate_limit_buckets = FIN_RATE_LIMIT_BUCKETS;
 
 /* who acts: any user may set these; tenant is checked against membership */
@@ -126,6 +127,11 @@ define_server_settings(void)
 							"So long commit_message() and rollback_message() can be asked again.",
 							&fin_half_retention_s, 86400, 60, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.seal_interval",
+							"Time within which the worker seals what was recorded in the audit log.",
+							"A transaction that stays open, in any database, holds it up.",
+							&fin_seal_interval_ms, 1000, 100, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.rate_limit_buckets",
 							"Accounts, tenants and types whose use of a rate limit is counted at a time.",
 							"Rounded up to a power of two; 64 bytes of shared memory each.",

@@ -10,7 +10,8 @@
  *	  queue may only sit in the few places of its set, so that ringing takes a
  *	  constant time; when all are taken by others, the slot asks for attention
  *	  and the worker looks at all its queues instead.  Also the set of queues
- *	  whose bells it wants to hear.
+ *	  whose bells it wants to hear, and whether anything was appended to the
+ *	  audit log.
  *	- in the backend, the notes of the current transaction, labelled with the
  *	  subtransaction that made them.  They live in TopTransactionContext and
  *	  are allocated when noted: the callbacks never allocate.
@@ -65,13 +66,14 @@ typedef struct Bell
 
 typedef struct Slot
 {
-	LWLock	   *lock;			/* protects all below but promise */
+	LWLock	   *lock;			/* protects all below but the atomics */
 	Latch	   *latch;			/* NULL: nobody here */
 	Oid			database;		/* InvalidOid for the launcher */
 	bool		attention;
 	TimestampTz expiry_at;		/* see fin_wake_collect_expiry() */
 	TimestampTz half_at;		/* see fin_wake_collect_half() */
 	pg_atomic_uint64 promise;	/* see fin_wake_promise() */
+	pg_atomic_uint32 appended;	/* see fin_wake_take_appended() */
 	uint64		heard_version;	/* counts changes of subscriptions */
 	bool		hears_all;		/* read without the lock, as is heard */
 	FinHeard	heard;
@@ -104,6 +106,7 @@ static Slot *slots = NULL;
 static Note *notes = NULL;		/* in TopTransactionContext */
 static int	nnotes = 0;
 static int	maxnotes = 0;
+static bool appended = false;	/* this transaction did, to the audit log */
 
 /* ---- shared side ---- */
 
@@ -412,6 +415,36 @@ publish(void)
 		publish_note(mine, &notes[i]);
 }
 
+/*
+ * After the commit: must not fail.  Nearly always somebody else has told of his
+ * already, and one look at a word that nobody writes is all there is to it.
+ */
+static void
+publish_appended(void)
+{
+	Slot	   *mine;
+
+	/* either the word is seen to be taken, or who takes it sees the commit */
+	pg_memory_barrier();
+	mine = my_worker_slot();
+	if (mine == NULL || pg_atomic_read_u32(&mine->appended) != 0 ||
+		pg_atomic_exchange_u32(&mine->appended, 1) != 0)
+		return;
+	fin_wake_ring(mine - slots);
+}
+
+bool
+fin_wake_has_appended(int slot)
+{
+	return pg_atomic_read_u32(&slots[slot].appended) != 0;
+}
+
+bool
+fin_wake_take_appended(int slot)
+{
+	return pg_atomic_exchange_u32(&slots[slot].appended, 0) != 0;
+}
+
 /* after a rollback, which gave back what was taken: must not fail */
 static void
 publish_rollback(const Note *note)
@@ -430,6 +463,7 @@ fin_wake_attach(int slot, Oid database)
 	mine->attention = false;
 	mine->expiry_at = FIN_NEVER;
 	mine->half_at = FIN_NEVER;
+	pg_atomic_write_u32(&mine->appended, 0);
 	mine->heard_version++;
 	mine->hears_all = true;
 	mine->database = database;
@@ -603,6 +637,7 @@ fin_wake_shmem_startup(void)
 		{
 			slots[i].lock = &locks[i].lock;
 			pg_atomic_init_u64(&slots[i].promise, (uint64) FIN_NEVER);
+			pg_atomic_init_u32(&slots[i].appended, 0);
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -616,6 +651,7 @@ forget_notes(void)
 	notes = NULL;				/* freed with TopTransactionContext */
 	nnotes = 0;
 	maxnotes = 0;
+	appended = false;
 }
 
 /* that subtransaction's note of the same matter among the first n, or NULL */
@@ -734,6 +770,13 @@ fin_wake_note_half(TimestampTz due_at)
 	make_note(NOTE_HALF, 0, 0, 0, due_at <= 0 ? FIN_HALF_ALL : due_at);
 }
 
+/* a note of a subtransaction that is rolled back rings for nothing, and rarely */
+void
+fin_wake_note_appended(void)
+{
+	appended = slots != NULL;
+}
+
 void
 fin_wake_note_attention(void)
 {
@@ -754,6 +797,8 @@ transaction_ended(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (nnotes > 0)
 				publish();
+			if (appended)
+				publish_appended();
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -762,6 +807,9 @@ transaction_ended(XactEvent event, void *arg)
 			forget_notes();
 			break;
 		case XACT_EVENT_PREPARE:
+			/* COMMIT PREPARED tells nobody: who seals looks for it from now on */
+			if (appended)
+				publish_appended();
 			forget_notes();
 			break;
 		default:

@@ -101,6 +101,12 @@ extern void fin_wake_note_expiry(TimestampTz due_at);
 /* a half message of this transaction is to be checked at 'due_at' */
 extern void fin_wake_note_half(TimestampTz due_at);
 
+/*
+ * This transaction appended to the audit log.  When it commits, or is prepared,
+ * the worker is told that something is unsealed, unless it was told already.
+ */
+extern void fin_wake_note_appended(void);
+
 /* the worker of this database should look at everything, itself included */
 extern void fin_wake_note_attention(void);
 
@@ -141,6 +147,13 @@ extern TimestampTz fin_wake_collect_expiry(int slot);
 
 /* the same of half messages: FIN_NEVER or FIN_HALF_ALL */
 extern TimestampTz fin_wake_collect_half(int slot);
+
+/*
+ * Was something appended to the audit log since it was last taken?  To take it
+ * is to promise a newer snapshot.
+ */
+extern bool fin_wake_has_appended(int slot);
+extern bool fin_wake_take_appended(int slot);
 
 /* end of the queue's window, or 0 when it is not in one */
 extern TimestampTz fin_wake_quiet_until(int slot, TimestampTz now,

@@ -41,11 +41,13 @@
 #include "expire.h"
 #include "half.h"
 #include "launcher.h"
+#include "meter.h"
 #include "partition.h"
 #include "process.h"
 #include "query.h"
 #include "queue.h"
 #include "roster.h"
+#include "seal.h"
 #include "seen.h"
 #include "vacate.h"
 #include "wake.h"
@@ -137,6 +139,12 @@ static Chore chores[] =
 		.committed = fin_queue_log_committed,
 	},
 	{
+		.name = "seal",
+		.due = fin_seal_due,
+		.run = fin_seal_run,
+		.committed = fin_seal_committed,
+	},
+	{
 		.name = "partitions",
 		.due = partition_due,
 		.run = partition_run,
@@ -153,6 +161,12 @@ static Chore chores[] =
 		.due = fin_archive_due,
 		.run = fin_archive_run,
 		.committed = fin_archive_committed,
+	},
+	{
+		.name = "risk totals",
+		.due = fin_meter_tidy_due,
+		.run = fin_meter_tidy_run,
+		.committed = fin_meter_tidy_committed,
 	},
 };
 
@@ -180,9 +194,11 @@ extension_is_there(void)
 		fin_queue_tidy_sweep();
 		fin_half_sweep();
 		fin_queue_log_attend();
+		fin_seal_sweep();
 		partitions_made_at = 0;
 		fin_seen_sweep();
 		fin_archive_sweep();
+		fin_meter_tidy_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);
@@ -336,6 +352,7 @@ set_up(Datum arg)
 	fin_dispatch_start(my_slot);
 	fin_expire_start(my_slot);
 	fin_half_start(my_slot);
+	fin_seal_start(my_slot);
 }
 
 void

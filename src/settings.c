@@ -23,6 +23,7 @@ char	   *fin_user_agent = NULL;
 char	   *fin_span_id = NULL;
 char	   *fin_request_id = NULL;
 char	   *fin_reason = NULL;
+char	   *fin_client_addr = NULL;
 char	   *fin_test_clock = NULL;
 bool		fin_direct_writes = true;
 int			fin_max_payload = 262144;
@@ -73,6 +74,11 @@ define_context_settings(void)
 							   "Business reason of what this session does, for the audit log.",
 							   NULL,
 							   &fin_reason, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.client_addr",
+							   "Address of the client behind a pooler, for the audit log.",
+							   "Empty means that of the connection.",
+							   &fin_client_addr, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 

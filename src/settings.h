@@ -20,6 +20,7 @@ extern char *fin_user_agent;		/* finance.user_agent */
 extern char *fin_span_id;			/* finance.span_id */
 extern char *fin_request_id;		/* finance.request_id */
 extern char *fin_reason;			/* finance.reason */
+extern char *fin_client_addr;	/* finance.client_addr */
 extern char *fin_test_clock;		/* finance.test_clock */
 extern bool fin_direct_writes;		/* finance.direct_writes */
 extern int	fin_max_payload;		/* finance.max_payload, bytes */

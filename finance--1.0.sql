@@ -3507,7 +3507,6 @@ COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamp
 
 -- ========================================================================
 -- AUDIT CAPTURE SECTION (audit_key.c, audit_erase.c)
--- =================================================================
 -- ========================================================================
 
 -- nobody but the extension reads these two
@@ -3553,7 +3552,8 @@ CREATE FUNCTION finance.audit_decrypt(request json) RETURNS json
 	AS 'MODULE_PATHNAME', 'finance_audit_decrypt';
 COMMENT ON FUNCTION finance.audit_decrypt(json) IS
 'a payload of the audit log with its encrypted values in clear, but for those whose key was erased; is itself recorded';
-=======
+
+-- ========================================================================
 -- PROOF SECTION (merkle_sql.c, audit_proof.c)
 -- ========================================================================
 

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(130);
+SELECT plan(132);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -67,7 +67,12 @@ SELECT is(finance.audit_table('capture.person'), 1, 'and back to all');
 -- what is refused
 -- ------------------------------------------------------------------------
 
-SELECT throws_ok($$SELECT finance.audit_table(NULL)$$, '22004', NULL, 'no table');
+SELECT is(finance.audit_table(NULL), NULL, 'no table');
+ALTER TABLE capture.person ENABLE TRIGGER ALL;
+INSERT INTO capture.person VALUES (2, 'Bob');
+SELECT is(pg_temp.records('capture.person', 'INSERT'), 2::bigint, 'all triggers enabled: each row is recorded once');
+DELETE FROM capture.person WHERE id = 2;
+SELECT is(finance.audit_table('capture.person'), 1, 'and put right');
 SELECT throws_ok($$SELECT finance.audit_table('capture.person', columns => '{id,nobody}')$$, '42703',
 				 'column "nobody" of table "person" does not exist', 'unknown column');
 SELECT throws_ok($$SELECT finance.audit_table('capture.person', ignore => '{nobody}')$$, '42703', NULL, 'unknown column to ignore');

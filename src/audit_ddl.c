@@ -406,7 +406,7 @@ act_on(const Node *command, const List *all)
 
 	if (!is_anything_to_do(command, all))
 		return;
-	(void) fin_context();
+	(void) fin_context_of_database();
 	fin_query_begin(&scope);
 	if (!fin_query_in_utility())
 		record_commands(all);
@@ -431,7 +431,8 @@ PG_FUNCTION_INFO_V1(finance_audit_ddl);
  * New partitions and inheriting tables of an audited table get its triggers;
  * the names of columns that a table's triggers were given follow them.
  * Errors: 39P03 not called as an event trigger; 2BP01 the column dropped is the
- * subject of encrypted values; for what concerns us, those of fin_context().
+ * subject of encrypted values; for what concerns us, those of
+ * fin_context_of_database().
  */
 Datum
 finance_audit_ddl(PG_FUNCTION_ARGS)

@@ -76,7 +76,7 @@ static const AuditTrigger audit_triggers[] =
 	false, true, false},
 	{"finance_audit_truncate", TRIGGER_TYPE_TRUNCATE, TRIGGER_FIRES_ALWAYS,
 	false, false, false},
-	{"finance_audit_replicated",
+	{FIN_AUDIT_REPLICATED,
 		TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
 	TRIGGER_FIRES_ON_REPLICA, true, false, false},
 };
@@ -571,7 +571,7 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary
  * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
- * or of the primary key, a masked subject; 22004 target or a name is null.
+ * or of the primary key, a masked subject; 22004 null as a name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */
@@ -583,9 +583,7 @@ finance_audit_table(PG_FUNCTION_ARGS)
 	List	   *tables;
 
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				errmsg("target must not be null"));
+		PG_RETURN_NULL();
 	choice = fin_audit_choice_take(fcinfo, 1);
 	tables = checked_tables(PG_GETARG_OID(0), ShareRowExclusiveLock);
 	check_choice(choice, tables);

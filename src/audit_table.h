@@ -9,6 +9,9 @@
 
 #include "postgres_ext.h"
 
+/* the trigger that records row by row what is replicated */
+#define FIN_AUDIT_REPLICATED	"finance_audit_replicated"
+
 /* the trigger function of audited tables */
 extern Oid	fin_audit_table_function(void);
 

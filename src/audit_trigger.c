@@ -31,6 +31,7 @@
 
 #include "audit.h"
 #include "audit_shape.h"
+#include "audit_table.h"
 #include "context.h"
 #include "query.h"
 
@@ -265,6 +266,16 @@ write_row_change(const TriggerData *trigger)
 	MemoryContextDelete(writer.batch);
 }
 
+/*
+ * The one trigger for each row.  It may be enabled otherwise, as ENABLE TRIGGER
+ * ALL does; the others record what is not replicated.
+ */
+static bool
+is_for_replicated(const TriggerData *trigger)
+{
+	return strcmp(trigger->tg_trigger->tgname, FIN_AUDIT_REPLICATED) == 0;
+}
+
 /* attached by hand, without the transition tables it reads? */
 static bool
 has_transition_tables(const TriggerData *trigger)
@@ -287,8 +298,8 @@ PG_FUNCTION_INFO_V1(finance_audit_rows);
  * UPDATE, DELETE or TRUNCATE, the table, the row's primary key (of the old
  * version where there is one) and {"old": ..., "new": ...} as request.  A
  * statement that changes no row leaves no record.
- * Errors: 39P01 not called as an AFTER trigger, for each row or for each
- * statement with transition tables; those of fin_audit_shape() and
+ * Errors: 39P01 not called as an AFTER trigger for each statement with
+ * transition tables, nor as that for replicated rows; those of fin_audit_shape() and
  * fin_context().
  */
 Datum
@@ -298,15 +309,15 @@ finance_audit_rows(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		(TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) &&
-		 !has_transition_tables(trigger)))
+		(TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ?
+		 !has_transition_tables(trigger) : !is_for_replicated(trigger)))
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				errmsg("_audit_rows() can only be called as an AFTER trigger, for each statement with transition tables"),
+				errmsg("_audit_rows() can only be called as an AFTER trigger for each statement, with transition tables"),
 				errhint("Use finance.audit_table() to attach it."));
-	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		write_row_change(trigger);
-	else
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		write_changes(trigger);
+	else if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		write_row_change(trigger);
 	return PointerGetDatum(NULL);
 }

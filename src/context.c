@@ -352,12 +352,11 @@ fill_texts(void)
 	set_texts(&told);
 }
 
-const FinContext *
-fin_context(void)
+static const FinContext *
+fill_context(int32 tenant_id)
 {
-	check_tenant(fin_tenant);
 	follow_transaction();
-	context.tenant_id = fin_tenant;
+	context.tenant_id = tenant_id;
 	context.trace_id = transaction_trace;
 	if (fin_trace_id != NULL && fin_trace_id[0] != '\0')
 		context.trace_id = *DatumGetUUIDP(DirectFunctionCall1(uuid_in,
@@ -365,6 +364,22 @@ fin_context(void)
 	fill_texts();
 	fill_client_address();
 	return &context;
+}
+
+const FinContext *
+fin_context(void)
+{
+	check_tenant(fin_tenant);
+	return fill_context(fin_tenant);
+}
+
+const FinContext *
+fin_context_of_database(void)
+{
+	Tenant	   *tenant = find_cached_tenant(fin_tenant);
+
+	return fill_context(tenant != NULL && is_open_to(tenant, GetUserId()) ?
+						fin_tenant : 0);
 }
 
 static void

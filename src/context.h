@@ -39,6 +39,12 @@ typedef struct FinContext
 extern const FinContext *fin_context(void);
 
 /*
+ * The same for what is of the whole database, as DDL is: where the session's
+ * tenant is none of the user's, it is recorded in tenant 0, and no error.
+ */
+extern const FinContext *fin_context_of_database(void);
+
+/*
  * fin_context(), in memory of the caller, for functions that write where
  * somebody may have attached a trigger: the trigger may call us again, as
  * another tenant and actor.  Resume it when such a write is done.

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(132);
+SELECT plan(143);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -343,6 +343,42 @@ SELECT throws_ok($$SELECT finance.transfer('c1', 'c2', 1, context => '{"trace_id
 SELECT throws_ok(format($$SELECT finance.transfer('c1', 'c2', 1, context => '{"actor": "%s"}')$$, repeat('x', 257)), '22001', NULL, 'an actor too long');
 SELECT is(concat(current_setting('finance.actor'), current_setting('finance.trace_id'), current_setting('finance.client_addr')), '',
 		  'nothing stays after an error');
+
+-- ------------------------------------------------------------------------
+-- reads
+-- ------------------------------------------------------------------------
+
+CREATE FUNCTION pg_temp.last_read() RETURNS text LANGUAGE sql AS $$
+	SELECT r.operation || ' ' || coalesce(r.object, '') || ' ' || coalesce(r.request::text, '') FROM finance.audit_record r
+	ORDER BY xid DESC, sequence DESC LIMIT 1
+$$;
+SELECT finance.balance('c1') AS balance \gset
+SELECT unalike(pg_temp.last_read(), 'read balance%', 'reads are not recorded');
+SET finance.audit_reads = 'balance, balance_at, statement, audit_trace, audit_history, audit_log';
+SELECT finance.balance('c1') AS balance \gset
+SELECT is(pg_temp.last_read(), 'read balance {"code":"c1"}', 'balance()');
+SELECT finance.balance_at('c1', '2026-01-01 00:00Z') AS balance \gset
+SELECT matches(pg_temp.last_read(), '^read balance_at {"code":"c1","at":".*2026.*","by":".*"}$', 'balance_at()');
+SELECT count(*) AS lines FROM finance.statement('c1') \gset
+SELECT matches(pg_temp.last_read(), '^read statement {"code":"c1".*}$', 'statement()');
+SELECT count(*) AS records FROM finance.audit_trace('00000000-0000-0000-0000-0000000000aa') \gset
+SELECT is(pg_temp.last_read(), 'read audit_trace {"trace_id":"00000000-0000-0000-0000-0000000000aa"}', 'audit_trace()');
+SELECT count(*) AS records FROM finance.audit_log(object => 'capture.person') \gset
+SELECT matches(pg_temp.last_read(), '^read audit_log {"object":"capture.person".*}$', 'audit_log()');
+SELECT count(*) AS versions FROM finance.audit_history('capture.client', '{"id": 1}') \gset
+SELECT is(pg_temp.last_read(), 'read audit_history {"target":"capture.client","key":"{\"id\": 1}"}', 'audit_history()');
+SELECT count(*) AS versions FROM finance.audit_row_history('capture.client', '{"id":1}') \gset
+SELECT is(pg_temp.last_read(), 'read audit_row_history {"object":"capture.client","row_key":"{\"id\":1}"}', 'audit_row_history()');
+SELECT throws_ok($$SET finance.audit_reads = 'balance, everything'$$, '22023', NULL, 'an unknown name');
+SELECT throws_ok($$SET finance.audit_reads = 'balance,,'$$, '22023', NULL, 'no list');
+SET LOCAL ROLE capture_reader;
+SELECT throws_ok($$SET finance.audit_reads = ''$$, '42501', NULL, 'who reads does not say whether it is recorded');
+RESET ROLE;
+SAVEPOINT read_only;
+SET TRANSACTION READ ONLY;
+SELECT throws_ok($$SELECT finance.balance('c1')$$, '25006', 'cannot call balance() where nothing can be written',
+				 'refused where it cannot be recorded');
+ROLLBACK TO read_only;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -66,6 +66,13 @@
 #define FIN_BASE64_ROOM(bytes) ((char *) (bytes))
 #endif
 
+/* what a check hook of a setting hands on; 16 frees it by guc_free() */
+#if PG_VERSION_NUM >= 160000
+#define FIN_GUC_MALLOC(size) guc_malloc(LOG, (size))
+#else
+#define FIN_GUC_MALLOC(size) malloc(size)
+#endif
+
 /* datconnlimit of a database whose DROP was cut off; minor releases added it */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB

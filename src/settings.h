@@ -35,4 +35,22 @@ extern int	fin_rate_limit_buckets;	/* finance.rate_limit_buckets */
 
 extern void fin_settings_init(void);
 
+/*
+ * finance.audit_reads: of which functions each call is recorded, a bit for
+ * each.  audit_decrypt() is recorded whatever it says.
+ */
+typedef enum FinAuditRead
+{
+	FIN_READ_BALANCE,
+	FIN_READ_BALANCE_AT,
+	FIN_READ_STATEMENT,
+	FIN_READ_AUDIT_TRACE,
+	FIN_READ_AUDIT_HISTORY,
+	FIN_READ_AUDIT_LOG,
+	FIN_READ_AUDIT_DECRYPT,
+	FIN_READS					/* how many */
+} FinAuditRead;
+
+extern int	fin_audit_reads;
+
 #endif							/* FIN_SETTINGS_H */

@@ -93,11 +93,7 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'seal_audit', 'audit_lag', '_audit_lag'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
-<<<<<<< HEAD
-	'topic_matches', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-=======
-	'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
->>>>>>> w6-capture
+	'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
 	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag'], 'auditor: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_witness')$$, ARRAY['audit_digest', 'audit_consistency'], 'witness: these functions');
 SELECT is_empty($$SELECT pg_temp.readable('fin_test_witness')$$, 'witness: reads no table');
@@ -133,11 +129,7 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 	WHERE relispartition AND has_table_privilege(role, oid, 'SELECT')$$, 'nobody reads a partition around row security');
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
-<<<<<<< HEAD
-	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-=======
-	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
->>>>>>> w6-capture
+	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
 		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;

@@ -3569,6 +3569,14 @@ CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
 COMMENT ON FUNCTION finance.verify_audit IS
 'what is wrong with the audit log from a leaf on to before another (null: its end, with what is not sealed yet); no row: nothing';
 
+CREATE FUNCTION finance._verify_audit()
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit_all';
+COMMENT ON FUNCTION finance._verify_audit() IS
+'for check_integrity(): verify_audit() of the whole log, quietly';
+
 CREATE FUNCTION finance.audit_consistency(old_size bigint,
 	new_size bigint DEFAULT NULL,
 	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,
@@ -4216,7 +4224,7 @@ SELECT 'I6 ' || v.problem, coalesce(
 	concat_ws(' ', 'leaf ' || v.leaf, 'record ' || v.record_id,
 		'xid ' || v.xid || ' sequence ' || v.sequence),
 	v.expected, v.found
-FROM finance.verify_audit() v
+FROM finance._verify_audit() v
 LEFT JOIN finance.audit_record r ON r.id = v.record_id
 UNION ALL
 -- I7 each total of risk = what passed from its first transfer on.  Where a

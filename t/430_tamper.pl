@@ -85,7 +85,7 @@ $old->safe_psql('postgres', q{
 	SET finance.tenant = 1;
 	SELECT finance.create_account('a' || n, 'EUR', min_available => NULL) FROM generate_series(0, 4) n;
 });
-$old->safe_psql('postgres', work(60) . "SELECT finance.seal_audit();" . work(60) . "SELECT finance.seal_audit();" . work(10));
+$old->safe_psql('postgres', work(50) . "SELECT finance.seal_audit();" . work(50) . "SELECT finance.seal_audit();" . work(10));
 
 my $node = finance_node('main');
 $node->append_conf('postgresql.conf', "finance.seal_interval = 3600000\nautovacuum = off\n");
@@ -100,10 +100,10 @@ sub ask { return $node->safe_psql('postgres', $_[0]); }
 is(ask('SELECT * FROM finance.verify_audit()'), '', 'restored, the log verifies');
 ask(work(3));
 is(ask('SELECT * FROM finance.verify_audit()'), '', 'and with what is written before anything is sealed');
-ask('SELECT finance.seal_audit();' . join('SELECT finance.seal_audit();', map { work(1 + int(rand(60))) } 1 .. 4));
+ask('SELECT finance.seal_audit();' . join('SELECT finance.seal_audit();', map { work(10 + int(rand(30))) } 1 .. 4));
 ask('SELECT finance.seal_audit()');
 my $kept = ask('SELECT size, root FROM finance.audit_digest()');
-ask(work(100));
+ask(work(70));
 is(ask('SELECT * FROM finance.verify_audit()'), '', 'the book verifies');
 is(ask('BEGIN READ ONLY; SELECT * FROM finance.check_integrity()'), '', 'and all invariants hold, seen in a read-only transaction');
 is(ask('SELECT count(*) FROM (SELECT max(sequence) - count(*) AS gaps FROM finance.audit_record GROUP BY system_identifier, xid) x WHERE gaps <> 0'),
@@ -321,7 +321,7 @@ my %kinds = (
 			return ("UPDATE finance.audit_block SET $c = $v WHERE block = " . (1 + int(rand($blocks)))) } ],
 	'deleted blocks' => [ 10, sub { my $b = 1 + int(rand($blocks)); return (pick("DELETE FROM finance.audit_block WHERE block = $b",
 				"DELETE FROM finance.audit_block WHERE block >= $b; DELETE FROM finance.audit_leaves WHERE block >= $b", "DELETE FROM finance.audit_block WHERE block <= $b")) } ],
-	'node' => [ 12, sub { return (pick('UPDATE finance.audit_node SET hash = ' . $flip->('hash'), 'UPDATE finance.audit_node SET level = level + 1',
+	'node' => [ 12, sub { return (pick('UPDATE finance.audit_node SET hash = ' . $flip->('hash'), 'UPDATE finance.audit_node SET level = level + 10',
 				'UPDATE finance.audit_node SET index = index + 7', 'DELETE FROM finance.audit_node') . ' WHERE (level, index) = (8, ' . int(rand($nodes > 1 ? 2 : 1)) . ')') } ],
 	'more nodes' => [ 3, sub { return ('INSERT INTO finance.audit_node SELECT ' . pick('level + 20, index', 'level, index + 100', '3, 0') . ', hash FROM finance.audit_node LIMIT 1') } ],
 	'tree' => [ 20, sub { return (pick('DELETE FROM finance.audit_tree', map { "UPDATE finance.audit_tree SET $_" } 'size = size + 1', 'frontier = ' . $flip->('frontier'), 'incarnation = incarnation - 1',

@@ -3496,6 +3496,33 @@ CREATE FUNCTION finance._merkle_consistency(leaves bytea[], old_size bigint)
 COMMENT ON FUNCTION finance._merkle_consistency(bytea[], bigint) IS
 'RFC 9162 proof that the tree of the first old_size leaf hashes is the beginning of that of all';
 
+CREATE FUNCTION finance.audit_digest(at_size bigint DEFAULT NULL,
+	OUT block bigint, OUT incarnation integer, OUT size bigint, OUT root bytea,
+	OUT previous bytea, OUT digest bytea, OUT sealed_at timestamptz,
+	OUT lsn pg_lsn, OUT timeline integer, OUT system_identifier bigint)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_digest';
+COMMENT ON FUNCTION finance.audit_digest(bigint) IS
+'digest of the whole audit log, the newest or the one of that many leaves: keep it outside the database';
+
+CREATE FUNCTION finance.audit_proof(record_id bigint,
+	tree_size bigint DEFAULT NULL,
+	OUT record_id bigint, OUT leaf_index bigint, OUT leaf_hash bytea,
+	OUT tree_size bigint, OUT root bytea, OUT path bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_proof';
+COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
+'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
+
+CREATE FUNCTION finance.audit_consistency(old_size bigint,
+	new_size bigint DEFAULT NULL,
+	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,
+	OUT new_root bytea, OUT proof bytea[])
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_consistency';
+COMMENT ON FUNCTION finance.audit_consistency(bigint, bigint) IS
+'proof that the audit log of a digest is the beginning of that of a newer one; for verify_consistency()';
+
 -- not strict: null is an error, for a CHECK or a WHERE might take it for true
 CREATE FUNCTION finance.verify_inclusion(leaf_hash bytea, leaf_index bigint,
 										 tree_size bigint, path bytea[],
@@ -3563,11 +3590,15 @@ CREATE TABLE finance.audit_block (
 	timeline			integer NOT NULL,
 	sealed_at			timestamptz NOT NULL,
 	CONSTRAINT audit_block_pkey PRIMARY KEY (block),
+	CONSTRAINT audit_block_size_key UNIQUE (size),
 	CONSTRAINT audit_block_positive CHECK (block > 0 AND incarnation > 0 AND records > 0),
 	CONSTRAINT audit_block_adds_up CHECK (size = first_leaf + records AND first_leaf >= 0),
 	CONSTRAINT audit_block_hashes CHECK (pg_catalog.octet_length(root) = 32
 		AND pg_catalog.octet_length(previous) = 32 AND pg_catalog.octet_length(digest) = 32)
 );
+-- in which blocks may a record be?  Those of long transactions overlap others'.
+CREATE INDEX audit_block_ids ON finance.audit_block
+	USING gist (pg_catalog.int8range(first_id, last_id, '[]'));
 COMMENT ON TABLE finance.audit_block IS
 'sealed parts of the audit log, contiguous; each names the tree up to its end and the digest of the one before';
 COMMENT ON COLUMN finance.audit_block.first_leaf IS
@@ -3628,19 +3659,38 @@ COMMENT ON COLUMN finance.audit_tree.frontier IS
 COMMENT ON COLUMN finance.audit_tree.horizon IS
 'all records of this incarnation with a lower xid are sealed';
 
--- what a term is: audit_term.h.  Each partition has an index on (term, id).
+-- what a term is, and what the bytes are: audit_term.h.  Sorted runs cost an
+-- order of magnitude less to write than rows with an index: see seal_term.c.
 CREATE TABLE finance.audit_term (
-	term		bigint NOT NULL,
-	id			bigint NOT NULL,
-	xid			xid8 NOT NULL,
-	sequence	integer NOT NULL
-) PARTITION BY RANGE (id);
+	level		smallint NOT NULL,
+	first_leaf	bigint NOT NULL,
+	end_leaf	bigint NOT NULL,
+	entries		integer NOT NULL,
+	terms		bytea NOT NULL,
+	CONSTRAINT audit_term_pkey PRIMARY KEY (level, first_leaf)
+);
+ALTER TABLE finance.audit_term ALTER COLUMN terms SET STORAGE EXTERNAL;
 COMMENT ON TABLE finance.audit_term IS
-'finds sealed records by trace, row, transfer and account; proves nothing: readers compare the record itself';
-COMMENT ON COLUMN finance.audit_term.term IS
-'64-bit hash of what is looked for';
-COMMENT ON COLUMN finance.audit_term.id IS
-'of the record';
+'finds sealed records by trace, row, transfer and account, see _audit_find(); proves nothing: readers compare the record itself';
+COMMENT ON COLUMN finance.audit_term.level IS
+'how often it was merged; 100: not to be merged again';
+COMMENT ON COLUMN finance.audit_term.terms IS
+'sorted entries of 12 bytes: term (8), leaf from first_leaf on (4); big-endian';
+
+CREATE FUNCTION finance._audit_term(kind text, what text, tenant_id integer DEFAULT 0,
+	row_key text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_term';
+COMMENT ON FUNCTION finance._audit_term(text, text, integer, text) IS
+'the term of a trace, transfer or account (what: its id) or of a row (what: the table)';
+
+CREATE FUNCTION finance._audit_find(term bigint, from_leaf bigint DEFAULT 0,
+	to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, id bigint, xid xid8, sequence integer)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_find';
+COMMENT ON FUNCTION finance._audit_find(bigint, bigint, bigint) IS
+'the sealed records that have the term, and perhaps others, in the order of the log';
 
 CREATE FUNCTION finance._seal_guard() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_seal_guard';
@@ -4239,7 +4289,7 @@ COMMENT ON FUNCTION finance.check_integrity() IS
 CREATE FUNCTION finance.grant_access(role regrole, level text) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_grant_access';
 COMMENT ON FUNCTION finance.grant_access(regrole, text) IS
-'grants a role what level app, operator or auditor needs';
+'grants a role what level app, operator, auditor or witness needs';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA finance FROM PUBLIC;
 
@@ -4358,6 +4408,7 @@ SELECT pg_catalog.pg_extension_config_dump('finance.audit_block', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_leaves', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_node', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_tree', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_term', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');

@@ -18,6 +18,7 @@ CREATE ROLE fin_test_nobody;
 CREATE ROLE fin_test_app;
 CREATE ROLE fin_test_operator;
 CREATE ROLE fin_test_auditor;
+CREATE ROLE fin_test_witness;
 -- partitions and queues as in use
 SELECT finance.create_account(code, 'EUR', min_available => NULL) FROM (VALUES ('a'), ('b')) AS v (code) \g /dev/null
 SELECT finance.create_queue('q'), finance.create_log_queue('log'), finance.create_consumer_group('log', 'g') \g /dev/null
@@ -65,6 +66,7 @@ SELECT is_empty($$SELECT t.typname FROM pg_type t WHERE t.typnamespace = 'financ
 SELECT finance.grant_access('fin_test_app', 'app') \g /dev/null
 SELECT finance.grant_access('fin_test_operator', 'operator') \g /dev/null
 SELECT finance.grant_access('fin_test_auditor', 'auditor') \g /dev/null
+SELECT finance.grant_access('fin_test_witness', 'witness') \g /dev/null
 
 CREATE FUNCTION pg_temp.executable(role text) RETURNS SETOF text LANGUAGE sql AS
 $$ SELECT DISTINCT proname::text FROM function WHERE has_function_privilege(role, oid, 'EXECUTE') $$;
@@ -91,8 +93,10 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
-	'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
+	'topic_matches', 'audit_trace', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
 	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences'], 'auditor: these functions');
+SELECT set_eq($$SELECT pg_temp.executable('fin_test_witness')$$, ARRAY['audit_digest', 'audit_consistency'], 'witness: these functions');
+SELECT is_empty($$SELECT pg_temp.readable('fin_test_witness')$$, 'witness: reads no table');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
 	ARRAY['create_tenant', 'set_tenant_time_zone', 'create_currency', 'audit_table', 'unaudit_table', 'grant_access'],
 	'left to the owner: tenants, currencies, audited tables, access');
@@ -115,17 +119,17 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', 
 
 SELECT is_empty(format($$SELECT relname, privilege FROM relation, unnest('{INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}'::text[]) AS privilege
 	WHERE relkind <> 'S' AND has_table_privilege(%L, oid, privilege)$$, role), role || ' writes no table')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
 SELECT is_empty(format($$SELECT relname FROM relation WHERE relkind = 'S' AND (has_sequence_privilege(%1$L, oid, 'USAGE')
 	OR has_sequence_privilege(%1$L, oid, 'SELECT') OR has_sequence_privilege(%1$L, oid, 'UPDATE'))$$, role), role || ' draws no number')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
 SELECT ok(NOT has_schema_privilege(role, 'finance', 'CREATE'), role || ' creates nothing in the schema')
-	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role;
-SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin_test_operator, fin_test_auditor}'::text[]) AS role
+	FROM unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role;
+SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin_test_operator, fin_test_auditor, fin_test_witness}'::text[]) AS role
 	WHERE relispartition AND has_table_privilege(role, oid, 'SELECT')$$, 'nobody reads a partition around row security');
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
-	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
+	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
 		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;

@@ -120,6 +120,9 @@ FROM (VALUES
 	('finance.commit_message(bigint[])', 'half_ids bigint[] -> SETOF bigint'),
 	('finance.rollback_message(bigint)', 'half_id bigint -> boolean'),
 	('finance.rollback_message(bigint[])', 'half_ids bigint[] -> integer'),
+	('finance.audit_digest(bigint)', 'at_size bigint DEFAULT NULL::bigint, OUT block bigint, OUT incarnation integer, OUT size bigint, OUT root bytea, OUT previous bytea, OUT digest bytea, OUT sealed_at timestamp with time zone, OUT lsn pg_lsn, OUT timeline integer, OUT system_identifier bigint -> record'),
+	('finance.audit_proof(bigint, bigint)', 'record_id bigint, tree_size bigint DEFAULT NULL::bigint, OUT record_id bigint, OUT leaf_index bigint, OUT leaf_hash bytea, OUT tree_size bigint, OUT root bytea, OUT path bytea[] -> record'),
+	('finance.audit_consistency(bigint, bigint)', 'old_size bigint, new_size bigint DEFAULT NULL::bigint, OUT old_size bigint, OUT old_root bytea, OUT new_size bigint, OUT new_root bytea, OUT proof bytea[] -> record'),
 	('finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea)', 'leaf_hash bytea, leaf_index bigint, tree_size bigint, path bytea[], root bytea -> boolean'),
 	('finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[])', 'old_size bigint, old_root bytea, new_size bigint, new_root bytea, proof bytea[] -> boolean'),
 	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
@@ -132,7 +135,7 @@ SELECT is_empty($$SELECT a.signature, b.signature FROM function a JOIN function 
 SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND provolatile <> 'i'$$,
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
-	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'rollup', 'trial_balance', 'balance_sheet',
+	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_proof', 'audit_consistency', 'rollup', 'trial_balance', 'balance_sheet',
 	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences')$$, 'what writes is volatile');
 
 -- ids and their time

@@ -3,7 +3,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS finance;
 DROP SCHEMA IF EXISTS regress_fin_evil CASCADE;
-DROP ROLE IF EXISTS regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_nobody, "regress_fin Odd""name";
+DROP ROLE IF EXISTS regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_witness, regress_fin_nobody, "regress_fin Odd""name";
 RESET client_min_messages;
 SELECT finance.create_tenant('access test') AS tenant \gset
 SET finance.tenant = :tenant;
@@ -21,9 +21,11 @@ CREATE ROLE regress_fin_nobody;
 CREATE ROLE regress_fin_app;
 CREATE ROLE regress_fin_operator;
 CREATE ROLE regress_fin_auditor;
+CREATE ROLE regress_fin_witness;
 SELECT finance.grant_access('regress_fin_app', 'app');
 SELECT finance.grant_access(level => 'operator', role => 'regress_fin_operator');
 SELECT finance.grant_access('regress_fin_auditor', 'auditor');
+SELECT finance.grant_access('regress_fin_witness', 'witness');
 -- twice is no error, nor is a name that needs quotes
 SELECT finance.grant_access('regress_fin_app', 'app');
 CREATE ROLE "regress_fin Odd""name";
@@ -99,6 +101,11 @@ INSERT INTO regress_fin_calls (statement) VALUES
 	('SELECT finance.subscribe(''c'', ''#'', ''q'')'),
 	('SELECT finance.check_integrity()'),
 	('SELECT finance.audit_trace(''00000000-0000-0000-0000-000000000000'')'),
+	('SELECT finance.audit_digest(-1)'),
+	('SELECT finance.audit_consistency(-1, -1)'),
+	('SELECT finance.audit_proof(1)'),
+	('SELECT finance.verify_inclusion(sha256(''''), 0, 1, ''{}'', sha256(''''))'),
+	('SELECT finance.verify_consistency(1, sha256(''''), 1, sha256(''''), ''{}'')'),
 	('SELECT finance.create_tenant(''x'')'),
 	('SELECT finance.set_tenant_time_zone(0, ''UTC'')'),
 	('SELECT finance.create_currency(''XYZ'', 2)'),
@@ -189,10 +196,13 @@ SET ROLE regress_fin_operator;
 INSERT INTO regress_fin_may SELECT 'operator', n, pg_temp.may(statement) FROM regress_fin_calls;
 SET ROLE regress_fin_auditor;
 INSERT INTO regress_fin_may SELECT 'auditor', n, pg_temp.may(statement) FROM regress_fin_calls;
+SET ROLE regress_fin_witness;
+INSERT INTO regress_fin_may SELECT 'witness', n, pg_temp.may(statement) FROM regress_fin_calls;
 RESET ROLE;
 RESET client_min_messages;
 SELECT c.statement, max(may) FILTER (WHERE role = 'nobody') AS nobody, max(may) FILTER (WHERE role = 'app') AS app,
-	max(may) FILTER (WHERE role = 'operator') AS operator, max(may) FILTER (WHERE role = 'auditor') AS auditor
+	max(may) FILTER (WHERE role = 'operator') AS operator, max(may) FILTER (WHERE role = 'auditor') AS auditor,
+	max(may) FILTER (WHERE role = 'witness') AS witness
 FROM regress_fin_calls c JOIN regress_fin_may m USING (n) GROUP BY n, c.statement ORDER BY n;
 DROP TABLE regress_fin_calls, regress_fin_may;
 
@@ -206,8 +216,8 @@ RESET ROLE;
 -- and the audit log tells who asked
 SELECT actor, status FROM finance.audit_record WHERE tenant_id = :tenant AND operation = 'transfer' ORDER BY id DESC LIMIT 1;
 
-DROP OWNED BY regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_nobody, "regress_fin Odd""name";
-DROP ROLE regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_nobody, "regress_fin Odd""name";
+DROP OWNED BY regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_witness, regress_fin_nobody, "regress_fin Odd""name";
+DROP ROLE regress_fin_app, regress_fin_operator, regress_fin_auditor, regress_fin_witness, regress_fin_nobody, "regress_fin Odd""name";
 
 -- ------------------------------------------------------------------------
 -- a hostile search path, from the first call of a session on a fresh install

@@ -70,10 +70,17 @@ static const char *const operator_functions[] = {
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "audit_lag", "_audit_lag", "check_integrity", "rule_limit_of", "is_on_list",
+	"audit_trace", "audit_lag", "_audit_lag", "audit_proof",
+	"verify_inclusion", "verify_consistency",
+	"check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
 	"export_aml",
 	"backtest_ruleset", "backtest_differences", NULL
+};
+
+/* hashes only: who keeps digests outside need not see the book */
+static const char *const witness_functions[] = {
+	"audit_digest", "audit_consistency", NULL
 };
 
 #define APP_RELATIONS "finance.account, finance._account, finance.hold,"  \
@@ -112,7 +119,7 @@ static const char *const auditor_functions[] = {
 typedef struct AccessLevel
 {
 	const char *name;
-	const char *relations;
+	const char *relations;		/* NULL: none */
 	const char *const *functions[3];
 } AccessLevel;
 
@@ -120,7 +127,9 @@ static const AccessLevel levels[] = {
 	{"app", APP_RELATIONS, {reading_functions, app_functions, NULL}},
 	{"operator", OPERATOR_RELATIONS,
 	{reading_functions, app_functions, operator_functions}},
-	{"auditor", AUDITOR_RELATIONS, {reading_functions, auditor_functions, NULL}},
+	{"auditor", AUDITOR_RELATIONS,
+	{reading_functions, auditor_functions, witness_functions}},
+	{"witness", NULL, {witness_functions, NULL, NULL}},
 };
 
 static FinQuery find_signatures =
@@ -161,7 +170,7 @@ find_level(const char *name)
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			errmsg("access level \"%s\" is not known", name),
-			errhint("It is app, operator or auditor."));
+			errhint("It is app, operator, auditor or witness."));
 }
 
 static void
@@ -186,7 +195,9 @@ PG_FUNCTION_INFO_V1(finance_grant_access);
  *
  * app: open accounts, move money, use queues.  operator: also change accounts,
  * rules, queues and subscriptions.  auditor: read everything of the tenant,
- * change nothing.  Tenants, currencies and audited tables stay with the owner.
+ * change nothing.  witness: get digests of the audit log, and proofs that one
+ * continues another; nothing else.  Tenants, currencies and audited tables stay
+ * with the owner.
  * Errors: 22004, 22023 unknown level.
  */
 Datum
@@ -212,8 +223,9 @@ finance_grant_access(PG_FUNCTION_ARGS)
 					  " ONLY finance.message_log"
 					  " IN SHARE UPDATE EXCLUSIVE MODE");
 	fin_query_utility(psprintf("GRANT USAGE ON SCHEMA finance TO %s", role));
-	fin_query_utility(psprintf("GRANT SELECT ON %s TO %s", level->relations,
-							   role));
+	if (level->relations != NULL)
+		fin_query_utility(psprintf("GRANT SELECT ON %s TO %s",
+								   level->relations, role));
 	for (int i = 0; i < (int) lengthof(level->functions); i++)
 	{
 		if (level->functions[i] == NULL)

@@ -1,6 +1,7 @@
 /*
  * audit_term.c
- *		The terms by which sealed audit records are found: see audit_term.h.
+ *		The terms by which sealed audit records are found, and runs of them as
+ *		bytes: see audit_term.h.
  *
  * Pure: reads its arguments only.  Owns nothing, takes no locks.
  */
@@ -16,13 +17,13 @@
 
 #define KEY_STACK_MAX	512		/* longer ones are put together in memory */
 
-static int64
+static uint64
 hash_of(const void *bytes, int length)
 {
-	return (int64) hash_bytes_extended(bytes, length, 0);
+	return hash_bytes_extended(bytes, length, 0);
 }
 
-static int64
+static uint64
 number_term(char tag, int64 number)
 {
 	unsigned char bytes[1 + sizeof(uint64)];
@@ -33,7 +34,7 @@ number_term(char tag, int64 number)
 	return hash_of(bytes, sizeof(bytes));
 }
 
-int64
+uint64
 fin_audit_term_trace(const pg_uuid_t *trace_id)
 {
 	unsigned char bytes[1 + UUID_LEN];
@@ -43,19 +44,19 @@ fin_audit_term_trace(const pg_uuid_t *trace_id)
 	return hash_of(bytes, sizeof(bytes));
 }
 
-int64
+uint64
 fin_audit_term_transfer(int64 transfer_id)
 {
 	return number_term('x', transfer_id);
 }
 
-int64
+uint64
 fin_audit_term_account(int64 account_id)
 {
 	return number_term('a', account_id);
 }
 
-int64
+uint64
 fin_audit_term_key(int32 tenant_id, const char *object, int object_length,
 				   const char *row_key, int row_key_length)
 {
@@ -64,7 +65,7 @@ fin_audit_term_key(int32 tenant_id, const char *object, int object_length,
 	Size		length = 1 + sizeof(tenant) + object_length + 1 + row_key_length;
 	char	   *bytes = length <= KEY_STACK_MAX ? stack : palloc(length);
 	char	   *next = bytes;
-	int64		term;
+	uint64		term;
 
 	*next++ = 'k';
 	memcpy(next, &tenant, sizeof(tenant));
@@ -80,7 +81,7 @@ fin_audit_term_key(int32 tenant_id, const char *object, int object_length,
 	return term;
 }
 
-static int64
+static uint64
 key_term(const FinAuditRow *row)
 {
 	text	   *object = DatumGetTextPP(row->values[FIN_AUDIT_OBJECT]);
@@ -94,7 +95,7 @@ key_term(const FinAuditRow *row)
 }
 
 int
-fin_audit_terms(const FinAuditRow *row, int64 *terms)
+fin_audit_terms(const FinAuditRow *row, uint64 *terms)
 {
 	int			n = 0;
 
@@ -113,4 +114,26 @@ fin_audit_terms(const FinAuditRow *row, int64 *terms)
 		terms[n++] =
 			fin_audit_term_account(DatumGetInt64(row->values[FIN_AUDIT_COUNTERPARTY_ID]));
 	return n;
+}
+
+void
+fin_audit_term_put(char *entry, const FinAuditTerm *term)
+{
+	uint64		hash = pg_hton64(term->term);
+	uint32		leaf = pg_hton32(term->leaf);
+
+	memcpy(entry, &hash, sizeof(hash));
+	memcpy(entry + sizeof(hash), &leaf, sizeof(leaf));
+}
+
+void
+fin_audit_term_get(const char *entry, FinAuditTerm *term)
+{
+	uint64		hash;
+	uint32		leaf;
+
+	memcpy(&hash, entry, sizeof(hash));
+	memcpy(&leaf, entry + sizeof(hash), sizeof(leaf));
+	term->term = pg_ntoh64(hash);
+	term->leaf = pg_ntoh32(leaf);
 }

@@ -81,13 +81,6 @@ static Partitioned partitioned[] =
 		.key = "tenant_id, queue_id, archive_id",
 		.indexes = {{"msg_id", "queue_id, msg_id", ""}},
 	},
-	[FIN_PARTITIONED_AUDIT_TERM] =
-	{
-		.cache = {.table = "audit_term"},
-		.guard = "_seal_guard",
-		.guard_events = "UPDATE OR DELETE OR TRUNCATE",
-		.indexes = {{"term", "term, id", ""}},
-	},
 };
 
 /* year * 12 + month - 1 of an id, in UTC */

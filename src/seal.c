@@ -43,7 +43,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "audit_term.h"
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
@@ -67,6 +66,7 @@ typedef struct Sealing
 	int64		sealed;
 	int64		altered;		/* of these, not what their writers hashed */
 	FinSealWriter *writer;		/* NULL: nothing written yet */
+	FinSealTerms *terms;
 	MemoryContext each;			/* reset for each record */
 	StringInfoData work;
 	StringInfoData leaves;
@@ -143,7 +143,7 @@ seal_record(Sealing *sealing, FinAuditBlock *block, const FinAuditRow *row)
 {
 	MemoryContext outer = MemoryContextSwitchTo(sealing->each);
 	FinAuditLeaf leaf;
-	int64		terms[FIN_AUDIT_TERMS_MAX];
+	uint64		terms[FIN_AUDIT_TERMS_MAX];
 	int			nterms;
 
 	leaf.id = DatumGetInt64(row->values[FIN_AUDIT_ID]);
@@ -156,8 +156,7 @@ seal_record(Sealing *sealing, FinAuditBlock *block, const FinAuditRow *row)
 	fin_merkle_append(&sealing->tree.frontier, &leaf.hash, node_completed,
 					  sealing);
 	fin_audit_leaf_put(&sealing->leaves, &leaf);
-	fin_seal_keep_terms(sealing->writer, leaf.id, &leaf.position, terms,
-						nterms);
+	fin_seal_keep_terms(sealing->terms, block->records, terms, nterms);
 	widen_block(block, &leaf,
 				DatumGetTimestampTz(row->values[FIN_AUDIT_RECORDED_AT]));
 }
@@ -176,8 +175,10 @@ begin_block(Sealing *sealing, FinAuditBlock *block)
 	block->first_leaf = (int64) sealing->tree.frontier.size;
 	block->previous = sealing->tree.digest;
 	resetStringInfo(&sealing->leaves);
-	if (sealing->writer == NULL)
-		sealing->writer = fin_seal_begin_write();
+	if (sealing->writer != NULL)
+		return;
+	sealing->writer = fin_seal_begin_write();
+	sealing->terms = fin_seal_begin_terms();
 }
 
 static void
@@ -190,7 +191,7 @@ end_block(Sealing *sealing, FinAuditBlock *block)
 	block->sealed_at = GetCurrentTimestamp();
 	fin_audit_block_digest(block, &block->digest);
 	fin_seal_write_block(sealing->writer, block, &sealing->leaves);
-	fin_seal_flush_terms(sealing->writer);
+	fin_seal_write_terms(sealing->terms, block->first_leaf, block->size);
 
 	sealing->tree.block = block->block;
 	sealing->tree.digest = block->digest;
@@ -334,7 +335,11 @@ save(Sealing *sealing)
 	if (!sealing->changed)
 		return;
 	if (sealing->writer != NULL)
+	{
 		fin_seal_end_write(sealing->writer);
+		fin_seal_end_terms(sealing->terms);
+		fin_seal_merge_terms();
+	}
 	fin_seal_save_tree(&sealing->tree);
 	ForceSyncCommit();
 	if (sealing->altered > FIN_SEAL_WARNINGS_MAX)

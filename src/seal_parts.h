@@ -12,6 +12,7 @@
 
 #include "audit_block.h"
 #include "audit_scan.h"
+#include "audit_term.h"
 #include "merkle.h"
 
 /* the row of finance.audit_tree */
@@ -55,14 +56,30 @@ extern void fin_seal_write_block(FinSealWriter *writer,
 extern void fin_seal_write_node(FinSealWriter *writer, int level, uint64 index,
 								const FinHash *hash);
 
-/* n is at most FIN_AUDIT_TERMS_MAX; written, in order, by the flush */
-extern void fin_seal_keep_terms(FinSealWriter *writer, int64 id,
-								const FinAuditPosition *position,
-								const int64 *terms, int n);
-extern void fin_seal_flush_terms(FinSealWriter *writer);
 extern void fin_seal_end_write(FinSealWriter *writer);
+
+/* lets the next UPDATE or DELETE of this subtransaction through the guard */
+extern void fin_seal_issue_pass(void);
 
 extern void fin_seal_save_tree(const FinSealTree *tree);
 extern void fin_seal_add_incarnation(int32 incarnation, int64 first_block);
+
+/* ---- seal_term.c ---- */
+
+typedef struct FinSealTerms FinSealTerms;
+
+extern FinSealTerms *fin_seal_begin_terms(void);
+
+/* n terms of a leaf, which is counted from the first of the block */
+extern void fin_seal_keep_terms(FinSealTerms *terms, uint32 leaf,
+								const uint64 *of, int n);
+
+/* write those kept, as the run of a block; then none are */
+extern void fin_seal_write_terms(FinSealTerms *terms, int64 first_leaf,
+								 int64 end_leaf);
+extern void fin_seal_end_terms(FinSealTerms *terms);
+
+/* where there are many runs, make one of some */
+extern void fin_seal_merge_terms(void);
 
 #endif							/* FIN_SEAL_PARTS_H */

@@ -1,11 +1,12 @@
 /*
  * seal_store.c
  *		The tables of what is sealed: reading where the tree is, and writing
- *		blocks, leaves, nodes, terms and the tree.
+ *		blocks, leaves, nodes and the tree.
  *
- * Rows are written through the table access method, in bulk; but for the one of
- * audit_tree, whose guard lets an UPDATE pass that holds the pass.  It is good
- * for one statement of one subtransaction, as audit_append.c explains.
+ * Rows are written through the table access method, in bulk.  The row of
+ * audit_tree is updated, and runs of terms are deleted, by statements: the guard
+ * lets through who holds the pass, which is good for one statement of one
+ * subtransaction, as audit_append.c explains.
  *
  * Owns nothing between calls but kept plans.  A FinSealWriter lives in the memory
  * of the query scope, its tables are closed at the end; an ERROR leaves its
@@ -32,15 +33,11 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
-#include "audit_term.h"
 #include "compat.h"
 #include "errors.h"
-#include "partition.h"
 #include "query.h"
 #include "seal_parts.h"
 #include "store_direct.h"
-
-#define FIN_TERMS_FIRST	1024	/* room for so many; doubled as needed */
 
 /* columns, in the order of the tables */
 static const Oid block_types[] = {
@@ -50,28 +47,15 @@ static const Oid block_types[] = {
 };
 static const Oid leaves_types[] = {INT8OID, BYTEAOID};
 static const Oid node_types[] = {INT2OID, INT8OID, BYTEAOID};
-static const Oid term_types[] = {INT8OID, INT8OID, XID8OID, INT4OID};
 static const Oid incarnation_types[] = {
 	INT4OID, INT8OID, INT8OID, TIMESTAMPTZOID
 };
-
-typedef struct Term
-{
-	Oid			month;			/* partition of finance.audit_term */
-	int64		term;
-	int64		id;
-	FinAuditPosition position;
-} Term;
 
 struct FinSealWriter
 {
 	FinDirect  *blocks;
 	FinDirect  *leaves;
 	FinDirect  *nodes;
-	FinDirect  *terms;
-	Term	   *kept;
-	int			nkept;
-	int			maxkept;
 };
 
 /* ------------------------------------------------------------------------
@@ -82,8 +66,8 @@ struct FinSealWriter
 static LocalTransactionId pass_transaction = InvalidLocalTransactionId;
 static SubTransactionId pass_subtransaction = InvalidSubTransactionId;
 
-static void
-issue_pass(void)
+void
+fin_seal_issue_pass(void)
 {
 	pass_transaction = FIN_MY_LXID;
 	pass_subtransaction = GetCurrentSubTransactionId();
@@ -111,7 +95,7 @@ finance_seal_guard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_seal_guard() can only be called as a trigger"));
-	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !take_pass())
+	if (!take_pass())
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_AUDIT_PROTECTED),
 				errmsg("rows of finance.%s are never changed or deleted",
@@ -299,11 +283,6 @@ fin_seal_begin_write(void)
 	writer->nodes = fin_direct_begin_own(fin_query_relation("audit_node"),
 										 node_types,
 										 (int) lengthof(node_types));
-	writer->terms = fin_direct_begin_own_append(FIN_PARTITIONED_AUDIT_TERM,
-												term_types,
-												(int) lengthof(term_types));
-	writer->maxkept = FIN_TERMS_FIRST;
-	writer->kept = palloc(sizeof(Term) * writer->maxkept);
 	return writer;
 }
 
@@ -383,70 +362,11 @@ fin_seal_write_node(FinSealWriter *writer, int level, uint64 index,
 }
 
 void
-fin_seal_keep_terms(FinSealWriter *writer, int64 id,
-					const FinAuditPosition *position, const int64 *terms,
-					int n)
-{
-	Oid			month = fin_partition_ensure(FIN_PARTITIONED_AUDIT_TERM, id);
-
-	if (writer->nkept + n > writer->maxkept)
-	{
-		writer->maxkept *= 2;
-		writer->kept = repalloc(writer->kept, sizeof(Term) * writer->maxkept);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		Term	   *term = &writer->kept[writer->nkept++];
-
-		term->month = month;
-		term->term = terms[i];
-		term->id = id;
-		term->position = *position;
-	}
-}
-
-static int
-compare_terms(const void *a, const void *b)
-{
-	const Term *one = a;
-	const Term *other = b;
-
-	if (one->month != other->month)
-		return one->month < other->month ? -1 : 1;
-	if (one->term != other->term)
-		return one->term < other->term ? -1 : 1;
-	return one->id < other->id ? -1 : one->id > other->id;
-}
-
-/* in the order of the index, whose pages are then met once each */
-void
-fin_seal_flush_terms(FinSealWriter *writer)
-{
-	Datum		values[lengthof(term_types)];
-	bool		nulls[lengthof(term_types)] = {false};
-
-	qsort(writer->kept, writer->nkept, sizeof(Term), compare_terms);
-	for (int i = 0; i < writer->nkept; i++)
-	{
-		const Term *term = &writer->kept[i];
-
-		values[0] = Int64GetDatum(term->term);
-		values[1] = Int64GetDatum(term->id);
-		values[2] = UInt64GetDatum(term->position.xid);
-		values[3] = Int32GetDatum(term->position.sequence);
-		fin_direct_append_own(writer->terms, term->id, values, nulls);
-	}
-	writer->nkept = 0;
-}
-
-void
 fin_seal_end_write(FinSealWriter *writer)
 {
 	fin_direct_end(writer->blocks);
 	fin_direct_end(writer->leaves);
 	fin_direct_end(writer->nodes);
-	fin_direct_end(writer->terms);
-	pfree(writer->kept);
 	pfree(writer);
 }
 
@@ -484,7 +404,7 @@ fin_seal_save_tree(const FinSealTree *tree)
 	values[4] = Int64GetDatum(tree->block);
 	values[5] = hash_datum(&tree->digest);
 	if (tree->is_there)
-		issue_pass();
+		fin_seal_issue_pass();
 	(void) fin_query_run(tree->is_there ? &update_tree : &insert_tree,
 						 values, NULL, 0);
 }

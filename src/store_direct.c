@@ -232,11 +232,12 @@ gather_row(FinDirect *direct, const Datum *values, const bool *nulls)
 }
 
 FinDirect *
-fin_direct_begin_own_append(FinPartitioned which, const Oid *types,
-							int columns)
+fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
 {
 	FinDirect  *direct;
 
+	if (!fin_direct_writes)
+		return NULL;
 	check_may_write("INSERT");
 	direct = palloc0(sizeof(FinDirect));
 	direct->which = which;
@@ -247,13 +248,6 @@ fin_direct_begin_own_append(FinPartitioned which, const Oid *types,
 	/* with this lock held, no partition of it is detached under us */
 	LockRelationOid(direct->parent, RowExclusiveLock);
 	return direct;
-}
-
-FinDirect *
-fin_direct_begin_append(FinPartitioned which, const Oid *types, int columns)
-{
-	return fin_direct_writes ?
-		fin_direct_begin_own_append(which, types, columns) : NULL;
 }
 
 /*
@@ -358,14 +352,6 @@ refuse_changed(Oid relid)
 				   get_rel_name(relid)),
 			errdetail("Its rows are written without a statement, so nothing would fire."),
 			errhint("Drop what was attached to it."));
-}
-
-void
-fin_direct_append_own(FinDirect *direct, int64 id, const Datum *values,
-					  const bool *nulls)
-{
-	if (!fin_direct_append(direct, id, values, nulls))
-		refuse_changed(direct->parent);
 }
 
 static FinDirect *

@@ -37,16 +37,6 @@ extern bool fin_direct_append(FinDirect *direct, int64 id,
 							  const Datum *values, const bool *nulls);
 
 /*
- * The same for a table that is written in no other way, whatever
- * finance.direct_writes says.  Error: 0A000 somebody attached a trigger to it,
- * or changed it.
- */
-extern FinDirect *fin_direct_begin_own_append(FinPartitioned which,
-											  const Oid *types, int columns);
-extern void fin_direct_append_own(FinDirect *direct, int64 id,
-								  const Datum *values, const bool *nulls);
-
-/*
  * Start inserting into a plain table laid out so.  NULL when it must be done
  * in SQL.  Rows are gathered and written some at a time, the last of them by
  * fin_direct_end().

@@ -66,11 +66,13 @@ static const char *const operator_functions[] = {
 	"resume_transfers", "transfers_in_flight", "set_rate_limit",
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
-	"export_aml", "seal_audit", "audit_lag", "_audit_lag", NULL
+	"export_aml", "seal_audit", "audit_lag", "_audit_lag", "audit_due",
+	"drop_audit_month", NULL
 };
 
 static const char *const auditor_functions[] = {
 	"audit_trace", "audit_lag", "_audit_lag", "audit_proof",
+	"audit_export", "audit_archive", "audit_due",
 	"verify_inclusion", "verify_consistency",
 	"check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
@@ -113,6 +115,7 @@ static const char *const witness_functions[] = {
 	" finance.idempotency_key," \
 	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.audit_incarnation, finance.audit_block," \
+	" finance.audit_month," \
 	" finance.tenant, finance.value_transfer," \
 	" finance.value_day, finance.risk_measure, finance.risk_total"
 

@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "archive.h"
+#include "audit_month.h"
 #include "dispatch.h"
 #include "expire.h"
 #include "half.h"
@@ -161,6 +162,12 @@ static Chore chores[] =
 		.run = fin_archive_run,
 		.committed = fin_archive_committed,
 	},
+	{
+		.name = "audit retention",
+		.due = fin_audit_month_due,
+		.run = fin_audit_month_run,
+		.committed = fin_audit_month_committed,
+	},
 };
 
 /* ---- running chores ---- */
@@ -191,6 +198,7 @@ extension_is_there(void)
 		partitions_made_at = 0;
 		fin_seen_sweep();
 		fin_archive_sweep();
+		fin_audit_month_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);

@@ -20,8 +20,8 @@
  *					tree of the first 'from' leaves is made of, the largest
  *					first; as many as 'from' has one bits.  Leaves appended
  *					to it give the roots that follow
- *		system_identifier	string: of the cluster that sealed last; null when
- *					nothing is sealed
+ *		system_identifier	string: that of the last block in the export; null
+ *					when there is none
  *
  * block, before the leaves that are in it; the first may have begun before
  * 'from', the last may end after 'to'
@@ -468,8 +468,6 @@ fin_audit_export(const FinAuditReader *reader, ReturnSetInfo *result,
 				 int64 from, int64 to)
 {
 	Export		export;
-	int64		system_identifier;
-	int64		size = fin_audit_walk_size(&system_identifier);
 
 	export.lines = result->setResult;
 	export.desc = result->setDesc;
@@ -479,8 +477,9 @@ fin_audit_export(const FinAuditReader *reader, ReturnSetInfo *result,
 										"finance audit export",
 										ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&export.line);
-	find_frontier(&export.frontier, (uint64) from, (uint64) size);
-	put_header(&export, to, system_identifier);
+	find_frontier(&export.frontier, (uint64) from,
+				  (uint64) fin_audit_walk_size());
+	put_header(&export, to, to > from ? fin_audit_walk_cluster(to - 1) : 0);
 	export_leaves(&export, from, to);
 	put_trailer(&export, from);
 }
@@ -499,8 +498,7 @@ fin_audit_reader(void)
 static int64
 check_range(int64 from, bool to_newest, int64 to)
 {
-	int64		system_identifier;
-	int64		size = fin_audit_walk_size(&system_identifier);
+	int64		size = fin_audit_walk_size();
 
 	if (to_newest)
 		to = size;

@@ -56,22 +56,38 @@ static FinQuery select_block =
 
 static FinQuery select_newest =
 {
-	.sql = "SELECT b.size, coalesce(i.system_identifier, 0) FROM (SELECT * FROM"
-	" finance.audit_block ORDER BY size DESC LIMIT 1) b"
-	" LEFT JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation",
+	.sql = "SELECT b.size FROM finance.audit_block b ORDER BY b.size DESC LIMIT 1",
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+	.in_order = true,
+};
+
+static FinQuery select_cluster =
+{
+	.sql = "SELECT i.system_identifier FROM (SELECT * FROM finance.audit_block"
+	" WHERE size > $1 ORDER BY size LIMIT 1) b"
+	" JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation",
+	.nargs = 1,
+	.argtypes = {INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 	.in_order = true,
 };
 
 int64
-fin_audit_walk_size(int64 *system_identifier)
+fin_audit_walk_size(void)
 {
-	*system_identifier = 0;
-	if (fin_query_run(&select_newest, NULL, NULL, 1) == 0)
-		return 0;
-	*system_identifier = fin_query_int64(0, 2);
-	return fin_query_int64(0, 1);
+	return fin_query_run(&select_newest, NULL, NULL, 1) == 0 ? 0 :
+		fin_query_int64(0, 1);
+}
+
+int64
+fin_audit_walk_cluster(int64 leaf)
+{
+	Datum		values[1] = {Int64GetDatum(leaf)};
+
+	return fin_query_run(&select_cluster, values, NULL, 1) == 0 ? 0 :
+		fin_query_int64(0, 1);
 }
 
 FinAuditWalk *

@@ -41,7 +41,10 @@ extern bool fin_audit_walk_next(FinAuditWalk *walk, FinAuditStep *step);
 
 extern void fin_audit_walk_end(FinAuditWalk *walk);
 
-/* leaves of the newest block's tree, 0 when nothing is sealed; and its cluster */
-extern int64 fin_audit_walk_size(int64 *system_identifier);
+/* leaves of the newest block's tree, 0 when nothing is sealed */
+extern int64 fin_audit_walk_size(void);
+
+/* system identifier of the block that a leaf is in; 0: unknown */
+extern int64 fin_audit_walk_cluster(int64 leaf);
 
 #endif							/* FIN_AUDIT_WALK_H */

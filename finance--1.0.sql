@@ -299,6 +299,7 @@ CREATE TABLE finance._account (
 	minor_units		smallint NOT NULL,
 	version			bigint NOT NULL DEFAULT 0,
 	last_transfer_id bigint NOT NULL DEFAULT 0,
+	last_debit_id	bigint NOT NULL DEFAULT 0,
 	created_at		timestamptz NOT NULL,
 	spent_on		date NOT NULL DEFAULT '-infinity',
 	debits_posted	numeric NOT NULL DEFAULT 0,
@@ -325,6 +326,8 @@ COMMENT ON TABLE finance._account IS
 COMMENT ON COLUMN finance._account.version IS 'changes so far: transfers, status, limits, parent, level';
 COMMENT ON COLUMN finance._account.last_transfer_id IS
 'a later transfer has a higher id, whatever the clock does';
+COMMENT ON COLUMN finance._account.last_debit_id IS
+'the last transfer, capture or hold it paid, or what was parked and then approved; for how long it has been idle; 0: none';
 COMMENT ON COLUMN finance._account.spent_on IS 'business day of spent';
 COMMENT ON COLUMN finance._account.spent IS 'debited on that day, for daily limits';
 COMMENT ON COLUMN finance._account.min_available IS 'floor of what is available; null: none';
@@ -630,6 +633,10 @@ COMMENT ON COLUMN finance.ruleset.score_reject IS
 COMMENT ON COLUMN finance.ruleset.review_default IS
 'what becomes of a transfer that nobody has reviewed within review_timeout: reject or approve';
 
+COMMENT ON COLUMN finance.ruleset.name IS
+'as create_ruleset() was told; of a version that a change of what is live made: the change, such as add_rule and the rule''s name';
+COMMENT ON COLUMN finance.ruleset.published_at IS
+'when it was last put in force as what it is, or was: live or shadow; published_by: by whom; null: a draft';
 COMMENT ON COLUMN finance.ruleset.rules IS
 'how many it had when it was published: there never are more; null: a draft';
 
@@ -1226,13 +1233,6 @@ CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	AS 'MODULE_PATHNAME', 'finance_unaudit_table';
 COMMENT ON FUNCTION finance.unaudit_table IS
 'ends what audit_table() began; returns how many tables had triggers';
-
-CREATE FUNCTION finance.audit_trace(trace_id uuid)
-	RETURNS SETOF finance.audit_record
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'finance_audit_trace';
-COMMENT ON FUNCTION finance.audit_trace IS
-'all records of a trace in the session''s tenant, in causal order';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
@@ -3514,6 +3514,61 @@ CREATE FUNCTION finance.audit_proof(record_id bigint,
 COMMENT ON FUNCTION finance.audit_proof(bigint, bigint) IS
 'proof that an audit record is in the newest digest, or in that of tree_size leaves; for verify_inclusion()';
 
+CREATE FUNCTION finance.audit_trace(trace_id uuid)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_trace';
+COMMENT ON FUNCTION finance.audit_trace IS
+'all records of a trace in the session''s tenant, in causal order';
+
+CREATE FUNCTION finance.audit_log(from_time timestamptz DEFAULT NULL,
+	to_time timestamptz DEFAULT NULL, actor text DEFAULT NULL,
+	operation text DEFAULT NULL, object text DEFAULT NULL,
+	account_id bigint DEFAULT NULL, after_xid xid8 DEFAULT NULL,
+	after_sequence integer DEFAULT NULL, max_records integer DEFAULT 100,
+	newest_first boolean DEFAULT false)
+	RETURNS SETOF finance.audit_record
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_log';
+COMMENT ON FUNCTION finance.audit_log IS
+'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid and sequence of the last record';
+
+CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_history';
+COMMENT ON FUNCTION finance.audit_history IS
+'the versions of a row of an audited table, by its primary key: {"id": 7}';
+
+CREATE FUNCTION finance.audit_row_history(object text, row_key text)
+	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
+				   recorded_at timestamptz, operation text, actor text,
+				   reason text, trace_id uuid, old_values jsonb, row_state jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_row_history';
+COMMENT ON FUNCTION finance.audit_row_history IS
+'the versions of a row by the texts that records have, object and row_key: also of a table that is gone';
+
+CREATE FUNCTION finance.audit_diff(target regclass, key jsonb,
+								   from_time timestamptz,
+								   to_time timestamptz DEFAULT pg_catalog.now())
+	RETURNS TABLE (column_name text, old_value jsonb, new_value jsonb)
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_diff';
+COMMENT ON FUNCTION finance.audit_diff IS
+'what differs between a row of an audited table at two times';
+
+CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
+									 to_leaf bigint DEFAULT NULL)
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit';
+COMMENT ON FUNCTION finance.verify_audit IS
+'what is wrong with the audit log from a leaf on to before another (null: its end); no row: nothing';
+
 CREATE FUNCTION finance.audit_consistency(old_size bigint,
 	new_size bigint DEFAULT NULL,
 	OUT old_size bigint, OUT old_root bytea, OUT new_size bigint,
@@ -4477,7 +4532,6 @@ SELECT pg_catalog.pg_extension_config_dump('finance.rule_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._measure_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_measure', '');
-SELECT pg_catalog.pg_extension_config_dump('finance.risk_total', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.transfer_pause', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.risk_review', '');

@@ -41,6 +41,7 @@
 #define BATCH			100
 #define LINE_MAX_BYTES	65536
 #define EMPTY_MAX		100000	/* reads in a row without a message */
+#define EMPTY_RESEND	1000
 
 static const char payload[] =
 	"{\"order\": 48151623, \"state\": \"paid\", \"amount\": \"108.00\","
@@ -63,6 +64,7 @@ typedef struct Session
 	pthread_t	thread;
 	bool		joint;
 	bool		batch;
+	bool		mixed;			/* single, among others in batches */
 	long		empty;			/* reads that found nothing */
 	uint32_t   *claim_us;		/* each read that found something */
 	size_t		claims;
@@ -241,7 +243,9 @@ claim(Session *s, const char *name)
 
 /*
  * As many messages are there as clients want, but others may have them locked
- * at this moment: then it is asked again, and that is counted.
+ * at this moment: then it is asked again, and that is counted.  Only who reads
+ * batches may read more than he has sent, and be the last to do so: then
+ * another is sent.
  */
 static void
 pass_single(Session *s)
@@ -253,6 +257,8 @@ pass_single(Session *s)
 	{
 		if (tries == EMPTY_MAX)
 			die("a message was sent and cannot be read");
+		if (s->mixed && tries % EMPTY_RESEND == EMPTY_RESEND - 1)
+			PQclear(execute(s, "send", payload));
 		if (s->joint)
 			PQclear(execute(s, "begin", NULL));
 		result = claim(s, "read");
@@ -353,6 +359,7 @@ prepare_sessions(int clients, const char *kind)
 		s->joint = strcmp(kind, "joint") == 0;
 		s->batch = strcmp(kind, "batch") == 0 ||
 			(strcmp(kind, "mixed") == 0 && i < clients - 1);
+		s->mixed = strcmp(kind, "mixed") == 0 && !s->batch;
 		s->claims = 0;
 		s->empty = 0;
 	}

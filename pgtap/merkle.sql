@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(101);
+SELECT plan(104);
 
 -- ------------------------------------------------------------------------
 -- the public vectors
@@ -167,6 +167,16 @@ FROM (VALUES ('NULL, sha256(''''), 1, sha256(''''), ''{}''', '22004'), ('1, NULL
 	('-1, sha256(''''), 1, sha256(''''), ''{}''', '22023'), ('1, sha256(''''), -1, sha256(''''), ''{}''', '22023'),
 	('1, ''\x00'', 1, sha256(''''), ''{}''', '22023'), ('1, sha256(''''), 1, ''\x00'', ''{}''', '22023'),
 	('1, sha256(''''), 2, sha256(''''), ''{NULL}''', '22023')) AS v (arguments, sqlstate);
+-- hashes that do lead to a root, which is that of a larger tree
+SELECT ok(NOT finance.verify_inclusion(l.hash, 0, 1, ARRAY[f.hash], r.root), 'a path of one in a tree of one')
+FROM vector_leaf l, vector_leaf f, vector_root r WHERE l.n = 2 AND f.n = 1 AND r.size = 2;
+SELECT ok(finance.verify_consistency(3, o.root, 4, n.root, finance._merkle_consistency(pg_temp.vector_leaves(4), 3))
+	AND NOT finance.verify_consistency(3, sha256('\x01' || :one || o.root), 4, sha256('\x01' || :one || n.root), finance._merkle_consistency(pg_temp.vector_leaves(4), 3) || :one),
+	'both roots with one more above them')
+FROM vector_root o, vector_root n WHERE o.size = 3 AND n.size = 4;
+SELECT ok(NOT finance.verify_consistency(2, sha256('\x01' || :one || :two), 3, sha256('\x01' || :one || n.root), finance._merkle_consistency(pg_temp.vector_leaves(3), 2) || :one),
+	'nor of an old tree that is complete')
+FROM vector_root n WHERE n.size = 3;
 -- the largest numbers
 SELECT is(finance.verify_inclusion(sha256(''), 9223372036854775806, 9223372036854775807, array_fill(sha256(''), ARRAY[n]), sha256('')), false, 'a path of ' || n || ' in the largest tree')
 FROM unnest('{0, 63, 64}'::int[]) AS n;

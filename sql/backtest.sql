@@ -54,7 +54,8 @@ SELECT count(*) FROM finance.import_transfers(ARRAY(
 		(7, 'a', 'b', 45, '2024-03-30 10:00+01', '{"device": "phone"}'),
 		(8, 'a', 'b', 45, '2024-03-31 04:30+02', NULL),	-- the hour after that which is skipped
 		(9, 'a', 'c', 45, '2024-04-01 10:00+02', NULL),
-		(10, 'c', 'a', 45, '2024-06-01 10:00+02', NULL))
+		(10, 'b', 'a', 45, '2024-06-01 10:00+02', NULL),	-- what b got on the 20th and 30th of March does not count
+		(11, 'c', 'a', 45, '2024-06-01 11:00+02', NULL))
 	AS v (n, "from", "to", amount, at, metadata) ORDER BY n));
 
 SELECT * FROM finance.backtest_ruleset(:first, '2020-01-01');
@@ -216,4 +217,55 @@ SELECT pg_temp.attempt(format('SELECT finance.backtest_differences(%s, %L)', :mu
 RESET maintenance_work_mem;
 SELECT transfers, hits FROM finance.backtest_ruleset(:much, '2025-01-01', '2025-01-02') WHERE rule IS NULL;
 
+SELECT * FROM finance.check_integrity();
+
+-- ------------------------------------------------------------------------
+-- idle is who paid nothing: what he got, and what is parked, wakes nobody up
+-- ------------------------------------------------------------------------
+
+SELECT finance.create_tenant('back-test of the idle') AS idle \gset
+SET finance.tenant = :idle;
+SELECT count(finance.create_account(code, 'EUR', min_available => NULL)) FROM unnest('{transfers,holds,friend}'::text[]) AS code;
+-- opened long ago, and since then nothing
+UPDATE finance._account SET created_at = created_at - interval '2 years' WHERE tenant_id = :idle AND code <> 'friend';
+SELECT finance.create_ruleset('idle') AS idle_rules \gset
+SELECT finance.add_rule('asleep', 'dormant_account', 50, span => '30 days', ruleset => :idle_rules, outcome => 'reject');
+SELECT finance.add_rule('idle', 'expression', expression => 'from_idle_days > 30', ruleset => :idle_rules, outcome => 'report');
+SELECT finance.add_rule('small', 'transfer_limit', 10, account => 'transfers', ruleset => :idle_rules, outcome => 'review');
+SELECT finance.add_rule('small hold', 'transfer_limit', 10, account => 'holds', ruleset => :idle_rules, outcome => 'challenge');
+SELECT finance.publish_ruleset(:idle_rules);
+SET finance.actor = 'maker';
+SELECT status, rule FROM finance.transfer('transfers', 'friend', 100);
+SELECT status FROM finance.transfer('friend', 'transfers', 5);
+SELECT status, rule FROM finance.transfer('transfers', 'friend', 100);
+SELECT id, status, rule FROM finance.transfer('transfers', 'friend', 20) \gset p_
+SELECT :'p_status' AS status, :'p_rule' AS rule;
+SELECT status, rule FROM finance.transfer('transfers', 'friend', 100);
+-- nor for what comes behind it in the same call
+SELECT status, rule FROM finance.transfer_batch(ARRAY[finance.request('transfers', 'friend', 30), finance.request('transfers', 'friend', 100)]);
+SET finance.actor = 'checker';
+SELECT status FROM finance.review_transfer(:p_id, false, 'no');
+SELECT status, rule FROM finance.transfer('transfers', 'friend', 100);
+SELECT status FROM finance.review_transfer((SELECT max(transfer_id) FROM finance.risk_review WHERE tenant_id = :idle AND status = 'open'), true);
+-- now he has paid
+SELECT status, rule FROM finance.transfer('transfers', 'friend', 100);
+SET finance.actor = 'maker';
+SELECT id, token, status, rule FROM finance.hold('holds', 'friend', 20) \gset p_
+SELECT :'p_status' AS status, :'p_rule' AS rule;
+SELECT status, rule FROM finance.hold('holds', 'friend', 100);
+SELECT confirmed, status FROM finance.confirm_challenge(:p_id, :'p_token');
+SELECT status, rule FROM finance.hold('holds', 'friend', 100);
+-- what passed in a call counts for what comes behind it, unless it is undone
+UPDATE finance._account SET last_debit_id = 0 WHERE tenant_id = :idle AND code = 'transfers';
+BEGIN;
+SELECT status, rule FROM finance.transfer_batch(ARRAY[finance.request('transfers', 'friend', 5), finance.request('transfers', 'friend', 60)]);
+ROLLBACK;
+BEGIN;
+SELECT status, rule FROM finance.transfer_batch(ARRAY[finance.request('transfers', 'friend', 5, linked => true), finance.request('transfers', 'nobody', 5), finance.request('transfers', 'friend', 60)]);
+ROLLBACK;
+-- judged again, all is as it was
+SELECT rule, currency, transfers, hits, agree FROM finance.backtest_ruleset(:idle_rules, '2020-01-01') ORDER BY rule NULLS FIRST;
+SELECT count(*) AS differences FROM finance.backtest_differences(:idle_rules, '2020-01-01');
+SELECT bool_and((finance.replay_decision(d.transfer_id)).same) AS replayed FROM finance.risk_decision d WHERE d.tenant_id = :idle;
+RESET finance.actor;
 SELECT * FROM finance.check_integrity();

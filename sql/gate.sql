@@ -311,14 +311,30 @@ SELECT pg_temp.attempt($$SELECT finance.transfer('a', 'b', 2, idempotency_key =>
 	pg_temp.ends($$finance.transfer('a', 'usd', 1)$$), pg_temp.ends($$finance.transfer('a', 'b', 1, expected_from_version => 0)$$);
 SELECT tokens AS after_faults FROM pg_temp.tokens;
 SELECT finance.add_rule('cap', 'transfer_limit', 500);
-SELECT pg_temp.ends($$finance.transfer('a', 'b', 501)$$), pg_temp.ends($$finance.transfer('a', 'b', 501, strict => true)$$);
-SELECT finance.remove_rule('cap');
+BEGIN;
+SELECT pg_temp.ends($$finance.transfer('a', 'b', 501)$$);
+SELECT tokens AS after_rejection FROM pg_temp.tokens;
+SELECT pg_temp.ends($$finance.transfer('a', 'b', 501, strict => true)$$);
+SELECT tokens AS after_strict_rejection FROM pg_temp.tokens;
+-- nor is a rule asked for nothing by what fails behind it
+SELECT position, error FROM finance.transfer_batch(ARRAY[finance.request('a', 'b', 499, linked => true), finance.request('a', 'nobody', 1)]);
+SELECT tokens AS after_judged_chain FROM pg_temp.tokens;
+ROLLBACK;
 SELECT tokens AS after_rejections FROM pg_temp.tokens;
+SELECT finance.add_rule('ask', 'transfer_limit', 500, outcome => 'review'), finance.remove_rule('cap');
+SELECT pg_temp.ends($$finance.journal(ARRAY[finance.leg('a', 'debit', 501), finance.leg('b', 'credit', 501)])$$);
+SELECT tokens AS after_not_parked FROM pg_temp.tokens;
+SELECT finance.remove_rule('ask');
+-- a new limit begins full
+SELECT finance.drop_rate_limit('account=a');
+SELECT finance.set_rate_limit('account=a', 1, 10);
+SELECT n, pg_temp.ends($$finance.transfer('a', 'b', 1)$$) FROM generate_series(1, 2) AS n;
 SELECT hold_id AS h FROM finance.hold('a', 'b', 5) \gset
 SELECT tokens AS after_hold FROM pg_temp.tokens;
 SELECT pg_temp.ends(format('finance.capture(%s, 1)', :h)), pg_temp.ends(format('finance.release(%s, 1)', :h)), pg_temp.ends(format('finance.capture(%s)', :h));
 SELECT tokens AS after_captures FROM pg_temp.tokens;
--- a chain that fails gives back what its members took; of a journal each leg counts
+-- without rules a chain that fails gives back what its members took; of a journal each leg counts
+SELECT finance.retire_ruleset(version) FROM finance.ruleset WHERE tenant_id = :tenant AND mode = 'live';
 SELECT position, error FROM finance.transfer_batch(ARRAY[finance.request('a', 'b', 1, linked => true), finance.request('a', 'c', 1, linked => true), finance.request('a', 'nobody', 1)]);
 SELECT tokens AS after_chain FROM pg_temp.tokens;
 SELECT pg_temp.ends($$finance.journal(ARRAY[finance.leg('a', 'debit', 3), finance.leg('b', 'credit', 1), finance.leg('c', 'credit', 2)])$$);

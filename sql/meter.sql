@@ -160,6 +160,22 @@ SELECT * FROM finance.check_integrity();
 SELECT measure, amount, count FROM pg_temp.totals WHERE "from" = 'a' AND "to" = 'b';
 SELECT status FROM finance.release(:open);
 SELECT measure, amount, count FROM pg_temp.totals WHERE "from" = 'a' AND "to" = 'b';
+-- what is only given back sums up nothing: the history tells it later
+BEGIN;
+SELECT id AS late FROM finance.hold('a', 'b', 20, type => 'rent') \gset
+DELETE FROM finance.risk_total WHERE tenant_id = :tenant;
+SELECT status FROM finance.release(:late);
+SELECT count(*) AS totals FROM pg_temp.totals;
+SELECT status FROM finance.transfer('a', 'b', 1, type => 'rent');
+SELECT measure, amount, count FROM pg_temp.totals WHERE "from" = 'a' AND "to" = 'b';
+SELECT * FROM finance.check_integrity();
+-- but before another that is counted in the same call
+SELECT id AS late FROM finance.hold('a', 'b', 20, type => 'rent') \gset
+DELETE FROM finance.risk_total WHERE tenant_id = :tenant;
+SELECT status FROM finance.transfer_batch(ARRAY[finance.request(action => 'release', hold_id => :late), finance.request('a', 'b', 1, type => 'rent')]);
+SELECT measure, amount, count FROM pg_temp.totals WHERE "from" = 'a' AND "to" = 'b';
+SELECT * FROM finance.check_integrity();
+ROLLBACK;
 -- a new measure, and one that is no more
 SELECT pg_temp.measure('account', 'month', NULL, 0, 10), pg_temp.measure('counterparty', 'sliding', '30 days');
 DELETE FROM finance.risk_measure WHERE tenant_id = :tenant AND (scope, period) = ('account', 'hour');

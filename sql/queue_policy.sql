@@ -43,7 +43,7 @@ SELECT finance.create_queue('prio');
 SELECT count(finance.send('prio', to_jsonb(p || '.' || n), priority => p)) FROM generate_series(0, 10) p, generate_series(1, 2) n;
 SELECT pg_temp.got('prio', 0, 5), pg_temp.got('prio', 0, 100);
 SELECT finance.purge_queue('prio');
--- three times what a segment takes, the lowest first: still the highest is read first
+-- more than a segment takes, the lowest first: still the highest is read first
 SELECT count(*) FROM finance.send_batch('prio', array_fill('0'::jsonb, '{9000}'));
 SELECT count(*) FROM finance.send_batch('prio', array_fill('5'::jsonb, '{9000}'), priority => 5);
 SELECT count(*) FROM finance.send_batch('prio', array_fill('10'::jsonb, '{9000}'), priority => 10);

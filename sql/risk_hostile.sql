@@ -13,7 +13,7 @@ SELECT account, round(tokens) AS tokens FROM unnest('{a,c,e}'::text[]) AS accoun
 WHERE r.scope = 'account=' || account;
 
 -- ------------------------------------------------------------------------
--- what risk rejects takes its token, alone and in a chain; what fails does not
+-- what rules looked at takes its token, alone and in a chain, though it fails
 -- ------------------------------------------------------------------------
 
 SELECT finance.add_rule('max', 'transfer_limit', 10);

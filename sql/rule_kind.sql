@@ -58,7 +58,7 @@ BEGIN
 	IF told IS NOT NULL AND NOT (SELECT same FROM finance.replay_decision(result.id)) THEN
 		RAISE EXCEPTION 'transfer % is judged otherwise again', result.id;
 	END IF;
-	RETURN regexp_replace(concat_ws(': ', nullif(result.status, 'completed'), coalesce(told, '-')), 'idle for [^|)]*', 'idle for <time> ');
+	RETURN regexp_replace(concat_ws(': ', nullif(result.status, 'completed'), coalesce(told, '-')), 'idle for [^|)]*', 'idle for <time> ', 'g');
 END $$;
 
 -- accounts that have not paid: ids are of the clock on the wall, whatever
@@ -107,9 +107,9 @@ SELECT finance.set_account_level('gold', 'gold') IS NOT NULL AS set;
 SELECT pg_temp.rules($$'large', 'large_value'$$, $$'larger', 'large_value', 60000.005$$, $$'round', 'round_amount', 1000$$, $$'round and much', 'round_amount', 2.5, minimum => 100000$$);
 SELECT n, "from", amount, pg_temp.pay('2054-06-01 10:00', "from", CASE "from" WHEN 'a' THEN 'b' ELSE "from" || ' b' END, amount) FROM (VALUES (1, 'a', 49999.99), (2, 'a', 50000.01), (3, 'a', 50000.00), (4, 'a', 60000.01), (5, 'a', 1000.00), (6, 'a', 1000.01),
 	(7, 'a', 999.99), (8, 'a', 100002.50), (9, 'a', 100002.51), (10, 'a', 99997.50), (11, 'yen', 49999), (12, 'yen', 50000), (13, 'yen', 60001), (14, 'dinar', 60000.004), (15, 'dinar', 60000.005), (16, 'yen', 100005)) AS v (n, "from", amount) ORDER BY n;
--- a step finer than the currency has no multiples in it
+-- a step finer than the currency
 SELECT pg_temp.rules($$'fine', 'round_amount', 0.125$$);
-SELECT n, "from", amount, pg_temp.pay('2054-06-01 10:00', "from", CASE "from" WHEN 'a' THEN 'b' ELSE "from" || ' b' END, amount) FROM (VALUES (1, 'a', 0.25), (2, 'dinar', 0.125), (3, 'dinar', 0.126), (4, 'dinar', 8)) AS v (n, "from", amount) ORDER BY n;
+SELECT n, "from", amount, pg_temp.pay('2054-06-01 10:00', "from", CASE "from" WHEN 'a' THEN 'b' ELSE "from" || ' b' END, amount) FROM (VALUES (1, 'a', 0.25), (5, 'a', 0.26), (2, 'dinar', 0.125), (3, 'dinar', 0.126), (4, 'dinar', 8)) AS v (n, "from", amount) ORDER BY n;
 
 -- ------------------------------------------------------------------------
 -- balance_drain: a share of what is available
@@ -183,7 +183,7 @@ SELECT n, moment, "to", amount, pg_temp.pay(moment, 's1', "to", amount) FROM (VA
 
 SELECT finance.add_holiday('2054-12-25'), finance.add_holiday('2054-12-24', 'half a day', 'new york'), finance.add_holiday('2054-12-31', calendar => 'new york');
 SELECT pg_temp.rules($$'night', 'night_window', window_start => '22:00', window_end => '06:00'$$, $$'much at night in New York', 'night_window', 100, window_start => '22:00', window_end => '06:00', time_zone => 'America/New_York'$$,
-	$$'sunday', 'night_window', window_start => '00:00', window_end => '24:00', weekdays => '{7}'$$, $$'holiday', 'night_window', window_start => '12:00', window_end => '13:00', calendar => 'default'$$,
+	$$'sunday', 'night_window', window_start => '00:00', window_end => '24:00', weekdays => '{7}'$$, $$'holiday', 'night_window', window_start => '12:00', window_end => '13:00', weekdays => '{7}', calendar => 'default'$$,
 	$$'lunch on fridays and holidays there', 'night_window', window_start => '12:00', window_end => '13:00', weekdays => '{5}', calendar => 'new york', time_zone => 'America/New_York'$$,
 	$$'closed', 'business_hours', window_start => '09:00', window_end => '17:00', calendar => 'default', account => 'b'$$, $$'closed, and much', 'business_hours', 100, window_start => '09:00', window_end => '17:00', weekdays => '{6}', time_zone => 'America/New_York', calendar => 'new york', account => 'b'$$);
 SELECT n, moment, to_char(moment::timestamptz AT TIME ZONE 'Europe/Berlin', 'Dy HH24:MI:SS') AS berlin, to_char(moment::timestamptz AT TIME ZONE 'America/New_York', 'Dy HH24:MI:SS') AS new_york, amount, pg_temp.pay(moment, 'a', 'c', amount)
@@ -196,6 +196,9 @@ FROM (VALUES (1, '2054-12-02 07:59:59.999999', 100), (2, '2054-12-02 08:00:00', 
 -- a holiday taken back; and where the clocks change
 SELECT finance.remove_holiday('2054-12-25');
 SELECT pg_temp.pay('2054-12-25 11:00:00', 'a', 'c', 1), pg_temp.pay('2055-03-28 03:59:59', 'a', 'c', 1), pg_temp.pay('2055-03-28 04:00:00', 'a', 'c', 1);
+-- with a calendar alone it is every day, holiday or not
+SELECT pg_temp.rules($$'noon', 'night_window', window_start => '12:00', window_end => '13:00', calendar => 'new york'$$);
+SELECT n, moment, pg_temp.pay(moment, 'a', 'c', 1) FROM (VALUES (1, '2054-12-01 11:30:00'), (2, '2054-12-06 11:30:00'), (3, '2054-12-24 11:30:00'), (4, '2054-12-24 12:30:00')) AS v (n, moment) ORDER BY n;
 
 -- ------------------------------------------------------------------------
 -- blocklist, watchlist, allowlist

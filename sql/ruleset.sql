@@ -91,9 +91,17 @@ SELECT * FROM pg_temp.versions;
 -- back: what was published before is published again
 -- ------------------------------------------------------------------------
 
+SELECT published_at AS then FROM finance.ruleset WHERE tenant_id = :tenant AND version = :first \gset
+SET finance.actor = 'rolf';
+SELECT finance.publish_ruleset(:first);
+SELECT published_at > :'then' AS later, published_at <= now() AS now, published_by FROM finance.ruleset WHERE tenant_id = :tenant AND version = :first;
+SELECT published_at AS then FROM finance.ruleset WHERE tenant_id = :tenant AND version = :first \gset
+-- what is live already is not published again, nor by being retired
+SET finance.actor = 'olga';
 SELECT finance.publish_ruleset(:first);
 SELECT status, rule FROM finance.transfer('a', 'b', 102);
 SELECT finance.publish_ruleset(:second);
+SELECT published_at = :'then' AS the_same, published_by FROM finance.ruleset WHERE tenant_id = :tenant AND version = :first;
 SELECT status, rule FROM finance.transfer('a', 'b', 102);
 SELECT version, mode, published_by FROM finance.ruleset WHERE tenant_id = :tenant AND mode <> 'draft' ORDER BY version;
 -- what moved meanwhile counts: 180 + 100 + 200, the second of it when nothing was counted
@@ -245,7 +253,7 @@ SELECT finance.publish_ruleset(:second);
 
 SELECT finance.create_ruleset('by hand') AS hand \gset
 SELECT finance.add_rule('mine', 'transfer_limit', 1, ruleset => :hand);
-SELECT what, pg_temp.attempt(replace(replace(statement, ':v', :'second'), ':hand', :'hand')) AS result FROM (VALUES
+SELECT what, pg_temp.attempt(replace(replace(replace(statement, ':v', :'second'), ':hand', :'hand'), ':tenant', :'tenant')) AS result FROM (VALUES
 	(1, 'a rule', $$UPDATE finance.risk_rule SET threshold = 1 WHERE tenant_id = :tenant AND version = :v$$),
 	(2, 'a rule''s name', $$UPDATE finance.risk_rule SET name = 'x' WHERE tenant_id = :tenant AND version = :v$$),
 	(3, 'a rule, off', $$UPDATE finance.risk_rule SET enabled = false WHERE tenant_id = :tenant AND version = :v$$),
@@ -258,6 +266,8 @@ SELECT what, pg_temp.attempt(replace(replace(statement, ':v', :'second'), ':hand
 	(10, 'a score', $$UPDATE finance.ruleset SET score_reject = 1 WHERE tenant_id = :tenant AND version = :v$$),
 	(11, 'a time', $$UPDATE finance.ruleset SET review_timeout = '1 hour' WHERE tenant_id = :tenant AND version = :v$$),
 	(12, 'who published it', $$UPDATE finance.ruleset SET published_by = 'x' WHERE tenant_id = :tenant AND version = :v$$),
+	(21, 'when it was published', $$UPDATE finance.ruleset SET published_at = now() WHERE tenant_id = :tenant AND version = :v$$),
+	(22, 'when, with its end', $$UPDATE finance.ruleset SET mode = 'retired', published_at = now() WHERE tenant_id = :tenant AND version = :v$$),
 	(13, 'a draft again', $$UPDATE finance.ruleset SET mode = 'draft', published_at = NULL, published_by = NULL WHERE tenant_id = :tenant AND version = :v$$),
 	(14, 'the ruleset', $$DELETE FROM finance.ruleset WHERE tenant_id = :tenant AND version = :v$$),
 	(15, 'all rulesets', $$TRUNCATE finance.ruleset CASCADE$$),

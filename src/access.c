@@ -71,7 +71,8 @@ static const char *const operator_functions[] = {
 };
 
 static const char *const auditor_functions[] = {
-	"audit_trace", "audit_lag", "_audit_lag", "audit_proof",
+	"audit_trace", "audit_log", "audit_history", "audit_row_history",
+	"audit_diff", "verify_audit", "audit_lag", "_audit_lag", "audit_proof",
 	"audit_export", "audit_archive", "audit_due",
 	"verify_inclusion", "verify_consistency",
 	"check_integrity", "rule_limit_of", "is_on_list",

@@ -133,7 +133,8 @@ PG_FUNCTION_INFO_V1(finance_audit_digest);
  *		root, previous, digest, sealed_at, lsn, timeline, system_identifier)
  *
  * The newest digest, or that of at_size leaves: to be kept outside.  digest is
- * SHA-256 over what the README says, the digest of the block before included.
+ * SHA-256 over the others, but for system_identifier: audit_block.h has it byte
+ * by byte.
  * Of the whole log; no tenant is looked at.
  * Errors: LG202 nothing is sealed yet, or no block ended at that size.
  */

@@ -52,6 +52,7 @@ typedef struct MonthScan
 
 struct FinAuditScan
 {
+	MemoryContext memory;		/* indexes allocate also as they are read */
 	Snapshot	snapshot;
 	int64		system_identifier;	/* 0: any */
 	ScanKeyData after[2];		/* the members of (xid, sequence) > (.., ..) */
@@ -228,6 +229,7 @@ fin_audit_scan_begin(Snapshot snapshot, int64 system_identifier,
 									AccessShareLock);
 	PartitionDesc partitions = RelationGetPartitionDesc(parent, true);
 
+	scan->memory = CurrentMemoryContext;
 	scan->snapshot = snapshot;
 	scan->system_identifier = system_identifier;
 	make_keys(scan, after, until);
@@ -249,12 +251,15 @@ static void
 go_on(FinAuditScan *scan)
 {
 	MonthScan  *month = scan->returned;
+	MemoryContext caller = MemoryContextSwitchTo(scan->memory);
 
 	scan->returned = NULL;
-	if (month == NULL || advance(scan, month))
-		return;
-	close_month(month);
-	*month = scan->months[--scan->nmonths];
+	if (month != NULL && !advance(scan, month))
+	{
+		close_month(month);
+		*month = scan->months[--scan->nmonths];
+	}
+	MemoryContextSwitchTo(caller);
 }
 
 const FinAuditRow *

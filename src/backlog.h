@@ -38,7 +38,7 @@
 #define FIN_SEGMENTS_ALL		((1 << FIN_SEGMENTS) - 1)
 
 /* rows after which a segment is full and the next is taken, if it is empty */
-#define FIN_SEGMENT_ROWS		8192
+#define FIN_SEGMENT_ROWS		16384
 
 /* rows left in a full segment that do not keep it from being emptied */
 #define FIN_SEGMENT_LEFT_MAX	1000

@@ -61,6 +61,7 @@ typedef struct FinAccount
 	FinAccountStatus status;
 	int64		version;		/* changes so far */
 	int64		last_transfer_id;
+	int64		last_debit_id;	/* it paid or held last, but for what is parked; 0: none */
 	FinAmount	debits_posted;
 	FinAmount	credits_posted;
 	FinAmount	debits_pending;

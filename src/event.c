@@ -16,6 +16,7 @@
 #include "alert.h"
 #include "event.h"
 #include "json.h"
+#include "json_push.h"
 #include "queue.h"
 
 /* topic of each status */
@@ -35,61 +36,6 @@ static const char *const topics[][2] = {
  * messages: jsonb
  * ------------------------------------------------------------------------ */
 
-static void
-push_key(JsonbParseState **state, const char *key)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &value);
-}
-
-/* a null text becomes JSON null */
-static void
-push_text(JsonbParseState **state, const char *key, const char *text)
-{
-	JsonbValue	value = {.type = jbvNull};
-
-	push_key(state, key);
-	if (text != NULL)
-	{
-		value.type = jbvString;
-		value.val.string.val = unconstify(char *, text);
-		value.val.string.len = strlen(text);
-	}
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_id(JsonbParseState **state, const char *key, int64 id)
-{
-	char		digits[MAXINT8LEN + 1];
-
-	pg_lltoa(id, digits);
-	push_text(state, key, pstrdup(digits));
-}
-
-static void
-push_amount(JsonbParseState **state, const char *key, FinAmount amount,
-			int scale)
-{
-	push_text(state, key, fin_amount_text(amount, scale));
-}
-
-static void
-push_metadata(JsonbParseState **state, Jsonb *metadata)
-{
-	JsonbValue	value;
-
-	push_key(state, "metadata");
-	if (metadata == NULL)
-		value.type = jbvNull;
-	else
-		JsonbToJsonbValue(metadata, &value);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 static char *
 timestamp_text(TimestampTz when)
 {
@@ -106,35 +52,25 @@ uuid_text(const pg_uuid_t *uuid)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
-/* a number, not one of our ids or amounts */
-static void
-push_number(JsonbParseState **state, const char *key, int number)
-{
-	JsonbValue	value = {.type = jbvNumeric};
-
-	push_key(state, key);
-	value.val.numeric = int64_to_numeric(number);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 static void
 push_decisions(JsonbParseState **state, const FinVerdict *verdict)
 {
-	push_key(state, "decisions");
+	fin_json_push_key(state, "decisions");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < verdict->nhits; i++)
 	{
 		const FinRiskHit *hit = &verdict->hits[i];
 
-		pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-		push_text(state, "rule", hit->rule);
-		push_text(state, "kind", hit->kind);
-		push_text(state, "outcome", fin_risk_outcome_name(hit->outcome));
-		push_number(state, "score", hit->score);
-		push_text(state, "observed", hit->observed);
-		push_text(state, "threshold", hit->threshold);
-		push_text(state, "window", hit->window);
-		pushJsonbValue(state, WJB_END_OBJECT, NULL);
+		fin_json_push_open(state, NULL);
+		fin_json_push_text(state, "rule", hit->rule);
+		fin_json_push_text(state, "kind", hit->kind);
+		fin_json_push_text(state, "outcome",
+						   fin_risk_outcome_name(hit->outcome));
+		fin_json_push_number(state, "score", hit->score);
+		fin_json_push_text_or_null(state, "observed", hit->observed);
+		fin_json_push_text_or_null(state, "threshold", hit->threshold);
+		fin_json_push_text_or_null(state, "window", hit->window);
+		fin_json_push_close(state);
 	}
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
@@ -151,45 +87,46 @@ push_payload(JsonbParseState **state, const FinOutcome *outcome,
 	const FinSide *from = &row->moved.from;
 	const FinSide *to = &row->moved.to;
 
-	push_key(state, "payload");
-	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	fin_json_push_open(state, "payload");
 	if (verdict != NULL)
 	{
-		push_text(state, "level", fin_alert_level(verdict->outcome));
-		push_id(state, "score", verdict->score);
+		fin_json_push_text(state, "level", fin_alert_level(verdict->outcome));
+		fin_json_push_int64(state, "score", verdict->score);
 	}
-	push_amount(state, "amount", row->amount, row->scale);
-	push_text(state, "status", row->status);
+	fin_json_push_amount(state, "amount", row->amount, row->scale);
+	fin_json_push_text(state, "status", row->status);
 	if (row->hold_id != 0)
-		push_id(state, "hold_id", row->hold_id);
+		fin_json_push_int64(state, "hold_id", row->hold_id);
 	if (verdict != NULL)
 	{
-		push_text(state, "outcome", fin_risk_outcome_name(verdict->outcome));
+		fin_json_push_text(state, "outcome",
+						   fin_risk_outcome_name(verdict->outcome));
 		if (verdict->version != 0)
-			push_id(state, "version", verdict->version);
-		push_id(state, "alert_id", outcome->alert_id);
+			fin_json_push_int64(state, "version", verdict->version);
+		fin_json_push_int64(state, "alert_id", outcome->alert_id);
 	}
-	push_text(state, "currency", row->currency);
+	fin_json_push_text(state, "currency", row->currency);
 	if (row->released != 0)
-		push_amount(state, "released", row->released, row->scale);
+		fin_json_push_amount(state, "released", row->released, row->scale);
 	if (verdict != NULL)
 		push_decisions(state, verdict);
-	push_text(state, "reference", row->reference);
+	fin_json_push_text_or_null(state, "reference", row->reference);
 	if (row->journal_id != 0)
-		push_id(state, "journal_id", row->journal_id);
-	push_text(state, "to_account", outcome->to_code);
-	push_amount(state, "to_balance", to->balance_after, row->scale);
+		fin_json_push_int64(state, "journal_id", row->journal_id);
+	fin_json_push_text_or_null(state, "to_account", outcome->to_code);
+	fin_json_push_amount(state, "to_balance", to->balance_after, row->scale);
 	if (!row->rejected)
-		push_id(state, "to_version", to->version);
-	push_id(state, "transfer_id", row->id);
+		fin_json_push_int64(state, "to_version", to->version);
+	fin_json_push_int64(state, "transfer_id", row->id);
 	if (row->reverses_id != 0)
-		push_id(state, "reverses_id", row->reverses_id);
-	push_text(state, "from_account", outcome->from_code);
-	push_amount(state, "from_balance", from->balance_after, row->scale);
+		fin_json_push_int64(state, "reverses_id", row->reverses_id);
+	fin_json_push_text_or_null(state, "from_account", outcome->from_code);
+	fin_json_push_amount(state, "from_balance", from->balance_after,
+						 row->scale);
 	if (!row->rejected)
-		push_id(state, "from_version", from->version);
-	push_text(state, "transfer_type", row->type);
-	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+		fin_json_push_int64(state, "from_version", from->version);
+	fin_json_push_text(state, "transfer_type", row->type);
+	fin_json_push_close(state);
 }
 
 static Jsonb *
@@ -198,13 +135,14 @@ message_body(const FinContext *context, int64 message_id, const char *topic,
 {
 	JsonbParseState *state = NULL;
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "type", topic);
+	fin_json_push_open(&state, NULL);
+	fin_json_push_text(&state, "type", topic);
 	push_payload(&state, outcome, verdict);
-	push_metadata(&state, outcome->row.metadata);
-	push_text(&state, "trace_id", uuid_text(&context->trace_id));
-	push_text(&state, "timestamp", timestamp_text(outcome->row.recorded_at));
-	push_id(&state, "message_id", message_id);
+	fin_json_push_jsonb(&state, "metadata", outcome->row.metadata);
+	fin_json_push_text(&state, "trace_id", uuid_text(&context->trace_id));
+	fin_json_push_text(&state, "timestamp",
+					   timestamp_text(outcome->row.recorded_at));
+	fin_json_push_int64(&state, "message_id", message_id);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

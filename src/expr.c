@@ -29,6 +29,7 @@
 #include "parser/parse_node.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -258,6 +259,59 @@ bool
 fin_expr_uses(const FinExpr *expr, int var)
 {
 	return var >= 0 && var < expr->nvars && expr->used[var];
+}
+
+/* compares, which never fails, a variable with a constant */
+static bool
+is_comparison(Node *node, Param **var, Const **constant)
+{
+	OpExpr	   *op = (OpExpr *) node;
+
+	if (!IsA(node, OpExpr) || list_length(op->args) != 2 ||
+		!IsA(linitial(op->args), Param) || !IsA(lsecond(op->args), Const))
+		return false;
+	*var = linitial(op->args);
+	*constant = lsecond(op->args);
+	switch (op->opfuncid)
+	{
+		case F_NUMERIC_GT:
+		case F_NUMERIC_GE:
+		case F_NUMERIC_LT:
+		case F_NUMERIC_LE:
+		case F_NUMERIC_EQ:
+		case F_NUMERIC_NE:
+		case F_TEXTEQ:
+		case F_TEXTNE:
+			return true;
+		default:
+			return false;
+	}
+}
+
+Numeric
+fin_expr_least(const FinExpr *expr, int var, bool *above)
+{
+	Node	   *node = (Node *) expr->state->expr;
+	List	   *parts = is_andclause(node) ? ((BoolExpr *) node)->args :
+		list_make1(node);
+	ListCell   *cell;
+
+	/* what comes after one that could fail is not reached when it does */
+	foreach(cell, parts)
+	{
+		Param	   *param;
+		Const	   *constant;
+		Oid			function;
+
+		if (!is_comparison(lfirst(cell), &param, &constant))
+			return NULL;
+		function = ((OpExpr *) lfirst(cell))->opfuncid;
+		*above = function == F_NUMERIC_GT;
+		if (param->paramid == var && !constant->constisnull &&
+			(function == F_NUMERIC_GT || function == F_NUMERIC_GE))
+			return DatumGetNumeric(constant->constvalue);
+	}
+	return NULL;
 }
 
 void

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "nodes/params.h"
+#include "utils/numeric.h"
 #include "utils/palloc.h"
 
 #define FIN_EXPR_LENGTH_MAX		4000	/* bytes */
@@ -57,6 +58,13 @@ extern FinExpr *fin_expr_compile(const char *text, const FinExprVar *vars,
 
 /* may the result depend on this variable? */
 extern bool fin_expr_uses(const FinExpr *expr, int var);
+
+/*
+ * A number that this variable, numeric and never null, must reach, or with
+ * *above exceed, or else the result is false, whatever the other values are: as
+ * 'amount > 100 AND ...' says.  NULL: the expression does not begin like that.
+ */
+extern Numeric fin_expr_least(const FinExpr *expr, int var, bool *above);
 
 /*
  * The expression's result for values, one of each variable, of which only

@@ -3,7 +3,8 @@
  *		May money move at all, and so often?
  *
  * Asked of each order under its accounts' locks, after all that may be wrong
- * with the order itself: what fails anyway takes no token.
+ * with the order itself: what fails anyway takes no token.  What rules judged
+ * has taken its tokens for good, whatever then becomes of it.
  *
  * Owns nothing.
  */

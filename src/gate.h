@@ -37,8 +37,9 @@ extern const FinFault *fin_gate_check(FinGate *gate, int32 tenant_id,
 									  const char *type);
 
 /*
- * Puts back the tokens taken since gate->ntaken was 'mark', for what then did
- * not come off or is settled anew.
+ * Puts back the tokens taken since gate->ntaken was 'mark', for what is settled
+ * anew, or did not come off before any rule looked at it: else whoever makes it
+ * fail could ask the rules without end.
  */
 extern void fin_gate_give_back(FinGate *gate, int mark);
 

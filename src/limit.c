@@ -545,6 +545,12 @@ fin_limit_exists(int32 tenant_id, const char *rule)
 		(book->is_long && book->is_unknown);
 }
 
+uint64
+fin_limit_state(int32 tenant_id)
+{
+	return find_book(tenant_id)->generation;
+}
+
 int64
 fin_limit_remove_expired(int32 tenant_id, TimestampTz now, int64 most)
 {

@@ -42,6 +42,12 @@ extern Numeric fin_limit_find(int32 tenant_id, const char *rule,
 /* false: fin_limit_find() would find nothing, whoever pays */
 extern bool fin_limit_exists(int32 tenant_id, const char *rule);
 
+/*
+ * Another number, never 0, when what fin_limit_exists() says of the tenant's
+ * rules may have changed.
+ */
+extern uint64 fin_limit_state(int32 tenant_id);
+
 /* removes at most so many that are over at 'now', and says how many */
 extern int64 fin_limit_remove_expired(int32 tenant_id, TimestampTz now,
 									  int64 most);

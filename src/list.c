@@ -41,6 +41,7 @@
 #define LIST_CACHED_MAX		1024	/* entries of one list, */
 #define ENTRIES_CACHED_MAX	65536	/* of all, */
 #define LISTS_CACHED_MAX	256		/* and how many lists */
+#define LISTS_LOOKED_AT		64	/* found by where their name is: rules stay */
 
 /* an index look-up costs about as much as loading so many entries */
 #define ENTRIES_PER_PROBE	8
@@ -78,6 +79,7 @@ static FinCache list_cache = {.table = "risk_list"};
 static uint64 generation = 0;	/* counts the changes that came to be known */
 static MemoryContext lists_context = NULL;
 static HTAB *lists = NULL;
+static RiskList *looked_at[LISTS_LOOKED_AT];	/* of lists; NULL: none yet */
 static int	entries_cached = 0;
 
 static FinQuery select_entries =
@@ -143,6 +145,7 @@ forget_lists(void)
 	};
 
 	lists = NULL;
+	memset(looked_at, 0, sizeof(looked_at));
 	entries_cached = 0;
 	if (lists_context == NULL)
 		lists_context = AllocSetContextCreate(TopMemoryContext,
@@ -165,20 +168,40 @@ notice_changes(void)
 }
 
 static RiskList *
-find_list(const ListKey *key)
+find_by_key(int32 tenant_id, const char *name)
 {
+	ListKey		key;
 	RiskList   *list;
 	bool		found;
 
-	if (lists == NULL || entries_cached > ENTRIES_CACHED_MAX)
-		forget_lists();
-	list = hash_search(lists, key, HASH_FIND, NULL);
+	memset(&key, 0, sizeof(key));
+	key.tenant_id = tenant_id;
+	strlcpy(key.name, name, sizeof(key.name));
+	list = hash_search(lists, &key, HASH_FIND, NULL);
 	if (list != NULL)
 		return list;
 	if (hash_get_num_entries(lists) >= LISTS_CACHED_MAX)
 		forget_lists();
-	list = hash_search(lists, key, HASH_ENTER, &found);
+	list = hash_search(lists, &key, HASH_ENTER, &found);
 	memset((char *) list + sizeof(ListKey), 0, sizeof(RiskList) - sizeof(ListKey));
+	return list;
+}
+
+static RiskList *
+find_list(int32 tenant_id, const char *name)
+{
+	int			where = (uintptr_t) name / MAXIMUM_ALIGNOF % LISTS_LOOKED_AT;
+	RiskList   *list;
+
+	if (lists == NULL || entries_cached > ENTRIES_CACHED_MAX)
+		forget_lists();
+	list = looked_at[where];
+	/* another name may be there by now */
+	if (list != NULL && list->key.tenant_id == tenant_id &&
+		strcmp(list->key.name, name) == 0)
+		return list;
+	list = find_by_key(tenant_id, name);
+	looked_at[where] = list;
 	return list;
 }
 
@@ -350,7 +373,6 @@ bool
 fin_list_contains(int32 tenant_id, const char *name, FinListSubject subject,
 				  const char *value, TimestampTz now)
 {
-	ListKey		key;
 	RiskList   *list;
 	char		country[3];
 
@@ -361,18 +383,14 @@ fin_list_contains(int32 tenant_id, const char *name, FinListSubject subject,
 	if (strlen(value) > FIN_LIST_VALUE_LENGTH_MAX ||
 		strlen(name) > FIN_NAME_LENGTH_MAX)
 		return false;
-	memset(&key, 0, sizeof(key));
-	key.tenant_id = tenant_id;
-	strlcpy(key.name, name, sizeof(key.name));
-
 	notice_changes();
-	list = find_list(&key);
+	list = find_list(tenant_id, name);
 	if (!is_loaded(list) && is_worth_loading(list))
 		load_list(list);
 	if (is_loaded(list))
 		return find_entry(list, subject, value, now);
 	list->probes++;
-	return probe(&key, subject, value, now);
+	return probe(&list->key, subject, value, now);
 }
 
 void

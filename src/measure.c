@@ -352,9 +352,12 @@ fin_measure_read(const FinTotal *total, const FinMeasure *measure,
  * as bytes
  * ------------------------------------------------------------------------ */
 
-/* seven bits a byte, low ones first; the last byte is below 128 */
-unsigned char *
-fin_measure_put(unsigned char *to, uint64 number)
+/*
+ * Seven bits a byte, low ones first; the last byte is below 128.  Inline, since
+ * a window of one account is a hundred numbers, read and written each time.
+ */
+static inline unsigned char *
+put_number(unsigned char *to, uint64 number)
 {
 	while (number >= 128)
 	{
@@ -365,9 +368,8 @@ fin_measure_put(unsigned char *to, uint64 number)
 	return to;
 }
 
-const unsigned char *
-fin_measure_get(const unsigned char *from, const unsigned char *end,
-				uint64 *number)
+static inline const unsigned char *
+get_number(const unsigned char *from, const unsigned char *end, uint64 *number)
 {
 	*number = 0;
 	for (int shift = 0; from != NULL && from < end && shift < 64; shift += 7)
@@ -381,11 +383,24 @@ fin_measure_get(const unsigned char *from, const unsigned char *end,
 	return NULL;
 }
 
+unsigned char *
+fin_measure_put(unsigned char *to, uint64 number)
+{
+	return put_number(to, number);
+}
+
+const unsigned char *
+fin_measure_get(const unsigned char *from, const unsigned char *end,
+				uint64 *number)
+{
+	return get_number(from, end, number);
+}
+
 /* numbers that may be negative: small ones of either sign in few bytes */
 static unsigned char *
 put_signed(unsigned char *to, int64 number)
 {
-	return fin_measure_put(to, ((uint64) number << 1) ^
+	return put_number(to, ((uint64) number << 1) ^
 						   (number < 0 ? ~UINT64CONST(0) : 0));
 }
 
@@ -394,7 +409,7 @@ get_signed(const unsigned char *from, const unsigned char *end, int64 *number)
 {
 	uint64		bits;
 
-	from = fin_measure_get(from, end, &bits);
+	from = get_number(from, end, &bits);
 	*number = (int64) ((bits >> 1) ^ (~(bits & 1) + 1));
 	return from;
 }
@@ -405,8 +420,8 @@ put_amount(unsigned char *to, FinAmount amount)
 {
 	uint64		high = (uint64) (amount >> 63);
 
-	to = fin_measure_put(to, ((uint64) amount & PG_INT64_MAX) << 1 | (high != 0));
-	return high != 0 ? fin_measure_put(to, high) : to;
+	to = put_number(to, ((uint64) amount & PG_INT64_MAX) << 1 | (high != 0));
+	return high != 0 ? put_number(to, high) : to;
 }
 
 static const unsigned char *
@@ -416,9 +431,9 @@ get_amount(const unsigned char *from, const unsigned char *end,
 	uint64		low;
 	uint64		high = 0;
 
-	from = fin_measure_get(from, end, &low);
+	from = get_number(from, end, &low);
 	if ((low & 1) != 0)
-		from = fin_measure_get(from, end, &high);
+		from = get_number(from, end, &high);
 	*amount = (FinAmount) (low >> 1);
 	if (high > (uint64) PG_INT64_MAX)
 		return NULL;
@@ -432,14 +447,14 @@ put_entries(unsigned char *to, const FinTotal *total)
 	TimestampTz at = 0;
 	int64		id = 0;
 
-	to = fin_measure_put(to, total->nentries);
+	to = put_number(to, total->nentries);
 	for (int i = 0; i < total->nentries; i++)
 	{
 		const FinTotalEntry *entry = &total->entries[i];
 
 		to = put_signed(to, entry->at - at);
 		to = put_signed(to, entry->last_id - id);
-		to = fin_measure_put(to, entry->count);
+		to = put_number(to, entry->count);
 		to = put_amount(to, entry->amount);
 		at = entry->at;
 		id = entry->last_id;
@@ -455,7 +470,7 @@ get_entries(const unsigned char *from, const unsigned char *end,
 	int64		id = 0;
 	uint64		n;
 
-	from = fin_measure_get(from, end, &n);
+	from = get_number(from, end, &n);
 	if (from == NULL || n > FIN_ENTRIES_MAX)
 		return NULL;
 	for (uint64 i = 0; i < n; i++)
@@ -468,7 +483,7 @@ get_entries(const unsigned char *from, const unsigned char *end,
 		at = (int64) ((uint64) at + (uint64) difference);
 		from = get_signed(from, end, &difference);
 		id = (int64) ((uint64) id + (uint64) difference);
-		from = fin_measure_get(from, end, &count);
+		from = get_number(from, end, &count);
 		from = get_amount(from, end, &entry->amount);
 		entry->at = at;
 		entry->last_id = id;
@@ -481,18 +496,18 @@ get_entries(const unsigned char *from, const unsigned char *end,
 static unsigned char *
 put_body(unsigned char *to, const FinTotal *total, FinPeriod period)
 {
-	to = fin_measure_put(to, (uint64) total->since_id << 1 | total->seeded);
+	to = put_number(to, (uint64) total->since_id << 1 | total->seeded);
 	if (period == FIN_PERIOD_SLIDING)
 		return put_entries(to, total);
 	if (fin_measure_is_last(period))
 	{
 		to = put_signed(to, total->at);
-		to = fin_measure_put(to, total->length);
+		to = put_number(to, total->length);
 		memcpy(to, total->text, total->length);
 		return to + total->length;
 	}
 	to = put_signed(to, total->bucket);
-	to = fin_measure_put(to, total->count);
+	to = put_number(to, total->count);
 	return put_amount(to, total->amount);
 }
 
@@ -502,7 +517,7 @@ get_text(const unsigned char *from, const unsigned char *end, FinTotal *total)
 	uint64		length;
 
 	from = get_signed(from, end, &total->at);
-	from = fin_measure_get(from, end, &length);
+	from = get_number(from, end, &length);
 	if (from == NULL || length > FIN_METER_TEXT_MAX ||
 		length > (uint64) (end - from))
 		return NULL;
@@ -520,9 +535,9 @@ fin_measure_encode(const FinTotal *total, const FinMeasure *measure,
 	unsigned char *start = to;
 	Size		length = put_body(body, total, measure->period) - body;
 
-	to = fin_measure_put(to, (uint32) measure->measure_id);
-	to = fin_measure_put(to, measure->period);
-	to = fin_measure_put(to, length);
+	to = put_number(to, (uint32) measure->measure_id);
+	to = put_number(to, measure->period);
+	to = put_number(to, length);
 	memcpy(to, body, length);
 	return (int) (to + length - start);
 }
@@ -535,9 +550,9 @@ fin_measure_next(const unsigned char *from, const unsigned char *end,
 	uint64		period;
 	uint64		length;
 
-	from = fin_measure_get(from, end, &measure_id);
-	from = fin_measure_get(from, end, &period);
-	from = fin_measure_get(from, end, &length);
+	from = get_number(from, end, &measure_id);
+	from = get_number(from, end, &period);
+	from = get_number(from, end, &length);
 	if (from == NULL || measure_id > PG_UINT32_MAX || period >= FIN_PERIODS ||
 		length > (uint64) (end - from))
 		return NULL;
@@ -555,7 +570,7 @@ fin_measure_decode(const FinStoredTotal *stored, FinTotal *total)
 	uint64		since;
 	uint64		count = 0;
 
-	from = fin_measure_get(from, stored->end, &since);
+	from = get_number(from, stored->end, &since);
 	total->since_id = (int64) (since >> 1);
 	total->seeded = (since & 1) != 0;
 	if (stored->period == FIN_PERIOD_SLIDING)
@@ -565,7 +580,7 @@ fin_measure_decode(const FinStoredTotal *stored, FinTotal *total)
 	else
 	{
 		from = get_signed(from, stored->end, &total->bucket);
-		from = fin_measure_get(from, stored->end, &count);
+		from = get_number(from, stored->end, &count);
 		from = get_amount(from, stored->end, &total->amount);
 		total->count = (int64) count;
 	}

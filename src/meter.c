@@ -38,11 +38,10 @@
 #include "query.h"
 #include "settings.h"
 #include "store_measure.h"
+#include "store_spot.h"
 
 #define TENANTS_CACHED_MAX	16
 #define STATE_VERSION		1
-/* of a class: the longest prefix, a space, and a text */
-#define CLASS_SIZE			(FIN_METER_TEXT_MAX + 32)
 
 /* the bounds of a measure's band by scale */
 typedef struct Band
@@ -124,7 +123,9 @@ struct FinMeter
 	Size		memory_max;		/* detached */
 	const MeasureBook *book;
 	keys_hash  *keys;
+	MeterKey   *recent[FIN_SCOPES]; /* asked for last; NULL: none yet */
 	int64		last_id;		/* of the types */
+	bool		only_gives_back;
 	bool		undoable;
 	List	   *saved;			/* keys, since the mark */
 	TimestampTz ahead;			/* finance.test_clock, of the real one */
@@ -402,7 +403,7 @@ fin_meter_take_texts(FinMeterEvent *event, Jsonb *metadata)
  * keys
  * ------------------------------------------------------------------------ */
 
-/* that of the event; false when it has none of this scope.  class: CLASS_SIZE */
+/* that of the event; false when it has none of this scope.  class: FIN_METER_CLASS_SIZE */
 static bool
 make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 		 char *class)
@@ -423,17 +424,17 @@ make_key(FinScope scope, const FinMeterEvent *event, FinTotalKey *key,
 			key->other_id = event->to_id;
 			break;
 		case FIN_SCOPE_ACCOUNT_TYPE:
-			snprintf(class, CLASS_SIZE, "type %s", event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "type %s", event->type);
 			break;
 		case FIN_SCOPE_TYPE:
 			/* a currency's code has no space */
 			key->account_id = 0;
-			snprintf(class, CLASS_SIZE, "%s %s", event->currency, event->type);
+			snprintf(class, FIN_METER_CLASS_SIZE, "%s %s", event->currency, event->type);
 			break;
 		case FIN_SCOPE_DEVICE:
 			if (event->device == NULL)
 				return false;
-			snprintf(class, CLASS_SIZE, "device %s", event->device);
+			snprintf(class, FIN_METER_CLASS_SIZE, "device %s", event->device);
 			break;
 	}
 	return event->from_id != 0;
@@ -460,7 +461,7 @@ static MeterKey *
 add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 		bool *is_new)
 {
-	char		class[CLASS_SIZE];
+	char		class[FIN_METER_CLASS_SIZE];
 	FinTotalKey wanted;
 	KeyEntry   *entry;
 	MeterKey   *key;
@@ -469,10 +470,13 @@ add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 	*is_new = false;
 	if (!make_key(scope, event, &wanted, class))
 		return NULL;
+	key = meter->recent[scope];
+	if (key != NULL && fin_store_compare_totals(&key->row.key, &wanted) == 0)
+		return key;
 	entry = keys_insert(meter->keys, &wanted, is_new);
 	*is_new = !*is_new;
 	if (!*is_new)
-		return entry->meter_key;
+		return meter->recent[scope] = entry->meter_key;
 	old = MemoryContextSwitchTo(meter->memory);
 	key = palloc0(sizeof(MeterKey));
 	key->row.key = wanted;
@@ -482,6 +486,7 @@ add_key(FinMeter *meter, FinScope scope, const FinMeterEvent *event,
 	key->scale = event->scale;
 	entry->key = &key->row.key;
 	entry->meter_key = key;
+	meter->recent[scope] = key;
 	MemoryContextSwitchTo(old);
 	check_memory(meter);
 	return key;
@@ -954,6 +959,16 @@ fin_meter_count(FinMeter *meter, const FinMeterEvent *event)
 	}
 }
 
+/* with totals in it: a type's is made to be locked */
+static bool
+has_row(FinMeter *meter, FinScope scope, const FinMeterEvent *event)
+{
+	const MeterKey *key = find_key(meter, scope, event);
+
+	return key != NULL && key->row.state != NULL &&
+		VARSIZE_ANY_EXHDR(key->row.state) > 0;
+}
+
 void
 fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 					FinAmount amount, bool all)
@@ -964,7 +979,8 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 	{
 		MeterKey   *key;
 
-		if (book->nof[scope] == 0)
+		if (book->nof[scope] == 0 ||
+			(meter->only_gives_back && !has_row(meter, (FinScope) scope, hold)))
 			continue;
 		key = known_key(meter, (FinScope) scope, hold);
 		if (key == NULL)
@@ -981,6 +997,12 @@ fin_meter_give_back(FinMeter *meter, const FinMeterEvent *hold,
 									  amount, all);
 		}
 	}
+}
+
+void
+fin_meter_only_gives_back(FinMeter *meter)
+{
+	meter->only_gives_back = true;
 }
 
 void
@@ -1072,4 +1094,5 @@ void
 fin_meter_init(void)
 {
 	fin_cache_register(&measure_cache);
+	fin_store_spot_init();
 }

@@ -95,6 +95,13 @@ extern const char *fin_meter_last(FinMeter *meter, int measure,
 extern void fin_meter_count(FinMeter *meter, const FinMeterEvent *event);
 
 /*
+ * Nothing will be counted, only given back: of a key without a row the history
+ * tells it, whenever that is summed up.  Until then it need not be, which, while
+ * a dump is being restored, could not be done yet.
+ */
+extern void fin_meter_only_gives_back(FinMeter *meter);
+
+/*
  * So much of a hold is given back; the event is the hold's, with the whole of
  * what was held.  all: it ended and nothing of it was captured.
  */
@@ -110,6 +117,15 @@ extern void fin_meter_reset(FinMeter *meter);
 
 /* into finance.risk_total; before the rows that tell of it */
 extern void fin_meter_write(FinMeter *meter);
+
+/*
+ * The worker's chore: deletes totals of pairs and devices in which every window
+ * is over, once a day.  sweep: look at the next round.  See expire.h.
+ */
+extern void fin_meter_tidy_sweep(void);
+extern TimestampTz fin_meter_tidy_due(TimestampTz now);
+extern void fin_meter_tidy_run(TimestampTz now);
+extern void fin_meter_tidy_committed(TimestampTz now);
 
 extern void fin_meter_init(void);
 

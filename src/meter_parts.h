@@ -7,6 +7,9 @@
 
 #include "meter.h"
 
+/* of a class: the longest prefix, a space, and a text */
+#define FIN_METER_CLASS_SIZE	(FIN_METER_TEXT_MAX + 32)
+
 /*
  * The head of a state: scale of its amounts, and of a type the last transfer.
  * Where its totals begin; NULL: damaged.

@@ -286,6 +286,27 @@ is_to_park(const FinVerdict *verdict)
 		verdict->outcome == FIN_RISK_REVIEW;
 }
 
+/*
+ * The payer has been active: that is what he paid himself, not what he got or
+ * got back, nor what nobody has confirmed yet.
+ */
+static void
+note_debit(FinMovement *movement, int64 id)
+{
+	switch (movement->action)
+	{
+		case FIN_TRANSFER:
+		case FIN_HOLD:
+		case FIN_CAPTURE:
+		case FIN_UNPARK:
+			movement->from->last_debit_id = id;
+			break;
+		case FIN_RELEASE:
+		case FIN_EXPIRE:
+			break;
+	}
+}
+
 static void
 carry_out(FinPosting *posting, int i, FinMovement *movement)
 {
@@ -411,7 +432,10 @@ decide(FinPosting *posting, int i, bool in_chain)
 	if (fault != NULL)
 		return fault;
 	if (posting->rules != NULL && needs_judgement(order))
+	{
 		judge(posting, i, &movement, &verdict);
+		posting->was_judged = true;
+	}
 	if (verdict.outcome > FIN_RISK_REPORT && order->strict)
 		return fin_posting_fault_rejected(&verdict);
 	if (is_to_park(&verdict) && !may_park(order, in_chain))
@@ -435,6 +459,8 @@ decide(FinPosting *posting, int i, bool in_chain)
 		fin_posting_park(posting, i, movement.hold, &verdict);
 		note_parked(posting, i);
 	}
+	else
+		note_debit(&movement, outcome->row.id);
 	return NULL;
 }
 

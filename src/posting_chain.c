@@ -247,6 +247,7 @@ settle_chain(FinPosting *posting, int start, int end)
 		int			culprit;
 
 		posting->nundo = 0;
+		posting->was_judged = false;
 		if (posting->meter != NULL)
 			fin_meter_mark(posting->meter, end > start);
 		culprit = first_failure(posting, start, end);
@@ -261,8 +262,7 @@ settle_chain(FinPosting *posting, int start, int end)
 			continue;
 		}
 		/* nobody tries without end what risk lets through */
-		if (!posting->outcomes[culprit].row.rejected ||
-			posting->outcomes[culprit].replayed)
+		if (!posting->was_judged)
 			fin_gate_give_back(&posting->gate, ntaken);
 		look_again(posting, culprit);
 		fail_others(posting, start, end, culprit);

@@ -82,13 +82,20 @@ fill_event(FinPosting *posting, int i, FinMeterEvent *event)
 static void
 open_meter(FinPosting *posting, const FinMeasure *measures, int n)
 {
+	bool		counts = false;
+
 	posting->meter = fin_meter_open(posting->context->tenant_id, measures, n);
 	posting->events = MemoryContextAllocExtended(CurrentMemoryContext,
 												 sizeof(FinMeterEvent) *
 												 posting->norders,
 												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < posting->norders; i++)
+	{
 		fill_event(posting, i, &posting->events[i]);
+		counts = counts || !fin_posting_is_of_hold(&posting->orders[i]);
+	}
+	if (!counts)
+		fin_meter_only_gives_back(posting->meter);
 	fin_meter_prefetch(posting->meter, posting->events, posting->norders);
 }
 

@@ -65,6 +65,7 @@ typedef struct FinPosting
 	FinMeterEvent *events;		/* per order, with a meter; from_id 0: none */
 	FinVerdict **verdicts;		/* per order; NULL: nothing to record */
 	FinMeterEvent *parked;		/* by these orders, with a meter */
+	bool		was_judged;		/* an order of the chain at hand, by rules */
 	int			nparked;
 	FinKeyGroup *groups;		/* ascending by key */
 	int			ngroups;

@@ -3,7 +3,8 @@
  *		The one gateway to SPI.
  *
  * Owns the kept plans: each hangs on a static FinQuery and lives as long as
- * the backend; the plan cache invalidates and rebuilds it.
+ * the backend; the plan cache invalidates and rebuilds it.  And the oids of the
+ * relations that were asked for by name, until a name in the catalogs changes.
  *
  * Plans are generic, built once, and used for every later call.  A generic
  * plan made while a table is empty must still be right when it is full, so
@@ -31,6 +32,7 @@
 #include "nodes/params.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -76,6 +78,17 @@ static const struct
 	{"enable_sort", "off"},
 };
 
+#define NAMES_KEPT	64			/* found by where the name is: mostly a literal */
+
+typedef struct KeptName
+{
+	Oid			relid;			/* InvalidOid: none */
+	char		name[NAMEDATALEN];
+} KeptName;
+
+static KeptName kept_names[NAMES_KEPT];
+static uint64 names_changed = 0;	/* so often; 0: nobody tells us yet */
+
 static HeapTuple
 finance_namespace(void)
 {
@@ -99,15 +112,52 @@ fin_query_owner(void)
 	return owner;
 }
 
+static void
+forget_names(Datum arg, int cache, uint32 hash)
+{
+	for (int i = 0; i < NAMES_KEPT; i++)
+		kept_names[i].relid = InvalidOid;
+	names_changed++;
+}
+
+static void
+keep_name(KeptName *kept, const char *name, Oid relid, uint64 seen)
+{
+	if (strlen(name) >= NAMEDATALEN)
+		return;
+	if (names_changed == 0)
+	{
+		CacheRegisterSyscacheCallback(RELNAMENSP, forget_names, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_names, (Datum) 0);
+		names_changed = 1;
+		return;
+	}
+	/* what changed while it was looked up may be its name */
+	if (seen != names_changed)
+		return;
+	kept->relid = relid;
+	strcpy(kept->name, name);
+}
+
 /* InvalidOid when there is no such relation */
 Oid
 fin_query_relation(const char *name)
 {
-	HeapTuple	tuple = finance_namespace();
-	Oid			namespace = ((Form_pg_namespace) GETSTRUCT(tuple))->oid;
+	KeptName   *kept = &kept_names[(uintptr_t) name % NAMES_KEPT];
+	uint64		seen = names_changed;
+	HeapTuple	tuple;
+	Oid			namespace;
+	Oid			relid;
 
+	if (OidIsValid(kept->relid) && strcmp(kept->name, name) == 0)
+		return kept->relid;
+	tuple = finance_namespace();
+	namespace = ((Form_pg_namespace) GETSTRUCT(tuple))->oid;
 	ReleaseSysCache(tuple);
-	return get_relname_relid(name, namespace);
+	relid = get_relname_relid(name, namespace);
+	if (OidIsValid(relid))
+		keep_name(kept, name, relid, seen);
+	return relid;
 }
 
 void

@@ -352,3 +352,27 @@ fin_queue_return_rows(FunctionCallInfo fcinfo, uint64 nrows)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	fin_queue_add_rows(fcinfo, nrows);
 }
+
+void
+fin_queue_begin_ids(FunctionCallInfo fcinfo, const int64 *ids, int n)
+{
+	FuncCallContext *context = SRF_FIRSTCALL_INIT();
+
+	context->max_calls = n;
+	context->user_fctx = MemoryContextAlloc(context->multi_call_memory_ctx,
+											sizeof(int64) * Max(n, 1));
+	memcpy(context->user_fctx, ids, sizeof(int64) * n);
+}
+
+Datum
+fin_queue_next_id(FunctionCallInfo fcinfo)
+{
+	FuncCallContext *context = SRF_PERCALL_SETUP();
+	const int64 *ids = context->user_fctx;
+	int64		id;
+
+	if (context->call_cntr >= context->max_calls)
+		SRF_RETURN_DONE(context);
+	id = ids[context->call_cntr];
+	SRF_RETURN_NEXT(context, Int64GetDatum(id));	/* counts before it returns */
+}

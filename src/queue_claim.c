@@ -65,6 +65,7 @@ typedef struct Claim
 	TimestampTz due_rest[FIN_SEGMENTS]; /* due from then on */
 	bool		in_due;			/* one of them is being looked at */
 	int			nlocked;		/* met, that others only have locked */
+	TransactionId taken_by;		/* that has messages met since the view */
 	bool		has_key;		/* key_lock is held */
 	LOCKTAG		key_lock;
 	int			key_length;		/* 0: none */
@@ -353,6 +354,8 @@ take_row(Claim *claim, int segment, TupleTableSlot *row)
 	if (claim->until == 0 && !is_last)
 		pop(claim, segment, row, read_ct);
 	else if (!is_last && claim_at_once(claim, segment, row, read_ct + 1))
+		return;
+	else if (fin_segment_is_taken(row, &claim->taken_by))
 		return;
 	else if (!fin_segment_lock(claim->tables.segments[segment], row,
 							   claim->tables.snapshot, false))
@@ -811,6 +814,7 @@ claim_from(Claim *claim)
 		/* the view before the snapshot: see backlog.c */
 		fin_backlog_view(config->queue_id, claim->now, claim->tells,
 						 &claim->view);
+		claim->taken_by = InvalidTransactionId;
 		fin_queue_tables_begin(&claim->tables, config->queue_id,
 							   RowExclusiveLock);
 		walk_all(claim);

@@ -76,6 +76,7 @@ typedef enum FinSegmentIndex
 
 typedef struct FinSegment FinSegment;
 typedef struct FinSegmentScan FinSegmentScan;
+typedef struct FinSegmentRows FinSegmentRows;
 
 /* makes the segments of a new queue */
 extern void fin_segment_make(int64 queue_id, bool unlogged);
@@ -129,6 +130,12 @@ extern void fin_segment_rescan_key(FinSegmentScan *scan, Datum ordering_key,
 extern TupleTableSlot *fin_segment_next(FinSegmentScan *scan);
 extern void fin_segment_end_scan(FinSegmentScan *scan);
 
+/* all rows, in no order */
+extern FinSegmentRows *fin_segment_rows(FinSegment *segment,
+										Snapshot snapshot);
+extern TupleTableSlot *fin_segment_next_row(FinSegmentRows *rows);
+extern void fin_segment_end_rows(FinSegmentRows *rows);
+
 /* right after a rescan: the last of them */
 extern TupleTableSlot *fin_segment_last(FinSegmentScan *scan);
 
@@ -141,6 +148,13 @@ extern bool fin_segment_lock(FinSegment *segment, TupleTableSlot *row,
 
 /* did this transaction write the row in the slot? */
 extern bool fin_segment_is_own(TupleTableSlot *row);
+
+/*
+ * Has an open transaction of somebody else changed the row in the slot?  False:
+ * perhaps.  *by: the last such transaction, from one call to the next; invalid
+ * at first.
+ */
+extern bool fin_segment_is_taken(TupleTableSlot *row, TransactionId *by);
 
 /* does somebody hold the row in the slot without having changed it? */
 extern bool fin_segment_is_only_locked(TupleTableSlot *row);
@@ -371,6 +385,15 @@ extern void fin_queue_note_gone(const FinQueueTables *tables, int segment,
  */
 extern void fin_queue_return_rows(FunctionCallInfo fcinfo, uint64 nrows);
 extern void fin_queue_add_rows(FunctionCallInfo fcinfo, uint64 nrows);
+
+/*
+ * Ids become the result of a set-returning function, which begins them in its
+ * first call (SRF_IS_FIRSTCALL) and returns the next in each: for a value each
+ * this is cheaper than a tuplestore.
+ */
+extern void fin_queue_begin_ids(FunctionCallInfo fcinfo, const int64 *ids,
+								int n);
+extern Datum fin_queue_next_id(FunctionCallInfo fcinfo);
 
 /* ------------------------------------------------------------------------
  * queue_route.c

@@ -35,6 +35,7 @@
 #include "access/skey.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
@@ -43,6 +44,7 @@
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -120,6 +122,12 @@ struct FinSegmentScan
 {
 	FinSegmentIndex which;
 	IndexScanDesc scan;
+	TupleTableSlot *row;
+};
+
+struct FinSegmentRows
+{
+	TableScanDesc scan;
 	TupleTableSlot *row;
 };
 
@@ -667,6 +675,34 @@ fin_segment_is_only_locked(TupleTableSlot *row)
 		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask);
 }
 
+/*
+ * Locking such a row would fail as well, but takes several locks to find out.
+ * Who changes one, changes many: the process table is asked once for all.  The
+ * page is locked, or who only locks the row might look like who changes it.
+ */
+bool
+fin_segment_is_taken(TupleTableSlot *row, TransactionId *by)
+{
+	HeapTupleHeader tuple = ExecFetchSlotHeapTuple(row, false, NULL)->t_data;
+	Buffer		page = ((BufferHeapTupleTableSlot *) row)->buffer;
+	TransactionId xmax = InvalidTransactionId;
+
+	LockBuffer(page, BUFFER_LOCK_SHARE);
+	if ((tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask))
+		xmax = HeapTupleHeaderGetRawXmax(tuple);
+	LockBuffer(page, BUFFER_LOCK_UNLOCK);
+	if (!TransactionIdIsValid(xmax))
+		return false;
+	if (TransactionIdEquals(xmax, *by))
+		return true;
+	if (TransactionIdIsCurrentTransactionId(xmax) ||
+		!TransactionIdIsInProgress(xmax))
+		return false;
+	*by = xmax;
+	return true;
+}
+
 static Place *
 place_of(int64 queue_id, int64 msg_id)
 {
@@ -902,6 +938,40 @@ fin_segment_last(FinSegmentScan *scan)
 	if (!index_getnext_slot(scan->scan, BackwardScanDirection, scan->row))
 		return NULL;
 	return scan->row;
+}
+
+/*
+ * Row by row, not page by page: that would prune each page first, which is in
+ * vain for a table that is about to be truncated.
+ */
+FinSegmentRows *
+fin_segment_rows(FinSegment *segment, Snapshot snapshot)
+{
+	FinSegmentRows *rows = palloc(sizeof(FinSegmentRows));
+
+	rows->scan = segment->table->rd_tableam->scan_begin(segment->table,
+														snapshot, 0, NULL,
+														NULL,
+														SO_TYPE_SEQSCAN |
+														SO_ALLOW_STRAT);
+	rows->row = table_slot_create(segment->table, NULL);
+	return rows;
+}
+
+TupleTableSlot *
+fin_segment_next_row(FinSegmentRows *rows)
+{
+	CHECK_FOR_INTERRUPTS();
+	return table_scan_getnextslot(rows->scan, ForwardScanDirection,
+								  rows->row) ? rows->row : NULL;
+}
+
+void
+fin_segment_end_rows(FinSegmentRows *rows)
+{
+	table_endscan(rows->scan);
+	ExecDropSingleTupleTableSlot(rows->row);
+	pfree(rows);
 }
 
 int64

@@ -15,7 +15,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "context.h"
 #include "dedup.h"
@@ -630,6 +629,28 @@ draw_ids(FinMessage *messages, int n, int64 *msg_ids)
 	}
 }
 
+/* all is done in the first call; the others return the ids */
+static void
+send_all(FunctionCallInfo fcinfo)
+{
+	char	   *queue_name = fin_queue_arg_text(fcinfo, 0, "queue_name");
+	int			n;
+	FinMessage *messages = unpack_batch(fcinfo, &n);
+	int64	   *msg_ids = palloc(sizeof(int64) * Max(n, 1));
+	int32		tenant_id = fin_context()->tenant_id;
+	FinQueryScope scope;
+	FinQueueConfig *config;
+
+	fin_query_begin(&scope);
+	do
+	{
+		config = fin_queue_find(tenant_id, queue_name);
+		draw_ids(messages, n, msg_ids);
+	} while (n > 0 && !load_queue(config, messages, n, msg_ids));
+	fin_query_end(&scope);
+	fin_queue_begin_ids(fcinfo, msg_ids, n);
+}
+
 PG_FUNCTION_INFO_V1(finance_send_batch);
 
 /*
@@ -646,31 +667,7 @@ PG_FUNCTION_INFO_V1(finance_send_batch);
 Datum
 finance_send_batch(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *queue_name = fin_queue_arg_text(fcinfo, 0, "queue_name");
-	int			n;
-	FinMessage *messages = unpack_batch(fcinfo, &n);
-	int64	   *msg_ids = palloc(sizeof(int64) * Max(n, 1));
-	int32		tenant_id = fin_context()->tenant_id;
-	FinQueryScope scope;
-	FinQueueConfig *config;
-
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	fin_query_begin(&scope);
-	do
-	{
-		config = fin_queue_find(tenant_id, queue_name);
-		draw_ids(messages, n, msg_ids);
-	} while (n > 0 && !load_queue(config, messages, n, msg_ids));
-	fin_query_end(&scope);
-
-	for (int i = 0; i < n; i++)
-	{
-		Datum		value = Int64GetDatum(msg_ids[i]);
-		bool		isnull = false;
-
-		tuplestore_putvalues(result->setResult, result->setDesc, &value,
-							 &isnull);
-	}
-	return (Datum) 0;
+	if (SRF_IS_FIRSTCALL())
+		send_all(fcinfo);
+	return fin_queue_next_id(fcinfo);
 }

@@ -20,7 +20,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "context.h"
 #include "errors.h"
@@ -381,27 +380,23 @@ arg_msg_ids(FunctionCallInfo fcinfo, int arg, int *n)
 static void
 run_many(Take *take)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) take->fcinfo->resultinfo;
 	int			n;
 	int64	   *ids = arg_msg_ids(take->fcinfo, 1, &n);
+	int			found = 0;
 	FinQueryScope scope;
 
 	fin_context();
-	InitMaterializedSRF(take->fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	fin_query_begin(&scope);
 	take->last_id = n > 1 ? ids[n - 1] : 0;
 	open_queue(take);
 	for (int i = 0; i < n; i++)
 	{
-		Datum		value = Int64GetDatum(ids[i]);
-		bool		isnull = false;
-
 		if (take_one(take, ids[i]))
-			tuplestore_putvalues(result->setResult, result->setDesc, &value,
-								 &isnull);
+			ids[found++] = ids[i];
 	}
 	end_take(take);
 	fin_query_end(&scope);
+	fin_queue_begin_ids(take->fcinfo, ids, found);
 }
 
 /* ------------------------------------------------------------------------
@@ -468,11 +463,14 @@ PG_FUNCTION_INFO_V1(finance_delete_many);
 Datum
 finance_delete_many(PG_FUNCTION_ARGS)
 {
-	Take		take;
+	if (SRF_IS_FIRSTCALL())
+	{
+		Take		take;
 
-	init_take(&take, fcinfo, ACTION_DELETE);
-	run_many(&take);
-	return (Datum) 0;
+		init_take(&take, fcinfo, ACTION_DELETE);
+		run_many(&take);
+	}
+	return fin_queue_next_id(fcinfo);
 }
 
 PG_FUNCTION_INFO_V1(finance_archive);
@@ -505,11 +503,14 @@ PG_FUNCTION_INFO_V1(finance_archive_many);
 Datum
 finance_archive_many(PG_FUNCTION_ARGS)
 {
-	Take		take;
+	if (SRF_IS_FIRSTCALL())
+	{
+		Take		take;
 
-	init_take(&take, fcinfo, ACTION_ARCHIVE);
-	run_many(&take);
-	return (Datum) 0;
+		init_take(&take, fcinfo, ACTION_ARCHIVE);
+		run_many(&take);
+	}
+	return fin_queue_next_id(fcinfo);
 }
 
 /* seconds until it is read again; -1 for null */
@@ -574,13 +575,16 @@ PG_FUNCTION_INFO_V1(finance_nack_many);
 Datum
 finance_nack_many(PG_FUNCTION_ARGS)
 {
-	Take		take;
+	if (SRF_IS_FIRSTCALL())
+	{
+		Take		take;
 
-	init_take(&take, fcinfo, ACTION_NACK);
-	take.seconds = arg_delay(fcinfo, 2);
-	take.reason = arg_reason(fcinfo, 3);
-	run_many(&take);
-	return (Datum) 0;
+		init_take(&take, fcinfo, ACTION_NACK);
+		take.seconds = arg_delay(fcinfo, 2);
+		take.reason = arg_reason(fcinfo, 3);
+		run_many(&take);
+	}
+	return fin_queue_next_id(fcinfo);
 }
 
 PG_FUNCTION_INFO_V1(finance_set_vt);

@@ -87,13 +87,12 @@ static int
 copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 		  bool **nulls)
 {
-	FinSegmentScan *scan = fin_segment_scan(segment, FIN_BY_ID, snapshot);
+	FinSegmentRows *rows = fin_segment_rows(segment, snapshot);
 	TupleTableSlot *row;
 	Size		before = MemoryContextMemAllocated(CurrentMemoryContext, false);
 	int			n = 0;
 
-	fin_segment_rescan(scan, 0, PG_INT64_MAX);
-	while (n >= 0 && (row = fin_segment_next(scan)) != NULL)
+	while (n >= 0 && (row = fin_segment_next_row(rows)) != NULL)
 	{
 		if (n == FIN_SEGMENT_LEFT_MAX ||
 			MemoryContextMemAllocated(CurrentMemoryContext, false) - before >
@@ -105,7 +104,7 @@ copy_rows(FinSegment *segment, Snapshot snapshot, Datum **values,
 		fin_segment_copy(row, &values[n], &nulls[n]);
 		n++;
 	}
-	fin_segment_end_scan(scan);
+	fin_segment_end_rows(rows);
 	return n;
 }
 

@@ -8,7 +8,7 @@
  *
  * The facts (amount, what the account spent today, totals) are those of the
  * locked rows, so a limit is exact however many clients there are.  All rules
- * run; the highest outcome wins.
+ * that could hit are asked; the highest outcome wins.
  */
 #include "postgres.h"
 
@@ -287,11 +287,15 @@ fin_risk_judge(const FinRiskSubject *subject, FinVerdict *verdict)
 	verdict->judgements = palloc(sizeof(FinRiskJudgement) * book->nrulesets);
 	for (int i = 0; i < book->nrulesets; i++)
 	{
-		fin_risk_evaluate(&book->rulesets[i], &facts, &verdict->judgements[i]);
+		fin_risk_evaluate_movement(&book->rulesets[i], &facts,
+								   &verdict->judgements[i]);
 		any_hit = any_hit || verdict->judgements[i].nhits > 0;
 	}
 	if (book->rulesets[0].is_live)
 		take_live(&book->rulesets[0], &verdict->judgements[0], verdict);
+	/* the inputs are what all rules ask about, whichever hit */
+	for (int i = 0; i < book->nrulesets && any_hit; i++)
+		fin_risk_ask_rest(&book->rulesets[i], &facts);
 	if (any_hit)
 		verdict->inputs = fin_risk_inputs(&facts);
 	fin_risk_free(&facts);

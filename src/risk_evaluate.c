@@ -172,17 +172,34 @@ ask_large_value(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		psprintf("%d", LARGE_VALUE_DEFAULT);
 }
 
+/* of a step that may be finer than amounts are: 0.5 of whole yen hits all */
+static bool
+is_multiple(const RiskFacts *facts, Numeric step)
+{
+	Numeric		zero = fin_amount_encode(0, 0);
+	FinAmount	exact;
+	Datum		rest;
+
+	if (fin_amount_decode(step, facts->scale, &exact) == FIN_AMOUNT_OK)
+		return exact > 0 && facts->amount % exact == 0;
+	if (!DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(step),
+										  NumericGetDatum(zero))))
+		return false;
+	rest = DirectFunctionCall2(numeric_mod,
+							   fin_amount_datum(facts->amount, facts->scale),
+							   NumericGetDatum(step));
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, rest,
+											NumericGetDatum(zero)));
+}
+
 static void
 ask_round_amount(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
 	Numeric		other = other_threshold(rule, facts);
-	FinAmount	step;
 
-	answer->hit = fin_amount_decode(other != NULL ? other : rule->threshold,
-									facts->scale, &step) == FIN_AMOUNT_OK &&
-		step > 0 && facts->amount % step == 0 &&
-		(rule->minimum == NULL ||
-		 facts->amount >= minimum_of(rule, facts->scale));
+	answer->hit = (rule->minimum == NULL ||
+				   facts->amount >= minimum_of(rule, facts->scale)) &&
+		is_multiple(facts, other != NULL ? other : rule->threshold);
 	if (!tells(answer))
 		return;
 	answer->observed = amount_text(facts, facts->amount);
@@ -347,11 +364,10 @@ ask_night_window(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 {
 	DateADT		date;
 	TimeADT		time;
-	bool		any_day = rule->weekdays == 0 && rule->probe == RISK_NONE;
 
 	local_moment(rule, facts, &date, &time);
 	answer->hit = in_window(rule, time) && is_large(rule, facts) &&
-		(any_day || is_weekday(rule->weekdays, date) ||
+		(rule->weekdays == 0 || is_weekday(rule->weekdays, date) ||
 		 (rule->probe != RISK_NONE && fin_risk_probed(facts, rule->probe)));
 	if (tells(answer))
 		tell_window(rule, facts, time, answer);
@@ -380,7 +396,7 @@ ask_dormant_account(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer)
 		facts->now - facts->last_at >= rule->span_us && is_large(rule, facts);
 	if (!tells(answer))
 		return;
-	answer->observed = !facts->has_last ? "no transfer before" :
+	answer->observed = !facts->has_last ? "not known" :
 		psprintf("idle for %s", fin_risk_span_text(Max(facts->now - facts->last_at, 0)));
 	answer->threshold = large_text(rule, facts);
 	answer->window = fin_risk_span_text(rule->span_us);
@@ -703,9 +719,10 @@ apply_scores(const RiskRuleset *ruleset, FinRiskJudgement *judgement)
 	}
 }
 
-void
-fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
-				  FinRiskJudgement *judgement)
+/* sieve: NULL: all rules are asked */
+static void
+evaluate(RiskRuleset *ruleset, RiskFacts *facts, const RiskSieve *sieve,
+		 const RiskSieve *transfer, FinRiskJudgement *judgement)
 {
 	RiskAnswer	answer = {0};
 
@@ -714,10 +731,43 @@ fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
 	judgement->is_live = ruleset->is_live;
 	for (int i = 0; i < ruleset->nrules; i++)
 	{
+		if (sieve != NULL && fin_risk_is_sifted_out(&sieve[i], transfer))
+			continue;
 		fin_risk_ask(&ruleset->rules[i], facts, &answer);
 		if (answer.hit)
 			add_hit(judgement, ruleset, &ruleset->rules[i], &answer);
 	}
 	if (judgement->nhits > 0)
 		apply_scores(ruleset, judgement);
+}
+
+void
+fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
+				  FinRiskJudgement *judgement)
+{
+	evaluate(ruleset, facts, NULL, NULL, judgement);
+}
+
+void
+fin_risk_evaluate_movement(RiskRuleset *ruleset, RiskFacts *facts,
+						   FinRiskJudgement *judgement)
+{
+	RiskSieve	transfer;
+	const RiskSieve *sieve = fin_risk_sieve(ruleset, facts, &transfer);
+
+	evaluate(ruleset, facts, sieve, &transfer, judgement);
+}
+
+void
+fin_risk_ask_rest(RiskRuleset *ruleset, RiskFacts *facts)
+{
+	RiskSieve	transfer;
+	const RiskSieve *sieve = fin_risk_sieve(ruleset, facts, &transfer);
+	RiskAnswer	answer = {0};
+
+	for (int i = 0; i < ruleset->nrules; i++)
+	{
+		if (fin_risk_is_sifted_out(&sieve[i], &transfer))
+			fin_risk_ask(&ruleset->rules[i], facts, &answer);
+	}
 }

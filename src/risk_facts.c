@@ -51,7 +51,7 @@ fin_risk_clear(const RiskBook *book, RiskFacts *facts)
 	facts->measured = palloc0(sizeof(RiskMeasured) * (book->nmeasures + 1));
 	facts->probed = palloc0(sizeof(RiskProbed) * (book->nprobes + 1));
 	facts->limited = palloc0(sizeof(RiskLimited) * (book->nlimits + 1));
-	facts->values = palloc0(sizeof(FinExprValue) * FIN_FACT_COUNT);
+	facts->values = palloc(sizeof(FinExprValue) * FIN_FACT_COUNT);
 	facts->values_known = palloc0(sizeof(bool) * FIN_FACT_COUNT);
 }
 
@@ -90,9 +90,10 @@ fin_risk_gather(const RiskBook *book, const FinRiskSubject *subject,
 	facts->is_reversal = subject->is_reversal;
 	fill_party(from, &facts->from);
 	fill_party(movement->to, &facts->to);
-	facts->has_last = from->last_transfer_id != 0;
-	if (facts->has_last)
-		facts->last_at = fin_ident_time(from->last_transfer_id);
+	/* who never paid has been idle since the beginning */
+	facts->has_last = true;
+	facts->last_at = from->last_debit_id == 0 ? from->created_at :
+		fin_ident_time(from->last_debit_id);
 	facts->now = movement->now;
 	facts->date = subject->event.moment.date;
 	facts->time_of_day = subject->event.moment.time;

@@ -4,8 +4,8 @@
  *
  * risk.c keeps the compiled rules and judges by them; risk_compile.c makes
  * rules of rows; risk_facts.c finds out what a rule asks about a transfer;
- * risk_evaluate.c is the rules, over facts alone; risk_record.c writes down
- * facts and judgements, and reads facts again; risk_explain.c asks without
+ * risk_evaluate.c is the rules, over facts alone, and risk_sieve.c tells which
+ * of them need not be asked; risk_record.c writes down facts and judgements, and reads facts again; risk_explain.c asks without
  * moving money, and replays; risk_past.c meets transfers of the past with their
  * facts, and risk_backtest.c tells what rules would have said of them.
  */
@@ -85,6 +85,18 @@ typedef struct RiskRule
 	FinRiskOutcome on_error;
 } RiskRule;
 
+/*
+ * What tells of a rule, without looking at it, that it has nothing to say: the
+ * amount is below the least, or the transfer is not what the rule is about.
+ */
+typedef struct RiskSieve
+{
+	int64		least;			/* PG_INT64_MAX: or above */
+	int64		account_id;		/* 0: any payer */
+	uint64		tags;			/* of currency, types and level */
+	uint64		mask;			/* those of them that are stated */
+} RiskSieve;
+
 typedef struct RiskRuleset
 {
 	int32		version;
@@ -98,6 +110,10 @@ typedef struct RiskRuleset
 	bool		review_default_approve;
 	int			nrules;
 	RiskRule   *rules;			/* by name */
+
+	/* by the scale of amounts; as the rules.  NULL: not made yet, */
+	RiskSieve  *sieves[FIN_AMOUNT_MAX_SCALE + 1];
+	uint64		sieve_limits[FIN_AMOUNT_MAX_SCALE + 1];	/* or of other limits */
 } RiskRuleset;
 
 /* rulesets compiled together, and what they ask for */
@@ -175,8 +191,8 @@ typedef struct RiskFacts
 	bool		is_reversal;
 	RiskParty	from;
 	RiskParty	to;
-	bool		has_last;		/* the payer had a transfer before */
-	TimestampTz last_at;
+	bool		has_last;		/* false: unknown, of a replay */
+	TimestampTz last_at;		/* the payer's last debit, or when opened */
 	TimestampTz now;
 	DateADT		date;
 	TimeADT		time_of_day;
@@ -251,6 +267,29 @@ extern bool fin_risk_applies(const RiskRule *rule, const RiskFacts *facts);
 extern void fin_risk_ask(RiskRule *rule, RiskFacts *facts, RiskAnswer *answer);
 extern void fin_risk_evaluate(RiskRuleset *ruleset, RiskFacts *facts,
 							  FinRiskJudgement *judgement);
+
+/*
+ * The same of a movement, but rules that cannot hit are not asked, so facts
+ * that they alone ask for are not known: fin_risk_ask_rest() asks them.
+ */
+extern void fin_risk_evaluate_movement(RiskRuleset *ruleset, RiskFacts *facts,
+									   FinRiskJudgement *judgement);
+extern void fin_risk_ask_rest(RiskRuleset *ruleset, RiskFacts *facts);
+
+/* ---- risk_sieve.c ---- */
+
+/* that of the ruleset for the facts, and the facts' own to hold against it */
+extern const RiskSieve *fin_risk_sieve(RiskRuleset *ruleset,
+									   const RiskFacts *facts,
+									   RiskSieve *transfer);
+
+static inline bool
+fin_risk_is_sifted_out(const RiskSieve *rule, const RiskSieve *transfer)
+{
+	return transfer->least < rule->least ||
+		((transfer->tags ^ rule->tags) & rule->mask) != 0 ||
+		(rule->account_id != 0 && rule->account_id != transfer->account_id);
+}
 
 /* ---- risk_record.c ---- */
 

@@ -52,7 +52,7 @@ typedef enum PastAction
 	PAST_CAPTURE,
 	PAST_RELEASE,
 	PAST_EXPIRE,
-	PAST_OTHER					/* changed no total */
+	PAST_UNPARK					/* parked as a hold, now an ordinary one */
 } PastAction;
 
 typedef struct PastRow
@@ -81,7 +81,7 @@ typedef struct PastAccount
 {
 	FinAccount	account;		/* totals: only while it is a side of the row */
 	bool		has_row;		/* code, type, level and created_at are known */
-	bool		has_last;		/* last_transfer_id is */
+	bool		has_last;		/* last_debit_id is */
 } PastAccount;
 
 /* made since reading began, and not over */
@@ -232,18 +232,13 @@ static FinQuery select_account =
 	.read_only = true,
 };
 
-/* a limit on each side: see history.c */
+/* what posting.c keeps in finance._account.last_debit_id, as it was then */
 static FinQuery select_last =
 {
-	.sql = "SELECT e.id FROM ("
-	"(SELECT t.id FROM finance.transfer t WHERE t.tenant_id = $1"
-	" AND t.from_account_id = $2 AND t.id < $3 AND t.from_version IS NOT NULL"
-	" ORDER BY t.id DESC LIMIT 1)"
-	" UNION ALL "
-	"(SELECT t.id FROM finance.transfer t WHERE t.tenant_id = $1"
-	" AND t.to_account_id = $2 AND t.id < $3 AND t.to_version IS NOT NULL"
-	" ORDER BY t.id DESC LIMIT 1)) e"
-	" ORDER BY e.id DESC LIMIT 1",
+	.sql = "SELECT t.id FROM finance.transfer t WHERE t.tenant_id = $1"
+	" AND t.from_account_id = $2 AND t.id < $3"
+	" AND t.status IN ('completed', 'held', 'approved')"
+	" ORDER BY t.id DESC LIMIT 1",
 	.nargs = 3,
 	.argtypes = {INT4OID, INT8OID, INT8OID},
 	.expect = SPI_OK_SELECT,
@@ -423,7 +418,7 @@ load_account(Walk *walk, PastAccount *past)
 	past->has_row = true;
 }
 
-/* the last transfer before the first one read */
+/* the last debit before the first transfer read */
 static void
 load_last(Walk *walk, PastAccount *past)
 {
@@ -434,7 +429,7 @@ load_last(Walk *walk, PastAccount *past)
 	if (past->has_last)
 		return;
 	if (fin_query_run(&select_last, values, NULL, 1) > 0)
-		past->account.last_transfer_id = fin_query_int64(0, 1);
+		past->account.last_debit_id = fin_query_int64(0, 1);
 	past->has_last = true;
 }
 
@@ -507,7 +502,7 @@ action_of(const char *status, int64 id, int64 hold_id)
 	if (strcmp(status, "expired") == 0)
 		return PAST_EXPIRE;
 	if (takes)
-		return PAST_OTHER;
+		return PAST_UNPARK;
 	return strcmp(status, "held") == 0 ? PAST_HOLD : PAST_PARKED;
 }
 
@@ -516,6 +511,14 @@ was_judged(PastAction action)
 {
 	return action == PAST_TRANSFER || action == PAST_HOLD ||
 		action == PAST_PARKED || action == PAST_REJECTED;
+}
+
+/* with it the payer has been active, as posting.c notes it */
+static bool
+is_debit(const PastRow *row)
+{
+	return row->action == PAST_TRANSFER || row->action == PAST_HOLD ||
+		row->action == PAST_CAPTURE || row->action == PAST_UNPARK;
 }
 
 static FinAmount
@@ -582,7 +585,7 @@ held_before(const PastRow *row)
 			return row->from_held + row->amount + row->released;
 		case PAST_TRANSFER:
 		case PAST_REJECTED:
-		case PAST_OTHER:
+		case PAST_UNPARK:
 			break;
 	}
 	return row->from_held;
@@ -639,7 +642,7 @@ engine_action(PastAction action)
 		case PAST_EXPIRE:
 			return FIN_EXPIRE;
 		case PAST_REJECTED:
-		case PAST_OTHER:
+		case PAST_UNPARK:
 			break;
 	}
 	elog(ERROR, "what was not done is not done again");
@@ -686,7 +689,7 @@ follow(Walk *walk, const PastRow *row, FinMovement *movement,
 
 	if (row->action == PAST_REJECTED)
 		return;
-	if (row->action != PAST_OTHER && (!takes || hold != NULL))
+	if (row->action != PAST_UNPARK && (!takes || hold != NULL))
 	{
 		movement->action = engine_action(row->action);
 		movement->hold = hold == NULL ? NULL : &hold->hold;
@@ -697,8 +700,6 @@ follow(Walk *walk, const PastRow *row, FinMovement *movement,
 	}
 	if (hold != NULL && fin_engine_remaining(&hold->hold) == 0)
 		forget_hold(walk, hold);
-	movement->from->last_transfer_id = row->id;
-	movement->to->last_transfer_id = row->id;
 }
 
 /* ------------------------------------------------------------------------
@@ -816,9 +817,11 @@ take_row(Walk *walk, HeapTuple tuple, TupleDesc desc)
 		!show(walk, &row, from, to, &movement, &event))
 		return false;
 	follow(walk, &row, &movement, &event);
-	/* an account first met here has one before from now on */
-	from->has_last = from->has_last || row.action != PAST_REJECTED;
-	to->has_last = to->has_last || row.action != PAST_REJECTED;
+	if (is_debit(&row))
+	{
+		from->account.last_debit_id = row.id;
+		from->has_last = true;
+	}
 	return true;
 }
 

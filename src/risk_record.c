@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "json.h"
+#include "json_push.h"
 #include "query.h"
 #include "risk_parts.h"
 
@@ -40,107 +41,35 @@ static FinQuery insert_decision =
  * ------------------------------------------------------------------------ */
 
 static void
-push_key(JsonbParseState **state, const char *key)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &value);
-}
-
-/* a null text adds nothing */
-static void
-push_text(JsonbParseState **state, const char *key, const char *text)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	if (text == NULL)
-		return;
-	push_key(state, key);
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = strlen(text);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_int64(JsonbParseState **state, const char *key, int64 number)
-{
-	push_text(state, key, psprintf(INT64_FORMAT, number));
-}
-
-static void
-push_bool(JsonbParseState **state, const char *key, bool flag)
-{
-	JsonbValue	value = {.type = jbvBool, .val.boolean = flag};
-
-	push_key(state, key);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_null(JsonbParseState **state, const char *key)
-{
-	JsonbValue	value = {.type = jbvNull};
-
-	push_key(state, key);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_number(JsonbParseState **state, const char *key, int number)
-{
-	JsonbValue	value = {.type = jbvNumeric};
-
-	push_key(state, key);
-	value.val.numeric = int64_to_numeric(number);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
 push_time(JsonbParseState **state, const char *key, Datum when, Oid type)
 {
 	char		buffer[MAXDATELEN + 1];
 	int			utc = 0;
 
 	JsonEncodeDateTime(buffer, when, type, &utc);
-	push_text(state, key, pstrdup(buffer));
+	fin_json_push_text(state, key, pstrdup(buffer));
 }
 
 static void
 push_amount(JsonbParseState **state, const char *key, const RiskFacts *facts,
 			FinAmount amount)
 {
-	push_text(state, key, fin_amount_text(amount, facts->scale));
-}
-
-static void
-open_object(JsonbParseState **state, const char *key)
-{
-	if (key != NULL)
-		push_key(state, key);
-	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-}
-
-static void
-close_object(JsonbParseState **state)
-{
-	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+	fin_json_push_amount(state, key, amount, facts->scale);
 }
 
 static void
 push_party(JsonbParseState **state, const char *key, const RiskFacts *facts,
 		   const RiskParty *party)
 {
-	open_object(state, key);
-	push_int64(state, "id", party->account_id);
-	push_text(state, "code", party->code);
-	push_text(state, "type", party->type);
-	push_text(state, "level", party->level);
+	fin_json_push_open(state, key);
+	fin_json_push_int64(state, "id", party->account_id);
+	fin_json_push_text(state, "code", party->code);
+	fin_json_push_text(state, "type", party->type);
+	fin_json_push_text(state, "level", party->level);
 	push_amount(state, "balance", facts, party->balance);
 	push_time(state, "created_at", TimestampTzGetDatum(party->created_at),
 			  TIMESTAMPTZOID);
-	close_object(state);
+	fin_json_push_close(state);
 }
 
 char *
@@ -173,7 +102,7 @@ fin_risk_measure_name(const FinMeasure *measure)
 static void
 push_measured(JsonbParseState **state, const RiskFacts *facts)
 {
-	open_object(state, "measured");
+	fin_json_push_open(state, "measured");
 	for (int i = 0; i < facts->book->nmeasures; i++)
 	{
 		const RiskMeasured *measured = &facts->measured[i];
@@ -181,27 +110,27 @@ push_measured(JsonbParseState **state, const RiskFacts *facts)
 
 		if (!measured->is_known)
 			continue;
-		open_object(state, fin_risk_measure_name(measure));
+		fin_json_push_open(state, fin_risk_measure_name(measure));
 		if (!fin_measure_is_last(measure->period))
 		{
 			push_amount(state, "amount", facts, measured->total.amount);
-			push_int64(state, "count", measured->total.count);
+			fin_json_push_int64(state, "count", measured->total.count);
 		}
 		else if (measured->unconfirmed)
 		{
-			push_bool(state, "unconfirmed", true);
+			fin_json_push_bool(state, "unconfirmed", true);
 			push_time(state, "at", TimestampTzGetDatum(measured->last_at),
 					  TIMESTAMPTZOID);
 		}
 		else if (measured->last != NULL)
 		{
-			push_text(state, "last", measured->last);
+			fin_json_push_text(state, "last", measured->last);
 			push_time(state, "at", TimestampTzGetDatum(measured->last_at),
 					  TIMESTAMPTZOID);
 		}
-		close_object(state);
+		fin_json_push_close(state);
 	}
-	close_object(state);
+	fin_json_push_close(state);
 }
 
 /*
@@ -223,43 +152,31 @@ probe_name(const RiskProbe *probe)
 static void
 push_probed(JsonbParseState **state, const RiskFacts *facts)
 {
-	open_object(state, "listed");
+	fin_json_push_open(state, "listed");
 	for (int i = 0; i < facts->book->nprobes; i++)
 	{
 		if (facts->probed[i].is_known)
-			push_bool(state, probe_name(&facts->book->probes[i]),
-					  facts->probed[i].is_member);
+			fin_json_push_bool(state, probe_name(&facts->book->probes[i]),
+							   facts->probed[i].is_member);
 	}
-	close_object(state);
+	fin_json_push_close(state);
 }
 
 /* only those that differ: the others are the version's own */
 static void
 push_limited(JsonbParseState **state, const RiskFacts *facts)
 {
-	open_object(state, "limits");
+	fin_json_push_open(state, "limits");
 	for (int i = 0; i < facts->book->nlimits; i++)
 	{
 		Numeric		threshold = facts->limited[i].threshold;
 
 		if (threshold != NULL)
-			push_text(state, facts->book->limits[i],
-					  DatumGetCString(DirectFunctionCall1(numeric_out,
-														  NumericGetDatum(threshold))));
+			fin_json_push_text(state, facts->book->limits[i],
+							   DatumGetCString(DirectFunctionCall1(numeric_out,
+																   NumericGetDatum(threshold))));
 	}
-	close_object(state);
-}
-
-static void
-push_metadata(JsonbParseState **state, const RiskFacts *facts)
-{
-	JsonbValue	value;
-
-	if (facts->metadata == NULL || !facts->book->uses_metadata)
-		return;
-	push_key(state, "metadata");
-	JsonbToJsonbValue(facts->metadata, &value);
-	pushJsonbValue(state, WJB_VALUE, &value);
+	fin_json_push_close(state);
 }
 
 Jsonb *
@@ -267,23 +184,24 @@ fin_risk_inputs(const RiskFacts *facts)
 {
 	JsonbParseState *state = NULL;
 
-	open_object(&state, NULL);
-	push_number(&state, "scale", facts->scale);
+	fin_json_push_open(&state, NULL);
+	fin_json_push_number(&state, "scale", facts->scale);
 	push_amount(&state, "amount", facts, facts->amount);
 	push_amount(&state, "available", facts, facts->available);
 	push_amount(&state, "spent_today", facts, facts->spent);
-	push_text(&state, "currency", facts->currency);
-	push_text(&state, "type", facts->type);
-	push_text(&state, "reference", facts->reference);
-	push_metadata(&state, facts);
-	push_text(&state, "device", facts->device);
-	push_text(&state, "country", facts->country);
+	fin_json_push_text(&state, "currency", facts->currency);
+	fin_json_push_text(&state, "type", facts->type);
+	fin_json_push_text(&state, "reference", facts->reference);
+	if (facts->metadata != NULL && facts->book->uses_metadata)
+		fin_json_push_jsonb(&state, "metadata", facts->metadata);
+	fin_json_push_text(&state, "device", facts->device);
+	fin_json_push_text(&state, "country", facts->country);
 	if (facts->odd_device)
-		push_bool(&state, "odd_device", true);
+		fin_json_push_bool(&state, "odd_device", true);
 	if (facts->odd_country)
-		push_bool(&state, "odd_country", true);
-	push_bool(&state, "is_hold", facts->is_hold);
-	push_bool(&state, "is_reversal", facts->is_reversal);
+		fin_json_push_bool(&state, "odd_country", true);
+	fin_json_push_bool(&state, "is_hold", facts->is_hold);
+	fin_json_push_bool(&state, "is_reversal", facts->is_reversal);
 	push_party(&state, "from", facts, &facts->from);
 	push_party(&state, "to", facts, &facts->to);
 	if (facts->has_last)
@@ -308,18 +226,16 @@ fin_risk_hits(const FinRiskJudgement *judgement)
 	{
 		const FinRiskHit *hit = &judgement->hits[i];
 
-		open_object(&state, NULL);
-		push_text(&state, "rule", hit->rule);
-		push_text(&state, "kind", hit->kind);
-		push_text(&state, "outcome", fin_risk_outcome_name(hit->outcome));
-		push_number(&state, "score", hit->score);
-		push_text(&state, "observed", hit->observed);
-		if (hit->threshold != NULL)
-			push_text(&state, "threshold", hit->threshold);
-		else
-			push_null(&state, "threshold");
-		push_text(&state, "window", hit->window);
-		close_object(&state);
+		fin_json_push_open(&state, NULL);
+		fin_json_push_text(&state, "rule", hit->rule);
+		fin_json_push_text(&state, "kind", hit->kind);
+		fin_json_push_text(&state, "outcome",
+						   fin_risk_outcome_name(hit->outcome));
+		fin_json_push_number(&state, "score", hit->score);
+		fin_json_push_text(&state, "observed", hit->observed);
+		fin_json_push_text_or_null(&state, "threshold", hit->threshold);
+		fin_json_push_text(&state, "window", hit->window);
+		fin_json_push_close(&state);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }

@@ -545,6 +545,7 @@ PG_FUNCTION_INFO_V1(finance_add_rule);
 Datum
 finance_add_rule(PG_FUNCTION_ARGS)
 {
+	char	   *name;
 	FinRuleKind kind;
 	char	   *account;
 	const FinContext *context;
@@ -553,7 +554,7 @@ finance_add_rule(PG_FUNCTION_ARGS)
 	int64		account_id = 0;
 	int32		version;
 
-	(void) fin_argument_text(fcinfo, ARG_NAME, "name", FIN_NAME_LENGTH_MAX);
+	name = fin_argument_text(fcinfo, ARG_NAME, "name", FIN_NAME_LENGTH_MAX);
 	kind = check_kind(fin_argument_text(fcinfo, ARG_KIND, "kind",
 										FIN_NAME_LENGTH_MAX));
 	account = fin_argument_text_or_null(fcinfo, ARG_ACCOUNT, "account",
@@ -574,7 +575,8 @@ finance_add_rule(PG_FUNCTION_ARGS)
 	check_currency(fcinfo);
 	if (account != NULL)
 		account_id = find_account(context, account);
-	fin_ruleset_begin_edit(context, version, &edit);
+	fin_ruleset_begin_edit(context, version, psprintf("add_rule %s", name),
+						   &edit);
 	write_rule(fcinfo, context, edit.version, kind, account_id);
 	fin_ruleset_end_edit(context, &edit);
 	audit_rule(context, "add_rule", rule_json(fcinfo, &edit), account_id);
@@ -596,7 +598,8 @@ change_rule(FunctionCallInfo fcinfo, FinQuery *query, bool enabled,
 	StringInfoData json;
 
 	fin_query_begin(&scope);
-	fin_ruleset_begin_edit(context, version, &edit);
+	fin_ruleset_begin_edit(context, version,
+						   psprintf("%s %s", operation, name), &edit);
 	values[0] = Int32GetDatum(context->tenant_id);
 	values[1] = Int32GetDatum(edit.version);
 	values[2] = CStringGetTextDatum(name);

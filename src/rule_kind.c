@@ -36,7 +36,7 @@ const FinRuleKindInfo fin_rule_kinds[FIN_RULE_KINDS] = {
 	"the same as count_limit, with review as its outcome"},
 	[FIN_RULE_NIGHT_WINDOW] =
 	{"night_window", "reject", WINDOW, THRESHOLD | TIME_OF,
-	"an amount (above threshold) from window_start until just before window_end, on weekdays (1 is Monday; all) and holidays of calendar"},
+	"an amount (above threshold) from window_start until just before window_end, on weekdays (1 is Monday; all of them, if not stated) and, besides, on holidays of calendar"},
 	[FIN_RULE_BUSINESS_HOURS] =
 	{"business_hours", "review", WINDOW, THRESHOLD | TIME_OF,
 	"an amount (above threshold) outside of window_start to window_end, on another day than weekdays (Monday to Friday), or on a holiday of calendar"},
@@ -63,7 +63,7 @@ const FinRuleKindInfo fin_rule_kinds[FIN_RULE_KINDS] = {
 	"an amount (of at least minimum) that is at least the share threshold, above 0 to 1, of what the payer has available"},
 	[FIN_RULE_DORMANT_ACCOUNT] =
 	{"dormant_account", "review", SPAN, THRESHOLD,
-	"an amount (above threshold) of a payer that has had no transfer for span"},
+	"an amount (above threshold) of a payer that has paid and held nothing for span; what he got, and what is parked, does not count"},
 	[FIN_RULE_STRUCTURING] =
 	{"structuring", "review", THRESHOLD | MINIMUM | TIMES, FIN_FIELD_PER | PERIOD | SPAN,
 	"the transfer with which amounts from minimum to below threshold come to times in the period or span"},
@@ -72,7 +72,7 @@ const FinRuleKindInfo fin_rule_kinds[FIN_RULE_KINDS] = {
 	"an amount of at least threshold (50,000)"},
 	[FIN_RULE_ROUND_AMOUNT] =
 	{"round_amount", "report", THRESHOLD, MINIMUM,
-	"a multiple of threshold (of at least minimum)"},
+	"a multiple of threshold (of at least minimum), also where threshold is finer than the currency"},
 	[FIN_RULE_GEOGRAPHY_JUMP] =
 	{"geography_jump", "review", SPAN, THRESHOLD,
 	"another country (metadata) than that of the payer's last transfer, less than span ago, if above threshold"},

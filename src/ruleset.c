@@ -81,7 +81,7 @@ static FinQuery insert_ruleset =
 	.sql = "INSERT INTO finance.ruleset (tenant_id, version, name, created_by,"
 	" copy_of, score_report, score_challenge, score_review, score_reject,"
 	" review_timeout, review_default, challenge_timeout)"
-	" SELECT $1, $2, coalesce($3, c.name, 'rules'), $4, nullif($5, 0),"
+	" SELECT $1, $2, $3, $4, nullif($5, 0),"
 	" coalesce($6, c.score_report), coalesce($7, c.score_challenge),"
 	" coalesce($8, c.score_review), coalesce($9, c.score_reject),"
 	" coalesce($10, c.review_timeout, '24 hours'),"
@@ -125,11 +125,14 @@ static FinQuery retire_live =
 	.fires_triggers = true,
 };
 
+/* who put it in force last, and when: what is so already, nobody does */
 static FinQuery update_mode =
 {
 	.sql = "UPDATE finance.ruleset SET mode = $3,"
-	" published_by = coalesce(published_by, $4),"
-	" published_at = coalesce(published_at, pg_catalog.now()),"
+	" published_by = CASE WHEN $3 IN (mode, 'retired') THEN published_by"
+	" ELSE $4 END,"
+	" published_at = CASE WHEN $3 IN (mode, 'retired') THEN published_at"
+	" ELSE pg_catalog.now() END,"
 	" rules = coalesce(rules, (SELECT count(*) FROM finance.risk_rule r"
 	" WHERE r.tenant_id = $1 AND r.version = $2)::pg_catalog.int4)"
 	" WHERE tenant_id = $1 AND version = $2",
@@ -253,14 +256,10 @@ make_version(const FinContext *context, int32 last, const char *name,
 	values[0] = Int32GetDatum(context->tenant_id);
 	version = last + 1;
 	values[1] = Int32GetDatum(version);
-	if (name != NULL)
-	{
-		values[2] = CStringGetTextDatum(name);
-		nulls[2] = ' ';
-	}
+	values[2] = CStringGetTextDatum(name);
 	values[3] = CStringGetTextDatum(context->actor);
 	values[4] = Int32GetDatum(copy_of);
-	nulls[0] = nulls[1] = nulls[3] = nulls[4] = ' ';
+	nulls[0] = nulls[1] = nulls[2] = nulls[3] = nulls[4] = ' ';
 	if (settings != NULL)
 	{
 		memcpy(&values[5], settings, sizeof(Datum) * 7);
@@ -292,25 +291,32 @@ set_mode(const FinContext *context, int32 version, const char *mode)
 
 /* a trigger on the tables written may have acted as somebody else */
 static void
+audit_request(const FinContext *context, const char *operation, char *request)
+{
+	FinAuditRecord record = {0};
+
+	record.operation = operation;
+	record.status = "completed";
+	record.request = request;
+	fin_context_resume(context);
+	fin_audit_append(&record, 1);
+}
+
+static void
 audit_version(const FinContext *context, const char *operation, int32 version,
 			  const char *key, const char *value)
 {
-	FinAuditRecord record = {0};
 	StringInfoData json;
 
 	initStringInfo(&json);
 	fin_json_int64(&json, "version", version);
 	fin_json_text(&json, key, value);
-	record.operation = operation;
-	record.status = "completed";
-	record.request = fin_json_end(&json);
-	fin_context_resume(context);
-	fin_audit_append(&record, 1);
+	audit_request(context, operation, fin_json_end(&json));
 }
 
 void
 fin_ruleset_begin_edit(const FinContext *context, int32 version,
-					   FinRulesetEdit *edit)
+					   const char *change, FinRulesetEdit *edit)
 {
 	int32		live;
 	int32		last;
@@ -323,7 +329,7 @@ fin_ruleset_begin_edit(const FinContext *context, int32 version,
 		return;
 	}
 	lock_rulesets(context, &live, &last);
-	edit->version = make_version(context, last, NULL, live, NULL, NULL);
+	edit->version = make_version(context, last, change, live, NULL, NULL);
 }
 
 void
@@ -387,21 +393,24 @@ check_timeout(FunctionCallInfo fcinfo, int argument, const char *name)
 			   "For example '24 hours'.");
 }
 
+/* arguments of create_ruleset(), from 2 */
+static const char *const settings_names[] = {
+	"score_report", "score_challenge", "score_review", "score_reject",
+	"review_timeout", "review_default", "challenge_timeout"
+};
+
 /* the constraints of finance.ruleset, said in words */
 static void
 check_settings(FunctionCallInfo fcinfo)
 {
-	static const char *const scores[] = {"score_report", "score_challenge",
-	"score_review", "score_reject"};
-
 	for (int i = 0; i < 4; i++)
 	{
 		if (!PG_ARGISNULL(2 + i) && PG_GETARG_INT32(2 + i) <= 0)
-			refuse(psprintf("%s must be above zero", scores[i]),
+			refuse(psprintf("%s must be above zero", settings_names[i]),
 				   "Null: scores alone never come to this outcome.");
 	}
-	check_timeout(fcinfo, 6, "review_timeout");
-	check_timeout(fcinfo, 8, "challenge_timeout");
+	check_timeout(fcinfo, 6, settings_names[4]);
+	check_timeout(fcinfo, 8, settings_names[6]);
 	if (!PG_ARGISNULL(7))
 	{
 		char	   *word = fin_argument_text(fcinfo, 7, "review_default",
@@ -411,6 +420,33 @@ check_settings(FunctionCallInfo fcinfo)
 			refuse(psprintf("review_default \"%s\" is not known", word),
 				   "It is reject or approve.");
 	}
+}
+
+/* what was asked for; the version itself tells what else it took from copy_of */
+static char *
+version_json(FunctionCallInfo fcinfo, int32 version, const char *name,
+			 int32 copy_of)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	fin_json_int64(&json, "version", version);
+	fin_json_text(&json, "name", name);
+	if (copy_of != 0)
+		fin_json_int64(&json, "copy_of", copy_of);
+	for (int i = 0; i < 4; i++)
+	{
+		if (!PG_ARGISNULL(2 + i))
+			fin_json_int64(&json, settings_names[i], PG_GETARG_INT32(2 + i));
+	}
+	for (int i = 4; i < (int) lengthof(settings_names); i++)
+	{
+		if (!PG_ARGISNULL(2 + i))
+			fin_json_text(&json, settings_names[i], i == 5 ?
+						  TextDatumGetCString(PG_GETARG_DATUM(2 + i)) :
+						  fin_json_span_text(PG_GETARG_INTERVAL_P(2 + i)));
+	}
+	return fin_json_end(&json);
 }
 
 PG_FUNCTION_INFO_V1(finance_create_ruleset);
@@ -454,7 +490,8 @@ finance_create_ruleset(PG_FUNCTION_ARGS)
 	if (copy_of != 0)
 		(void) lock_version(context, copy_of);
 	version = make_version(context, last, name, copy_of, settings, nulls);
-	audit_version(context, "create_ruleset", version, "name", name);
+	audit_request(context, "create_ruleset",
+				  version_json(fcinfo, version, name, copy_of));
 	fin_query_end(&scope);
 	PG_RETURN_INT32(version);
 }
@@ -589,10 +626,24 @@ is_full(int32 tenant_id, int32 version)
 	return fin_query_run(&select_full, values, NULL, 1) != 0;
 }
 
+/* is it published, and was not in force in this mode? */
+static bool
+is_publication(HeapTuple old, HeapTuple new, TupleDesc desc, int mode)
+{
+	const char *now = SPI_getvalue(new, desc, mode);
+
+	return strcmp(now, SPI_getvalue(old, desc, mode)) != 0 &&
+		(strcmp(now, "live") == 0 || strcmp(now, "shadow") == 0);
+}
+
+/* and, where it is published again, by whom and when */
 static bool
 only_mode_differs(HeapTuple old, HeapTuple new, TupleDesc desc)
 {
 	int			mode = SPI_fnumber(desc, "mode");
+	int			published_by = SPI_fnumber(desc, "published_by");
+	int			published_at = SPI_fnumber(desc, "published_at");
+	bool		is_published = is_publication(old, new, desc, mode);
 
 	for (int i = 1; i <= desc->natts; i++)
 	{
@@ -602,7 +653,8 @@ only_mode_differs(HeapTuple old, HeapTuple new, TupleDesc desc)
 		Datum		b = heap_getattr(new, i, desc, &new_null);
 		Form_pg_attribute attribute = TupleDescAttr(desc, i - 1);
 
-		if (i == mode || attribute->attisdropped)
+		if (i == mode || attribute->attisdropped ||
+			(is_published && (i == published_by || i == published_at)))
 			continue;
 		if (old_null != new_null)
 			return false;

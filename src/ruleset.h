@@ -17,12 +17,13 @@ typedef struct FinRulesetEdit
 } FinRulesetEdit;
 
 /*
- * Starts to change a draft, or, with version 0, a copy of what is live.
+ * Starts to change a draft, or, with version 0, a copy of what is live, which is
+ * named after the change.
  * Errors: LG108 no such ruleset, LG109 no draft.  Locks the tenant's rulesets
  * against other changes until the end of the transaction.
  */
 extern void fin_ruleset_begin_edit(const FinContext *context, int32 version,
-								   FinRulesetEdit *edit);
+								   const char *change, FinRulesetEdit *edit);
 extern void fin_ruleset_end_edit(const FinContext *context,
 								 const FinRulesetEdit *edit);
 

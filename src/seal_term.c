@@ -245,7 +245,8 @@ static void
 add_run(FinSealTerms *terms, uint64 row, uint32 offset)
 {
 	bool		isnull;
-	bytea	   *bytes = DatumGetByteaPP(fin_query_datum(row, 4, &isnull));
+	Datum		stored = fin_query_datum(row, 4, &isnull);
+	bytea	   *bytes = DatumGetByteaPP(stored);
 	int			n = VARSIZE_ANY_EXHDR(bytes) / FIN_AUDIT_TERM_ENTRY;
 
 	make_room(terms, n);
@@ -257,7 +258,8 @@ add_run(FinSealTerms *terms, uint64 row, uint32 offset)
 						   term);
 		term->leaf += offset;
 	}
-	pfree(bytes);
+	if ((Pointer) bytes != DatumGetPointer(stored))
+		pfree(bytes);
 }
 
 static void

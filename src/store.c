@@ -36,8 +36,8 @@
 #define CODE_CACHE_MAX			16384
 
 /* of finance._account: all, and those posting reads, which come first */
-#define ACCOUNT_COLUMNS			21
-#define ACCOUNT_COLUMNS_READ	19
+#define ACCOUNT_COLUMNS			22
+#define ACCOUNT_COLUMNS_READ	20
 
 typedef struct CodeKey
 {
@@ -137,7 +137,7 @@ look_up_code_direct(FinDirect *direct, const CodeKey *key)
 static int64
 look_up_code(const CodeKey *key, FinDirect **direct, bool *begun)
 {
-	static const AttrNumber columns[] = {2, 18};	/* tenant_id, code */
+	static const AttrNumber columns[] = {2, 19};	/* tenant_id, code */
 	int64		account_id;
 
 	if (!*begun)
@@ -204,9 +204,9 @@ fin_store_forget_account(int32 tenant_id, const char *code)
 static FinQuery lock_accounts =
 {
 	.sql = "SELECT ctid, account_id, tenant_id, minor_units, version,"
-	" last_transfer_id, created_at, spent_on, debits_posted, credits_posted,"
-	" debits_pending, credits_pending, spent, min_available, max_balance,"
-	" status, currency, type, code, level"
+	" last_transfer_id, last_debit_id, created_at, spent_on, debits_posted,"
+	" credits_posted, debits_pending, credits_pending, spent, min_available,"
+	" max_balance, status, currency, type, code, level"
 	" FROM finance._account"
 	" WHERE tenant_id = $1 AND account_id = ANY ($2)"
 	" ORDER BY account_id FOR NO KEY UPDATE",
@@ -223,12 +223,12 @@ static FinQuery lock_accounts =
 static FinQuery write_account =
 {
 	.sql = "UPDATE finance._account SET version = $3, last_transfer_id = $4,"
-	" spent_on = $5, debits_posted = $6, credits_posted = $7,"
-	" debits_pending = $8, credits_pending = $9, spent = $10"
-	" WHERE tenant_id = $1 AND account_id = $2 AND version = $11",
-	.nargs = 11,
-	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, DATEOID, NUMERICOID,
-	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID},
+	" last_debit_id = $5, spent_on = $6, debits_posted = $7,"
+	" credits_posted = $8, debits_pending = $9, credits_pending = $10,"
+	" spent = $11 WHERE tenant_id = $1 AND account_id = $2 AND version = $12",
+	.nargs = 12,
+	.argtypes = {INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, DATEOID,
+	NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, NUMERICOID, INT8OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
 };
@@ -288,29 +288,30 @@ read_account(const Datum *values, const bool *nulls, FinAccount *account,
 			 MemoryContext memory)
 {
 	int			scale = DatumGetInt16(values[2]);
-	char	   *currency = TextDatumGetCString(values[15]);
+	char	   *currency = TextDatumGetCString(values[16]);
 
 	account->account_id = DatumGetInt64(values[0]);
 	account->scale = scale;
 	account->version = DatumGetInt64(values[3]);
 	account->stored_version = account->version;
 	account->last_transfer_id = DatumGetInt64(values[4]);
-	account->spent_on = DatumGetDateADT(values[6]);
-	account->debits_posted = fin_store_amount(values[7], scale);
-	account->credits_posted = fin_store_amount(values[8], scale);
-	account->debits_pending = fin_store_amount(values[9], scale);
-	account->credits_pending = fin_store_amount(values[10], scale);
-	account->spent = fin_store_amount(values[11], scale);
-	account->has_min_available = !nulls[12];
-	account->min_available = nulls[12] ? 0 : fin_store_amount(values[12], scale);
-	account->has_max_balance = !nulls[13];
-	account->max_balance = nulls[13] ? 0 : fin_store_amount(values[13], scale);
-	account->status = parse_status(TextDatumGetCString(values[14]));
+	account->last_debit_id = DatumGetInt64(values[5]);
+	account->spent_on = DatumGetDateADT(values[7]);
+	account->debits_posted = fin_store_amount(values[8], scale);
+	account->credits_posted = fin_store_amount(values[9], scale);
+	account->debits_pending = fin_store_amount(values[10], scale);
+	account->credits_pending = fin_store_amount(values[11], scale);
+	account->spent = fin_store_amount(values[12], scale);
+	account->has_min_available = !nulls[13];
+	account->min_available = nulls[13] ? 0 : fin_store_amount(values[13], scale);
+	account->has_max_balance = !nulls[14];
+	account->max_balance = nulls[14] ? 0 : fin_store_amount(values[14], scale);
+	account->status = parse_status(TextDatumGetCString(values[15]));
 	strlcpy(account->currency, currency, sizeof(account->currency));
-	account->type = text_in(memory, values[16]);
-	account->code = text_in(memory, values[17]);
-	account->level = nulls[18] ? NULL : text_in(memory, values[18]);
-	account->created_at = DatumGetTimestampTz(values[5]);
+	account->type = text_in(memory, values[17]);
+	account->code = text_in(memory, values[18]);
+	account->level = nulls[19] ? NULL : text_in(memory, values[19]);
+	account->created_at = DatumGetTimestampTz(values[6]);
 	account->changed = false;
 }
 
@@ -426,7 +427,7 @@ fin_store_lock_accounts(int32 tenant_id, const int64 *ids, int n,
 }
 
 /* what posting changes of a row of finance._account, by position from 0 */
-static const int totals_columns[] = {3, 4, 6, 7, 8, 9, 10, 11};
+static const int totals_columns[] = {3, 4, 5, 7, 8, 9, 10, 11, 12};
 
 #define TOTALS_COLUMNS lengthof(totals_columns)
 static void
@@ -436,12 +437,13 @@ totals_of(const FinAccount *account, Datum *values)
 
 	values[0] = Int64GetDatum(account->version);
 	values[1] = Int64GetDatum(account->last_transfer_id);
-	values[2] = DateADTGetDatum(account->spent_on);
-	values[3] = fin_amount_datum(account->debits_posted, scale);
-	values[4] = fin_amount_datum(account->credits_posted, scale);
-	values[5] = fin_amount_datum(account->debits_pending, scale);
-	values[6] = fin_amount_datum(account->credits_pending, scale);
-	values[7] = fin_amount_datum(account->spent, scale);
+	values[2] = Int64GetDatum(account->last_debit_id);
+	values[3] = DateADTGetDatum(account->spent_on);
+	values[4] = fin_amount_datum(account->debits_posted, scale);
+	values[5] = fin_amount_datum(account->credits_posted, scale);
+	values[6] = fin_amount_datum(account->debits_pending, scale);
+	values[7] = fin_amount_datum(account->credits_pending, scale);
+	values[8] = fin_amount_datum(account->spent, scale);
 }
 
 static void

@@ -17,16 +17,16 @@
 #include "store.h"
 
 /* columns of finance._account, by position from 0 */
-#define FIRST_TOTAL		7		/* debits_posted */
-#define LAST_TOTAL		11		/* spent */
-#define DEBITS_POSTED	7
-#define CREDITS_POSTED	8
-#define DEBITS_PENDING	9
-#define CREDITS_PENDING 10
-#define MIN_AVAILABLE	12
-#define MAX_BALANCE		13
-#define CODE			17
-#define COLUMNS			20		/* others may have added some behind */
+#define FIRST_TOTAL		8		/* debits_posted */
+#define LAST_TOTAL		12		/* spent */
+#define DEBITS_POSTED	8
+#define CREDITS_POSTED	9
+#define DEBITS_PENDING	10
+#define CREDITS_PENDING 11
+#define MIN_AVAILABLE	13
+#define MAX_BALANCE		14
+#define CODE			18
+#define COLUMNS			21		/* others may have added some behind */
 
 static int
 compare(Datum a, Datum b)

@@ -3,7 +3,8 @@
  *		Rows written through the table access method, without a statement.
  *
  * Starting a statement costs several times what writing its one row does.
- * Here one row costs a tuple, its index entries and its WAL.
+ * Here one row costs a tuple, its index entries and its WAL; looking one up
+ * where it was before, a page.
  *
  * Owns nothing between calls: a FinDirect lives in the query scope's memory,
  * its relations are closed at the end and their locks (ROW EXCLUSIVE, on the
@@ -14,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -24,6 +26,7 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -37,6 +40,9 @@
 
 /* rows gathered before they are written */
 #define FIN_DIRECT_ROWS_MAX 64
+
+/* a page with less room than this is tidied before its rows are looked at */
+#define SEEK_ROOM	(BLCKSZ / 8)
 
 struct FinDirect
 {
@@ -58,6 +64,9 @@ struct FinDirect
 	int			lock_keys;		/* and its columns */
 	bool		probes;			/* with this snapshot instead */
 	SnapshotData dirty;
+	ItemPointerData root;		/* of the row found last */
+	bool		seeks;			/* under an active snapshot */
+	HeapTupleData sought;
 };
 
 /* triggers whose work is done here in another way */
@@ -167,17 +176,43 @@ close_table(FinDirect *direct)
 	direct->table = NULL;
 }
 
+/* an update that stays on its page needs none */
+static EState *
+estate_of(FinDirect *direct)
+{
+	MemoryContext old;
+
+	if (direct->estate != NULL)
+		return direct->estate;
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(direct));
+	direct->estate = CreateExecutorState();
+	MemoryContextSwitchTo(old);
+	return direct->estate;
+}
+
 static void
 insert_index_entries(FinDirect *direct, TupleTableSlot *slot,
 					 bool only_summarizing)
 {
+	EState	   *estate = estate_of(direct);
+
 	if (!direct->indexes_open)
 		ExecOpenIndices(direct->info, false);
 	direct->indexes_open = true;
 	if (direct->info->ri_NumIndices > 0)
-		fin_compat_insert_index_tuples(direct->info, slot,
-									   direct->estate, only_summarizing);
-	ResetPerTupleExprContext(direct->estate);
+		fin_compat_insert_index_tuples(direct->info, slot, estate,
+									   only_summarizing);
+	ResetPerTupleExprContext(estate);
+}
+
+/* no column of a row that is updated becomes null, so NOT NULL holds */
+static void
+check_updated(FinDirect *direct, TupleTableSlot *slot)
+{
+	const TupleConstr *constraints = RelationGetDescr(direct->table)->constr;
+
+	if (constraints != NULL && constraints->num_check > 0)
+		ExecConstraints(direct->info, slot, estate_of(direct));
 }
 
 /* many rows at once: one WAL record for each page, not for each row */
@@ -532,12 +567,104 @@ fin_direct_begin_find(const char *table, const char *index, int columns,
 TupleTableSlot *
 fin_direct_find(FinDirect *direct, ScanKey key, int needed)
 {
-	index_rescan(direct->lock_scan, key, direct->lock_keys, NULL, 0);
-	if (!index_getnext_slot(direct->lock_scan, ForwardScanDirection,
-							direct->slot))
+	IndexScanDesc scan = direct->lock_scan;
+	ItemPointer tid;
+
+	index_rescan(scan, key, direct->lock_keys, NULL, 0);
+	while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	{
+		/* fetching moves it on to the version that is seen */
+		direct->root = *tid;
+		if (!index_fetch_heap(scan, direct->slot))
+			continue;
+		slot_getsomeattrs(direct->slot, needed);
+		return direct->slot;
+	}
+	return NULL;
+}
+
+ItemPointerData
+fin_direct_root(const FinDirect *direct)
+{
+	return direct->root;
+}
+
+FinDirect *
+fin_direct_begin_seek(const char *name, int columns)
+{
+	FinDirect  *direct;
+	Relation	table;
+
+	if (!fin_direct_writes || IsolationUsesXactSnapshot())
 		return NULL;
-	slot_getsomeattrs(direct->slot, needed);
-	return direct->slot;
+	table = table_open(fin_query_relation(name), AccessShareLock);
+	if (table->rd_tableam != GetHeapamTableAmRoutine() ||
+		!has_columns(table, NULL, columns))
+	{
+		table_close(table, NoLock);
+		return NULL;
+	}
+	direct = palloc0(sizeof(FinDirect));
+	direct->table = table;
+	direct->slot = table_slot_create(table, NULL);
+	/* see what this transaction did before, as a new statement would */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	direct->seeks = true;
+	return direct;
+}
+
+/*
+ * The table may be shorter by now: what cuts it says so to all who kept its
+ * length, while what makes it longer does not.
+ */
+static bool
+has_block(Relation table, BlockNumber block)
+{
+	BlockNumber kept = RelationGetSmgr(table)->smgr_cached_nblocks[MAIN_FORKNUM];
+
+	return (kept != InvalidBlockNumber && block < kept) ||
+		block < RelationGetNumberOfBlocks(table);
+}
+
+/*
+ * An index scan has a page tidied whenever it is fuller than its table's
+ * fillfactor, that is after each update of one of its rows; here that waits
+ * until many can be tidied away at once.
+ */
+static void
+tidy_if_full(Relation table, Buffer buffer)
+{
+	Page		page = BufferGetPage(buffer);
+
+	if (PageIsFull(page) || PageGetHeapFreeSpace(page) < SEEK_ROOM)
+		heap_page_prune_opt(table, buffer);
+}
+
+TupleTableSlot *
+fin_direct_seek(FinDirect *direct, const ItemPointerData *root, int needed)
+{
+	ItemPointerData tid = *root;
+	Buffer		buffer;
+	bool		found;
+
+	ExecClearTuple(direct->slot);
+	if (!has_block(direct->table, ItemPointerGetBlockNumber(&tid)))
+		return NULL;
+	buffer = ReadBuffer(direct->table, ItemPointerGetBlockNumber(&tid));
+	tidy_if_full(direct->table, buffer);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, direct->table, buffer,
+								   GetActiveSnapshot(), &direct->sought, NULL,
+								   true);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (found)
+	{
+		ExecStoreBufferHeapTuple(&direct->sought, direct->slot, buffer);
+		slot_getsomeattrs(direct->slot, needed);
+	}
+	ReleaseBuffer(buffer);		/* the slot has a pin of its own */
+	return found ? direct->slot : NULL;
 }
 
 FinDirect *
@@ -691,7 +818,6 @@ fin_direct_begin_update(const char *name, int columns)
 	}
 	direct = palloc0(sizeof(FinDirect));
 	direct->ncolumns = columns;
-	direct->estate = CreateExecutorState();
 	open_table(direct, table);
 	direct->old_slot = table_slot_create(table, NULL);
 	return direct;
@@ -723,7 +849,7 @@ fin_direct_update(FinDirect *direct, ItemPointer tid, const int *columns,
 	ExecStoreVirtualTuple(slot);
 	if (check != NULL)
 		check(slot->tts_values, slot->tts_isnull);
-	ExecConstraints(direct->info, slot, direct->estate);
+	check_updated(direct, slot);
 	if (fin_compat_update_tuple(direct->table, tid, slot, &only_summarizing))
 		insert_index_entries(direct, slot, only_summarizing);
 	ExecClearTuple(old);
@@ -739,6 +865,8 @@ fin_direct_end(FinDirect *direct)
 	}
 	if (direct->lock_scan != NULL)
 		end_lock(direct);
+	if (direct->seeks)
+		PopActiveSnapshot();
 	write_gathered(direct);
 	close_table(direct);
 	if (direct->estate != NULL)

@@ -92,6 +92,27 @@ extern TupleTableSlot *fin_direct_find(FinDirect *direct, ScanKey key,
 									   int needed);
 
 /*
+ * Where the versions of the row that fin_direct_find() found last begin, for
+ * fin_direct_seek().
+ */
+extern ItemPointerData fin_direct_root(const FinDirect *direct);
+
+/*
+ * Start looking rows of a plain table up where they were, by no index.  NULL
+ * when that cannot be done.  For READ COMMITTED only: under stricter levels who
+ * finds nothing must have looked into an index.
+ */
+extern FinDirect *fin_direct_begin_seek(const char *table, int columns);
+
+/*
+ * The row whose versions begin there, as this transaction sees it now; good
+ * until the next call.  NULL: there is none by now.  Another row may have come
+ * to that place, so the caller looks at its key.
+ */
+extern TupleTableSlot *fin_direct_seek(FinDirect *direct,
+									   const ItemPointerData *root, int needed);
+
+/*
  * Start looking for rows of such a table by a unique index of these columns,
  * those that other transactions are inserting included.  Locks the table in
  * ACCESS SHARE until the end.  scan_keys: how many keys a probe has.

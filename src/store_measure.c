@@ -29,6 +29,7 @@
 #include "query.h"
 #include "store_direct.h"
 #include "store_measure.h"
+#include "store_spot.h"
 
 #define TOTAL_COLUMNS	5
 #define TOTAL_KEYS		4
@@ -155,6 +156,13 @@ begin_read(bool reading)
 }
 
 static void
+take_row(const TupleTableSlot *slot, FinTotalRow *row)
+{
+	row->state = DatumGetByteaPCopy(slot->tts_values[TOTAL_COLUMNS - 1]);
+	row->tid = slot->tts_tid;
+}
+
+static void
 read_direct(FinDirect *direct, int32 tenant_id, FinTotalRow *row, bool lock)
 {
 	ScanKeyData key[TOTAL_KEYS];
@@ -174,8 +182,54 @@ read_direct(FinDirect *direct, int32 tenant_id, FinTotalRow *row, bool lock)
 	row->found = slot != NULL;
 	if (slot == NULL)
 		return;
-	row->state = DatumGetByteaPCopy(slot->tts_values[TOTAL_COLUMNS - 1]);
-	row->tid = slot->tts_tid;
+	take_row(slot, row);
+	if (!lock)
+	{
+		ItemPointerData root = fin_direct_root(direct);
+
+		fin_store_spot_note(tenant_id, &row->key, &root);
+	}
+}
+
+/* is it the row of this key? */
+static bool
+has_key(const TupleTableSlot *slot, int32 tenant_id, const FinTotalKey *key)
+{
+	const text *class;
+
+	if (DatumGetInt64(slot->tts_values[0]) != key->account_id ||
+		DatumGetInt64(slot->tts_values[1]) != key->other_id ||
+		DatumGetInt32(slot->tts_values[2]) != tenant_id)
+		return false;
+	class = DatumGetTextPP(slot->tts_values[3]);
+	return VARSIZE_ANY_EXHDR(class) == strlen(key->class) &&
+		memcmp(VARDATA_ANY(class), key->class, VARSIZE_ANY_EXHDR(class)) == 0;
+}
+
+/* those that are where they were before; returns how many are not */
+static int
+seek_rows(int32 tenant_id, FinTotalRow *const *rows, int n)
+{
+	FinDirect  *direct = fin_direct_begin_seek("risk_total", TOTAL_COLUMNS);
+	int			left = n;
+
+	if (direct == NULL)
+		return n;
+	for (int i = 0; i < n; i++)
+	{
+		ItemPointerData root;
+		TupleTableSlot *slot = NULL;
+
+		if (fin_store_spot_find(tenant_id, &rows[i]->key, &root))
+			slot = fin_direct_seek(direct, &root, TOTAL_COLUMNS);
+		if (slot == NULL || !has_key(slot, tenant_id, &rows[i]->key))
+			continue;
+		take_row(slot, rows[i]);
+		rows[i]->found = true;
+		left--;
+	}
+	fin_direct_end(direct);
+	return left;
 }
 
 static void
@@ -274,11 +328,13 @@ fin_store_read_totals(int32 tenant_id, FinTotalRow *const *rows, int n,
 	/* of no account: they come first */
 	while (!reading && start < n && rows[start]->must_lock)
 		lock_type(tenant_id, rows[start++]);
-	if (start == n)
+	if (start == n || seek_rows(tenant_id, rows + start, n - start) == 0)
 		return;
 	direct = begin_read(reading);
 	for (int i = start; i < n; i++)
 	{
+		if (rows[i]->found)
+			continue;
 		if (direct != NULL)
 			read_direct(direct, tenant_id, rows[i], lock);
 		else

@@ -42,6 +42,7 @@
 #include "expire.h"
 #include "half.h"
 #include "launcher.h"
+#include "meter.h"
 #include "partition.h"
 #include "process.h"
 #include "query.h"
@@ -168,6 +169,12 @@ static Chore chores[] =
 		.run = fin_audit_month_run,
 		.committed = fin_audit_month_committed,
 	},
+	{
+		.name = "risk totals",
+		.due = fin_meter_tidy_due,
+		.run = fin_meter_tidy_run,
+		.committed = fin_meter_tidy_committed,
+	},
 };
 
 /* ---- running chores ---- */
@@ -199,6 +206,7 @@ extension_is_there(void)
 		fin_seen_sweep();
 		fin_archive_sweep();
 		fin_audit_month_sweep();
+		fin_meter_tidy_sweep();
 	}
 	extension = found;
 	return OidIsValid(found);

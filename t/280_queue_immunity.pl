@@ -14,8 +14,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $rows = 8192;      # that fill a segment
-my $batch = 500;
+my $rows = 16384;     # that fill a segment
+my $batch = 1000;
 my $node = finance_node('main', allows_streaming => 1);
 $node->start;
 
@@ -103,7 +103,7 @@ my $at_start = buffers();
 my @dead;
 foreach my $part (1 .. 6)
 {
-	pass_on(10_000);
+	pass_on(20_000);
 	push @dead, dead_rows();
 }
 sql("SELECT count(*) FROM finance.send_batch('jobs', array_fill('1'::jsonb, '{20}'))");

@@ -241,6 +241,24 @@ check_age(const Month *month)
 						  timestamptz_to_str(kept_until(month->to_id))));
 }
 
+/*
+ * The oldest month goes first: so the versions of an account that are no longer
+ * in the log are its first ones.
+ */
+static void
+check_oldest(const Month *month)
+{
+	List	   *older = fin_partition_before(FIN_PARTITIONED_AUDIT_RECORD,
+											 month->from_id);
+
+	if (older != NIL)
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_AUDIT_KEPT),
+				errmsg("month %04d-%02d of the audit log must be kept",
+					   month->year, month->month),
+				errdetail("finance.%s is older.", (char *) linitial(older)));
+}
+
 static FIN_NORETURN void
 refuse_altered(const Month *month, int64 leaf, int64 id)
 {
@@ -361,7 +379,8 @@ PG_FUNCTION_INFO_V1(finance_drop_audit_month);
  * and proofs.  Recorded in the log and in finance.audit_month.
  * Errors: 22004, 22023; LG203 some record of it is not sealed; LG204 the log
  * has no such month; LG205 a record is not as it was sealed; LG206 it was not
- * kept for finance.audit_retention days yet; those of fin_context().
+ * kept for finance.audit_retention days yet, or an older one is still there;
+ * those of fin_context().
  */
 Datum
 finance_drop_audit_month(PG_FUNCTION_ARGS)
@@ -377,6 +396,7 @@ finance_drop_audit_month(PG_FUNCTION_ARGS)
 	fin_query_begin(&scope);
 	find_month(day, &month);
 	check_age(&month);
+	check_oldest(&month);
 	LockRelationOid(fin_query_relation(month.partition),
 					ShareUpdateExclusiveLock);
 	/* somebody may have done it while we waited */

@@ -192,7 +192,7 @@ my $wanted = 2500 * $soak;
 for (my $i = 0; @kept == 0 || decode_json($kept[-1])->{size} < $wanted; $i++)
 {
 	ask($work[ $i % @work ]->());
-	ask(q{INSERT INTO item (name) VALUES (repeat('long "' || E'\u00e9\\\\', 300000))}) if $i == 20;
+	ask(q{INSERT INTO item (name) VALUES (repeat('long "' || E'\u00e9\\\\', 30000))}) if $i == 20;
 	from_address('127.0.0.1', q{INSERT INTO item (name) VALUES ('by IPv4')}) if $i == 30;
 	from_address('::1', q{INSERT INTO item (name) VALUES ('by IPv6')}) if $i == 31 && $ipv6;
 	ask('TRUNCATE item') if $i == 40;
@@ -457,8 +457,9 @@ for (
 ask("UPDATE finance.audit_record SET request = NULL, response = NULL, salt = NULL WHERE id = $victim");
 verifies('a payload that was erased', '--digest', $digest, exported());
 is((verify($file = exported()))[2] =~ /, 1 payloads erased;/, 1, 'is counted');
-ask("DELETE FROM finance.audit_record WHERE id = $victim");
+ask("CREATE TABLE saved AS SELECT * FROM finance.audit_record WHERE id = $victim; DELETE FROM finance.audit_record WHERE id = $victim");
 refuses('a deleted record', qr/leaf \d+, record $victim: its record is missing/, '--digest', $digest, exported());
+ask('INSERT INTO finance.audit_record SELECT * FROM saved');
 
 # ------------------------------------------------------------------------
 # who gets what

@@ -10,7 +10,7 @@ use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(verify_missing make_verify verify verifies refuses write_file);
+our @EXPORT = qw(verify_missing make_verify verify verifies refuses write_file leaf_functions);
 
 my $directory;
 my $program;
@@ -82,6 +82,15 @@ sub refuses
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	ok($status == 1 && $err =~ $pattern, $name) or diag("status $status\n$err");
+}
+
+# SQL that makes pg_temp.leaf(finance.audit_record): the bytes that are hashed, as
+# pgtap/audit.sql builds them
+sub leaf_functions
+{
+	my $sql = slurp_file(dirname(__FILE__) . '/../pgtap/audit.sql');
+
+	return join("\n", $sql =~ /(CREATE FUNCTION pg_temp\.(?:field|leaf)\(.*?\$\$;)/gs);
 }
 
 1;

@@ -74,7 +74,7 @@ static bool quiet;
 static bool complete;			/* no leaf without its record */
 static uint64_t problems;
 
-static void
+static void __attribute__((format(printf, 1, 2)))
 complain(const char *format,...)
 {
 	va_list		args;
@@ -1280,6 +1280,8 @@ summarize(bool has_export, bool trusts_itself)
 				problems - SHOWN_MAX);
 	if (quiet)
 		return;
+	if (leaves >= PROGRESS_LEAVES && isatty(STDERR_FILENO))
+		fputc('\n', stderr);
 	if (has_export)
 	{
 		root_of(&tree, &root);

@@ -56,6 +56,9 @@ REGRESS = $(patsubst $(srcdir_)sql/%.sql,%,$(sort $(wildcard $(srcdir_)sql/*.sql
 ISOLATION = $(patsubst $(srcdir_)specs/%.spec,%,$(sort $(wildcard $(srcdir_)specs/*.spec)))
 EXTRA_CLEAN = results output_iso tmp_check log
 
+# AES-256-GCM of the audit log
+SHLIB_LINK = -lcrypto
+
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -std=gnu99
 # PostgreSQL was built by gcc; clang knows not all its flags and attributes
 ifneq (,$(findstring clang,$(CC)))

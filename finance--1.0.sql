@@ -926,9 +926,10 @@ COMMENT ON TYPE finance.batch_result IS
 'what became of one request of a batch: its position from 1, the SQLSTATE and words of its error (null: none; status is failed when there is one), then as transfer_result';
 
 CREATE FUNCTION finance.transfer_batch(requests finance.transfer_request[],
-	atomic boolean DEFAULT false) RETURNS SETOF finance.batch_result
+	atomic boolean DEFAULT false,
+	context jsonb DEFAULT NULL) RETURNS SETOF finance.batch_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_batch';
-COMMENT ON FUNCTION finance.transfer_batch(finance.transfer_request[], boolean) IS
+COMMENT ON FUNCTION finance.transfer_batch(finance.transfer_request[], boolean, jsonb) IS
 'carries out up to 10,000 requests in turn and answers each, in order, with what it did or its error; linked requests, or with atomic all, stand or fall together';
 
 CREATE FUNCTION finance.transfer(from_account text, to_account text, amount numeric,
@@ -938,10 +939,11 @@ CREATE FUNCTION finance.transfer(from_account text, to_account text, amount nume
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer';
-COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(text, text, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'moves an amount between two accounts of one currency, named by code; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount numeric,
 	currency text DEFAULT NULL, idempotency_key text DEFAULT NULL,
@@ -950,10 +952,11 @@ CREATE FUNCTION finance.transfer(from_account bigint, to_account bigint, amount 
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_transfer_by_id';
-COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.transfer(bigint, bigint, numeric, text, text, text, bigint, bigint, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'moves an amount between two accounts of one currency, named by id; strict raises instead of recording a rejected transfer; call it in FROM, since (transfer(...)).* calls it once per column';
 
 -- ------------------------------------------------------------------------
@@ -967,25 +970,28 @@ CREATE FUNCTION finance.hold(from_account text, to_account text, amount numeric,
 	expected_to_version bigint DEFAULT NULL,
 	amount_mode text DEFAULT 'exact', hold_group text DEFAULT NULL,
 	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	strict boolean DEFAULT false)
+	strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_hold';
-COMMENT ON FUNCTION finance.hold(text, text, numeric, interval, text, text, text, bigint, bigint, text, text, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.hold(text, text, numeric, interval, text, text, text, bigint, bigint, text, text, text, jsonb, boolean, jsonb) IS
 'reserves an amount of one account for another, until it is captured, released, or expires_in is over; its id is the hold''s';
 CREATE FUNCTION finance.capture(hold_id bigint, amount numeric DEFAULT NULL,
 	final boolean DEFAULT false, idempotency_key text DEFAULT NULL,
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL)
+	metadata jsonb DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_capture';
-COMMENT ON FUNCTION finance.capture(bigint, numeric, boolean, text, timestamptz, text, jsonb) IS
+COMMENT ON FUNCTION finance.capture(bigint, numeric, boolean, text, timestamptz, text, jsonb, jsonb) IS
 'posts held money, all that remains or a part; final gives the rest back';
 CREATE FUNCTION finance.release(hold_id bigint, amount numeric DEFAULT NULL,
 	idempotency_key text DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL)
+	metadata jsonb DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_release';
-COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb) IS
+COMMENT ON FUNCTION finance.release(bigint, numeric, text, text, jsonb, jsonb) IS
 'gives held money back, all that remains or a part';
 
 -- ------------------------------------------------------------------------
@@ -1220,19 +1226,37 @@ COMMENT ON FUNCTION finance._merkle_root IS
 CREATE FUNCTION finance._audit_rows() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_rows';
 COMMENT ON FUNCTION finance._audit_rows IS
-'statement trigger that audit_table() attaches';
+'trigger that audit_table() attaches';
 
-CREATE FUNCTION finance.audit_table(target regclass) RETURNS integer
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+CREATE FUNCTION finance.audit_table(target regclass, columns text[] DEFAULT NULL,
+	ignore text[] DEFAULT NULL, mask jsonb DEFAULT NULL, subject text DEFAULT NULL,
+	rows text DEFAULT 'delta')
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_table';
 COMMENT ON FUNCTION finance.audit_table IS
-'records every row change of the table, its partitions and inheriting tables from now on; returns how many tables it attached triggers to';
+'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says; returns how many tables it attached triggers to';
 
 CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_unaudit_table';
 COMMENT ON FUNCTION finance.unaudit_table IS
 'ends what audit_table() began; returns how many tables had triggers';
+
+CREATE FUNCTION finance._audit_ddl() RETURNS event_trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'finance_audit_ddl';
+COMMENT ON FUNCTION finance._audit_ddl IS
+'event trigger: records DDL on objects of finance and on audited tables';
+CREATE EVENT TRIGGER finance_audit_ddl ON ddl_command_end
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_ddl IS
+'records DDL on objects of finance and on audited tables, whose partitions get their triggers';
+CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_drop IS
+'records that objects of finance and audited tables are dropped';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
@@ -2068,10 +2092,11 @@ COMMENT ON FUNCTION finance.leg(text, text, numeric, bigint) IS
 CREATE FUNCTION finance.journal(legs finance.journal_leg[],
 	idempotency_key text DEFAULT NULL, type text DEFAULT 'journal',
 	effective_at timestamptz DEFAULT NULL, reference text DEFAULT NULL,
-	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false)
+	metadata jsonb DEFAULT NULL, strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS SETOF finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_journal';
-COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.journal(finance.journal_leg[], text, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'posts 2 to 1,000 debits and credits, equal in each currency, as one; returns the transfers they become, or the one that risk rejected';
 
 CREATE FUNCTION finance.split_amount(amount numeric, weights numeric[],
@@ -2158,10 +2183,11 @@ CREATE FUNCTION finance.exchange(from_account text, to_account text,
 	rounding text DEFAULT 'half_even', rounding_account text DEFAULT NULL,
 	idempotency_key text DEFAULT NULL, effective_at timestamptz DEFAULT NULL,
 	reference text DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	strict boolean DEFAULT false)
+	strict boolean DEFAULT false,
+	context jsonb DEFAULT NULL)
 	RETURNS SETOF finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finance_exchange';
-COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, text, text, text, timestamptz, text, jsonb, boolean, jsonb) IS
 'sells an amount for amount * rate of another currency, rounded half_even, half_up, down or up, through two liquidity accounts; rounding_account gets the differences, exactly, as they make whole units';
 
 -- ------------------------------------------------------------------------
@@ -2169,11 +2195,12 @@ COMMENT ON FUNCTION finance.exchange(text, text, numeric, numeric, text, text, t
 -- ------------------------------------------------------------------------
 
 CREATE FUNCTION finance.reverse_transfer(id bigint, amount numeric DEFAULT NULL,
-	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
+	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+	context jsonb DEFAULT NULL)
 	RETURNS finance.transfer_result
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_reverse_transfer';
-COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text) IS
+COMMENT ON FUNCTION finance.reverse_transfer(bigint, numeric, text, text, jsonb) IS
 'gives back what a completed transfer moved, all that is left or a part, never more in sum';
 CREATE FUNCTION finance.reverse_journal(journal_id bigint,
 	reason text DEFAULT NULL, idempotency_key text DEFAULT NULL)
@@ -3479,6 +3506,54 @@ COMMENT ON FUNCTION finance.backtest_differences(integer, timestamptz, timestamp
 'the transfers recorded in that time (to null: until now) whose outcome would be another by that version, oldest first, and the rule that asks for the higher one';
 
 -- ========================================================================
+-- AUDIT CAPTURE SECTION (audit_key.c, audit_erase.c)
+-- ========================================================================
+
+-- nobody but the extension reads these two
+CREATE TABLE finance.audit_subject (
+	tenant_id		integer NOT NULL,
+	subject			text NOT NULL,
+	key				bytea,
+	created_at		timestamptz NOT NULL,
+	erased_at		timestamptz,
+	CONSTRAINT audit_subject_pkey PRIMARY KEY (tenant_id, subject),
+	CONSTRAINT audit_subject_has_key CHECK (CASE WHEN erased_at IS NULL
+		THEN key IS NOT NULL AND pg_catalog.length(key) = 32 ELSE key IS NULL END)
+);
+COMMENT ON TABLE finance.audit_subject IS
+'keys of whom encrypted values in the audit log are of; erased with audit_erase_subject()';
+COMMENT ON COLUMN finance.audit_subject.key IS
+'of AES-256-GCM; null: erased, and nothing is encrypted for the subject any more';
+
+CREATE TABLE finance._audit_secret (
+	tenant_id		integer NOT NULL,
+	secret			bytea NOT NULL,
+	created_at		timestamptz NOT NULL,
+	CONSTRAINT _audit_secret_pkey PRIMARY KEY (tenant_id),
+	CONSTRAINT _audit_secret_length CHECK (pg_catalog.length(secret) = 32)
+);
+COMMENT ON TABLE finance._audit_secret IS
+'what hashes of masked values in the audit log are keyed with';
+
+CREATE FUNCTION finance.audit_erase_subject(subject text, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_erase_subject';
+COMMENT ON FUNCTION finance.audit_erase_subject(text, text) IS
+'destroys the key of a subject: its encrypted values in the audit log are never readable again, and proofs stay valid; false when there was no key';
+
+CREATE FUNCTION finance.audit_erase_payload(record_id bigint, reason text) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_erase_payload';
+COMMENT ON FUNCTION finance.audit_erase_payload(bigint, text) IS
+'erases request and response of an audit record, whose leaf stays provable; false when there was nothing to erase';
+
+CREATE FUNCTION finance.audit_decrypt(request json) RETURNS json
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_decrypt';
+COMMENT ON FUNCTION finance.audit_decrypt(json) IS
+'a payload of the audit log with its encrypted values in clear, but for those whose key was erased; is itself recorded';
+
+-- ========================================================================
 -- PROOF SECTION (merkle_sql.c, audit_proof.c)
 -- ========================================================================
 
@@ -3785,7 +3860,7 @@ COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
 CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
 	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,
 	OUT holder_pid integer, OUT holder_gid text, OUT more boolean)
-	LANGUAGE c STABLE PARALLEL RESTRICTED
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_lag';
 COMMENT ON FUNCTION finance._audit_lag() IS
 'for audit_lag()';
@@ -3795,7 +3870,7 @@ CREATE FUNCTION finance.audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz
 	OUT lag interval, OUT sealed_at timestamptz, OUT horizon xid8, OUT holder_kind text,
 	OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamptz,
 	OUT holder_database name, OUT holder_query text, OUT message text)
-	LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT l.unsealed, l.oldest_at,
 	CASE WHEN l.oldest_at IS NULL THEN interval '0' ELSE clock_timestamp() - l.oldest_at END,
@@ -4479,11 +4554,10 @@ ALTER TABLE finance.risk_measure ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_measure USING (finance._is_tenant_visible(tenant_id));
 ALTER TABLE finance.risk_total ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_rows ON finance.risk_total USING (finance._is_tenant_visible(tenant_id));
--- of no tenant: leaves and numbers of all of them, read by functions only
-ALTER TABLE finance.audit_leaves ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_node ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_tree ENABLE ROW LEVEL SECURITY;
-ALTER TABLE finance.audit_term ENABLE ROW LEVEL SECURITY;
+ALTER TABLE finance.audit_subject ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance.audit_subject USING (finance._is_tenant_visible(tenant_id));
+ALTER TABLE finance._audit_secret ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON finance._audit_secret USING (finance._is_tenant_visible(tenant_id));
 -- without policies of their own: rows are seen through the parents only
 ALTER TABLE finance._dedup_0 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finance._dedup_1 ENABLE ROW LEVEL SECURITY;
@@ -4539,6 +4613,8 @@ SELECT pg_catalog.pg_extension_config_dump('finance._challenge', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._alert', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.alert_transfer', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.alert_comment', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_subject', '');
+SELECT pg_catalog.pg_extension_config_dump('finance._audit_secret', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_0', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_1', '');
 SELECT pg_catalog.pg_extension_config_dump('finance._dedup_2', '');

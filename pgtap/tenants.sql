@@ -175,6 +175,11 @@ INSERT INTO call VALUES
 	('set_account_level', $$finance.set_account_level('a', 'gold')$$),
 	('set_context', $$finance.set_context(actor => 'x')$$),
 	('audit_trace', $$finance.audit_trace('00000000-0000-0000-0000-000000000000')$$),
+	('audit_log', $$finance.audit_log()$$),
+	('audit_history', $$finance.audit_history('finance.tenant', '{"tenant_id": 0}')$$),
+	('audit_row_history', $$finance.audit_row_history('a', 'b')$$),
+	('audit_diff', $$finance.audit_diff('finance.tenant', '{"tenant_id": 0}', now())$$),
+	('verify_audit', $$finance.verify_audit()$$),
 	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
 	('resume_transfers', $$finance.resume_transfers('type=their type', 'x')$$),
 	('set_rate_limit', $$finance.set_rate_limit('tenant', 1, 1)$$),
@@ -254,7 +259,7 @@ SELECT set_eq($$SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 
 	ARRAY['id_time', 'id_floor', 'topic_matches', 'request', 'leg', 'split_amount', 'audit_table', 'unaudit_table', 'grant_access', 'worker_status', 'wake_worker', 'check_integrity', 'wait_for_message',
 		'transfers_in_flight', 'risk_facts', 'check_expression', 'rule_kinds',
 		-- of a tenant is audit_proof(), which pgtap/audit_proof.sql looks at
-		'audit_digest', 'audit_proof', 'audit_consistency', 'verify_inclusion', 'verify_consistency'],
+		'seal_audit', 'audit_lag', 'audit_digest', 'audit_proof', 'audit_consistency', 'verify_inclusion', 'verify_consistency'],
 	'all functions of a tenant are tried');
 
 -- each is undone

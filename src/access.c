@@ -66,15 +66,16 @@ static const char *const operator_functions[] = {
 	"resume_transfers", "transfers_in_flight", "set_rate_limit",
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
-	"export_aml", "seal_audit", "audit_lag", "_audit_lag", "audit_due",
+	"export_aml", "seal_audit", "audit_lag", "_audit_lag",
+	"audit_erase_subject", "audit_erase_payload", "audit_due",
 	"drop_audit_month", NULL
 };
 
 static const char *const auditor_functions[] = {
 	"audit_trace", "audit_log", "audit_history", "audit_row_history",
-	"audit_diff", "verify_audit", "audit_lag", "_audit_lag", "audit_proof",
+	"audit_diff", "audit_decrypt", "verify_audit", "audit_lag", "_audit_lag",
+	"audit_proof", "verify_inclusion", "verify_consistency",
 	"audit_export", "audit_archive", "audit_due",
-	"verify_inclusion", "verify_consistency",
 	"check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
 	"export_aml",

@@ -13,6 +13,7 @@
 
 #include "account_parts.h"
 #include "argument.h"
+#include "audit.h"
 #include "errors.h"
 #include "ident.h"
 #include "json.h"
@@ -207,6 +208,7 @@ finance_balance(PG_FUNCTION_ARGS)
 	bool		isnull;
 	MemoryContext old;
 
+	fin_audit_read(fcinfo, FIN_READ_BALANCE);
 	fin_query_begin(&scope);
 	values[0] = Int32GetDatum(context->tenant_id);
 	values[1] = CStringGetTextDatum(code);

@@ -7,6 +7,10 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
+
+#include "settings.h"
+
 /* one record; what is NULL or 0 is stored as null */
 typedef struct FinAuditRecord
 {
@@ -41,6 +45,13 @@ typedef struct FinAuditRecord
  * writes FIN_AUDIT_BATCH_ROWS records or FIN_AUDIT_BATCH_BYTES at a time).
  */
 extern void fin_audit_append(const FinAuditRecord *records, int n);
+
+/*
+ * Called first by functions that finance.audit_reads may name: records the call
+ * and its arguments when it does.  Outside of fin_query_begin/end.  Errors:
+ * 25006 in a read-only transaction or on a standby; those of fin_context().
+ */
+extern void fin_audit_read(FunctionCallInfo fcinfo, FinAuditRead which);
 
 extern void fin_audit_init(void);
 

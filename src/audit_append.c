@@ -82,18 +82,28 @@ typedef struct AuditCall
 /* the pass; valid in one subtransaction of one transaction, for one INSERT */
 static LocalTransactionId pass_transaction = InvalidLocalTransactionId;
 static SubTransactionId pass_subtransaction = InvalidSubTransactionId;
+static bool pass_is_erasure;
 
 static void
 issue_pass(void)
 {
+	pass_is_erasure = false;
 	pass_transaction = FIN_MY_LXID;
 	pass_subtransaction = GetCurrentSubTransactionId();
 }
 
+void
+fin_audit_pass_erasure(void)
+{
+	issue_pass();
+	pass_is_erasure = true;
+}
+
 static bool
-take_pass(void)
+take_pass(bool is_erasure)
 {
 	bool		valid = pass_transaction == FIN_MY_LXID &&
+		pass_is_erasure == is_erasure &&
 		pass_subtransaction == GetCurrentSubTransactionId();
 
 	pass_transaction = InvalidLocalTransactionId;
@@ -368,8 +378,8 @@ PG_FUNCTION_INFO_V1(finance_audit_guard);
 /*
  * finance._audit_guard() returns trigger
  *
- * Lets through the INSERT that holds the pass; refuses everything else with
- * LG201.
+ * Lets through the INSERT that holds the pass, and the UPDATE by which a payload
+ * is erased, which holds another; refuses everything else with LG201.
  */
 Datum
 finance_audit_guard(PG_FUNCTION_ARGS)
@@ -380,7 +390,9 @@ finance_audit_guard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_audit_guard() can only be called as a trigger"));
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && take_pass())
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && take_pass(false))
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) && take_pass(true))
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		ereport(ERROR,

@@ -29,6 +29,9 @@
 /* entries read at a time: three chunks of a toast table */
 #define FIN_WINDOW_ENTRIES	500
 
+/* leaves of a block for which it is read as a whole */
+#define FIN_FOUND_MANY		8
+
 #define FIN_FOUND_FIRST		64	/* room for so many; doubled as needed */
 
 typedef struct Window
@@ -210,6 +213,14 @@ required(uint64 row, int column)
 	return value;
 }
 
+/* are so many of those found, from i on, in the block that ends there? */
+static bool
+are_many(const Found *found, int i, int64 size)
+{
+	return i + FIN_FOUND_MANY < found->n &&
+		found->leaves[i + FIN_FOUND_MANY].leaf < size;
+}
+
 /* where the records of the leaves are: a block at a time */
 static void
 resolve(Found *found)
@@ -217,6 +228,7 @@ resolve(Found *found)
 	int64		first_leaf = 0;
 	int64		size = 0;
 	Datum		leaves = (Datum) 0;
+	struct varlena *whole = NULL;
 
 	for (int i = 0; i < found->n; i++)
 	{
@@ -233,6 +245,14 @@ resolve(Found *found)
 			first_leaf = fin_query_int64(0, 1);
 			size = fin_query_int64(0, 2);
 			leaves = required(0, 3);
+			if (whole != NULL)
+				pfree(whole);
+			whole = NULL;
+			if (are_many(found, i, size))
+			{
+				whole = PG_DETOAST_DATUM_COPY(leaves);
+				leaves = PointerGetDatum(whole);
+			}
 		}
 		entry = one->leaf < first_leaf ? NULL : (struct varlena *)
 			PG_DETOAST_DATUM_SLICE(leaves,

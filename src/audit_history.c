@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "audit.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -267,6 +268,7 @@ finance_audit_history(PG_FUNCTION_ARGS)
 {
 	Row			row;
 
+	fin_audit_read(fcinfo, FIN_READ_AUDIT_HISTORY);
 	InitMaterializedSRF(fcinfo, 0);
 	(void) fin_context();
 	name_row(PG_GETARG_OID(0), PG_GETARG_JSONB_P(1), &row);
@@ -286,6 +288,7 @@ finance_audit_row_history(PG_FUNCTION_ARGS)
 {
 	Row			row;
 
+	fin_audit_read(fcinfo, FIN_READ_AUDIT_HISTORY);
 	InitMaterializedSRF(fcinfo, 0);
 	(void) fin_context();
 	row.object = PG_GETARG_TEXT_PP(0);

@@ -2,21 +2,127 @@
  * audit_mask.c
  *		What is written instead of a sensitive value.
  *
- * Owns nothing; takes no locks.
+ *		redact		"[redacted]"
+ *		hash		"hmac-sha256:" and the keyed hash of tenant and value, in hex:
+ *					equal values of a tenant stay comparable, in whatever
+ *					column, and cannot be guessed without the secret
+ *		encrypt		{"encrypted": ..., "subject": ...}: nonce, ciphertext and tag
+ *					of AES-256-GCM in base64, under the key of the row's subject;
+ *					of whom there is no key to be had, "[redacted]"
+ *
+ * What is hashed or encrypted is the value as JSON text.
+ *
+ * Owns nothing; locks: those of audit_key.c.
  */
 #include "postgres.h"
 
+#include "common/base64.h"
+#include "port/pg_bswap.h"
+
+#include "audit_cipher.h"
+#include "audit_key.h"
 #include "audit_mask.h"
+#include "compat.h"
+#include "context.h"
 
 #define REDACTED "[redacted]"
+#define HASH_PREFIX "hmac-sha256:"
+
+static void
+write_redacted(StringInfo json)
+{
+	fin_json_string(json, REDACTED, strlen(REDACTED));
+}
+
+static StringInfoData
+clear_text(FinAuditField *field, TupleTableSlot *row)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	fin_json_value(&text, &field->type, row->tts_values[field->attribute]);
+	return text;
+}
+
+static void
+write_hash(StringInfo json, FinAuditField *field, TupleTableSlot *row)
+{
+	StringInfoData text = clear_text(field, row);
+	int32		tenant_id = fin_context()->tenant_id;
+	uint32		tenant = pg_hton32(tenant_id);
+	uint8		hash[FIN_CIPHER_HASH_LENGTH];
+
+	fin_audit_cipher_hash(fin_audit_key(tenant_id, NULL, true), &tenant,
+						  sizeof(tenant), text.data, text.len, hash);
+	appendStringInfoString(json, "\"" HASH_PREFIX);
+	for (int i = 0; i < FIN_CIPHER_HASH_LENGTH; i++)
+		appendStringInfo(json, "%02x", hash[i]);
+	appendStringInfoChar(json, '"');
+	pfree(text.data);
+}
+
+static void
+append_base64(StringInfo json, const uint8 *bytes, int length)
+{
+	int			room = pg_b64_enc_len(length);
+	int			written;
+
+	enlargeStringInfo(json, room);
+	written = pg_b64_encode(FIN_BASE64_BYTES(bytes), length,
+							json->data + json->len, room);
+	if (written < 0)
+		elog(ERROR, "could not encode %d bytes", length);
+	json->len += written;
+	json->data[json->len] = '\0';
+}
+
+static void
+write_encrypted(StringInfo json, FinAuditShape *shape, FinAuditField *field,
+				TupleTableSlot *row)
+{
+	StringInfoData text;
+	uint8	   *sealed;
+	char	   *subject;
+	const uint8 *key;
+
+	if (shape->subject < 0 || row->tts_isnull[shape->subject])
+	{
+		write_redacted(json);
+		return;
+	}
+	subject = OutputFunctionCall(&shape->subject_output,
+								 row->tts_values[shape->subject]);
+	text = clear_text(field, row);
+	key = fin_audit_key(fin_context()->tenant_id, subject, true);
+	if (key == NULL)
+	{
+		write_redacted(json);
+		return;
+	}
+	sealed = palloc(text.len + FIN_CIPHER_OVERHEAD);
+	fin_audit_cipher_seal(key, text.data, text.len, sealed);
+	appendStringInfoString(json, FIN_AUDIT_ENCRYPTED_START);
+	append_base64(json, sealed, text.len + FIN_CIPHER_OVERHEAD);
+	appendStringInfoString(json, FIN_AUDIT_ENCRYPTED_SUBJECT);
+	fin_json_string(json, subject, strlen(subject));
+	appendStringInfoChar(json, '}');
+	pfree(sealed);
+	pfree(text.data);
+}
 
 void
 fin_audit_mask(StringInfo json, FinAuditShape *shape, FinAuditField *field,
 			   TupleTableSlot *row)
 {
-	if (field->mask != FIN_MASK_REDACT)
-		ereport(ERROR,
-				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("this mask of an audit trigger is not known"));
-	fin_json_string(json, REDACTED, strlen(REDACTED));
+	switch (field->mask)
+	{
+		case FIN_MASK_HASH:
+			write_hash(json, field, row);
+			break;
+		case FIN_MASK_ENCRYPT:
+			write_encrypted(json, shape, field, row);
+			break;
+		default:
+			write_redacted(json);
+	}
 }

@@ -15,6 +15,7 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "audit.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -77,6 +78,7 @@ finance_audit_trace(PG_FUNCTION_ARGS)
 	FinQueryScope scope;
 	Datum		values[4];
 
+	fin_audit_read(fcinfo, FIN_READ_AUDIT_TRACE);
 	InitMaterializedSRF(fcinfo, 0);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = Int32GetDatum(fin_context()->tenant_id);
@@ -259,6 +261,7 @@ finance_audit_log(PG_FUNCTION_ARGS)
 	bool		newest_first = !PG_ARGISNULL(ARG_NEWEST_FIRST) &&
 	PG_GETARG_BOOL(ARG_NEWEST_FIRST);
 
+	fin_audit_read(fcinfo, FIN_READ_AUDIT_LOG);
 	InitMaterializedSRF(fcinfo, 0);
 	values[0] = Int32GetDatum(fin_context()->tenant_id);
 	values[11] = Int32GetDatum(page_limit(fcinfo));

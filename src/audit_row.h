@@ -135,6 +135,9 @@ typedef struct FinAuditRow
 /* the type of each column */
 extern const Oid fin_audit_types[FIN_AUDIT_COLUMNS];
 
+/* lets the next UPDATE of this subtransaction through the guard */
+extern void fin_audit_pass_erasure(void);
+
 /* hashes of a row, by the encoding above; 'work' is scratch space */
 extern void fin_audit_payload_hash(const FinAuditRow *row, StringInfo work,
 								   FinHash *hash);

@@ -13,13 +13,11 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -44,103 +42,38 @@ static HTAB *shapes = NULL;
  * the choice
  * ------------------------------------------------------------------------ */
 
-typedef struct Choice
-{
-	Jsonb	   *options;		/* NULL: all as by default */
-	TupleDesc	columns;
-} Choice;
-
-static FIN_NORETURN void
-refuse_choice(const char *what, const char *name)
+/*
+ * A name that is no column any more: what was to be masked under it may now be
+ * recorded under another.  The event trigger follows renamed columns; it did
+ * not run.
+ */
+static void
+refuse_stranger(Relation table, const char *name)
 {
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("%s \"%s\" of an audit trigger is not known", what, name),
+			errmsg("column \"%s\" of what to audit is not in table \"%s\"",
+				   name, RelationGetRelationName(table)),
 			errhint("Call finance.audit_table() for the table again."));
 }
 
-static JsonbValue *
-option(const Choice *choice, const char *name, JsonbValue *value)
-{
-	if (choice->options == NULL)
-		return NULL;
-	return getKeyJsonValueFromContainer(&choice->options->root, name,
-										strlen(name), value);
-}
-
 static char *
-option_text(const Choice *choice, const char *name)
+argument_of(const TriggerData *trigger)
 {
-	JsonbValue	value;
-
-	if (option(choice, name, &value) == NULL || value.type != jbvString)
-		return NULL;
-	return pnstrdup(value.val.string.val, value.val.string.len);
+	return trigger->tg_trigger->tgnargs > 0 ? trigger->tg_trigger->tgargs[0] :
+		NULL;
 }
 
-/* is the name an element of the array of this option? */
-static bool
-option_has(const Choice *choice, const char *option_name, const char *name)
+static FinAuditChoice *
+read_choice(const TriggerData *trigger)
 {
-	JsonbValue	array;
-	JsonbValue	element = {.type = jbvString};
+	FinAuditChoice *choice = fin_audit_choice_read(argument_of(trigger));
+	const char *stranger =
+	fin_audit_choice_stranger(choice, RelationGetRelid(trigger->tg_relation));
 
-	if (option(choice, option_name, &array) == NULL ||
-		array.type != jbvBinary)
-		return false;
-	element.val.string.val = unconstify(char *, name);
-	element.val.string.len = strlen(name);
-	return findJsonbValueFromContainer(array.val.binary.data, JB_FARRAY,
-									   &element) != NULL;
-}
-
-static bool
-is_word(const JsonbValue *value, const char *word)
-{
-	return value->val.string.len == (int) strlen(word) &&
-		memcmp(value->val.string.val, word, strlen(word)) == 0;
-}
-
-static FinAuditMask
-mask_of(const Choice *choice, const char *column)
-{
-	JsonbValue	object;
-	JsonbValue	value;
-
-	if (option(choice, "mask", &object) == NULL || object.type != jbvBinary ||
-		getKeyJsonValueFromContainer(object.val.binary.data, column,
-									 strlen(column), &value) == NULL ||
-		value.type != jbvString)
-		return FIN_MASK_NONE;
-	if (is_word(&value, "redact"))
-		return FIN_MASK_REDACT;
-	if (is_word(&value, "hash"))
-		return FIN_MASK_HASH;
-	if (is_word(&value, "encrypt"))
-		return FIN_MASK_ENCRYPT;
-	refuse_choice("mask", pnstrdup(value.val.string.val,
-								   value.val.string.len));
-}
-
-static bool
-is_recorded(const Choice *choice, const char *column)
-{
-	JsonbValue	value;
-
-	if (option(choice, "columns", &value) != NULL && value.type == jbvBinary &&
-		!option_has(choice, "columns", column))
-		return false;
-	return !option_has(choice, "ignore", column);
-}
-
-static void
-read_choice(Choice *choice, const TriggerData *trigger)
-{
-	choice->columns = RelationGetDescr(trigger->tg_relation);
-	choice->options = NULL;
-	if (trigger->tg_trigger->tgnargs > 0)
-		choice->options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-															 CStringGetDatum(trigger->tg_trigger->tgargs[0])));
+	if (stranger != NULL)
+		refuse_stranger(trigger->tg_relation, stranger);
+	return choice;
 }
 
 /* ------------------------------------------------------------------------
@@ -166,21 +99,22 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 }
 
 static void
-make_fields(FinAuditShape *shape, const Choice *choice)
+make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
+			TupleDesc columns)
 {
-	shape->natts = choice->columns->natts;
+	shape->natts = columns->natts;
 	shape->fields = palloc0(sizeof(FinAuditField) * Max(shape->natts, 1));
 	for (int i = 0; i < shape->natts; i++)
 	{
-		Form_pg_attribute column = TupleDescAttr(choice->columns, i);
+		Form_pg_attribute column = TupleDescAttr(columns, i);
 		const char *name = NameStr(column->attname);
 
 		/* what is computed when read is not in the row */
 		if (column->attisdropped || FIN_IS_VIRTUAL_COLUMN(column))
 			continue;
-		if (is_recorded(choice, name))
+		if (fin_audit_choice_records(choice, name))
 			make_field(&shape->fields[shape->nfields++], column,
-					   mask_of(choice, name));
+					   fin_audit_choice_mask(choice, name));
 		else
 			shape->ignores = true;
 	}
@@ -188,7 +122,7 @@ make_fields(FinAuditShape *shape, const Choice *choice)
 
 /* a masked column is masked in the key as well */
 static void
-make_keys(FinAuditShape *shape, const Choice *choice, Relation table)
+make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 {
 	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
 													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
@@ -198,44 +132,29 @@ make_keys(FinAuditShape *shape, const Choice *choice, Relation table)
 	while ((column = bms_next_member(columns, column)) >= 0)
 	{
 		Form_pg_attribute attribute =
-		TupleDescAttr(choice->columns,
+		TupleDescAttr(RelationGetDescr(table),
 					  column + FirstLowInvalidHeapAttributeNumber - 1);
 
 		make_field(&shape->keys[shape->nkeys++], attribute,
-				   mask_of(choice, NameStr(attribute->attname)));
+				   fin_audit_choice_mask(choice, NameStr(attribute->attname)));
 	}
 	bms_free(columns);
 }
 
 static void
-make_subject(FinAuditShape *shape, const Choice *choice)
+make_subject(FinAuditShape *shape, const FinAuditChoice *choice,
+			 TupleDesc columns)
 {
-	char	   *name = option_text(choice, "subject");
+	Oid			output;
+	bool		is_varlena;
 
 	shape->subject = -1;
-	for (int i = 0; name != NULL && i < shape->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(choice->columns, i);
-
-		if (!column->attisdropped && strcmp(NameStr(column->attname), name) == 0)
-			shape->subject = i;
-	}
-	if (name != NULL && shape->subject < 0)
-		refuse_choice("subject column", name);
-}
-
-static FinAuditRows
-rows_of(const Choice *choice)
-{
-	char	   *rows = option_text(choice, "rows");
-
-	if (rows == NULL || strcmp(rows, "delta") == 0)
-		return FIN_ROWS_DELTA;
-	if (strcmp(rows, "full") == 0)
-		return FIN_ROWS_FULL;
-	if (strcmp(rows, "changed") == 0)
-		return FIN_ROWS_CHANGED;
-	refuse_choice("choice of rows", rows);
+	if (choice->subject == NULL)
+		return;
+	shape->subject = get_attnum(shape->relid, choice->subject) - 1;
+	getTypeOutputInfo(TupleDescAttr(columns, shape->subject)->atttypid,
+					  &output, &is_varlena);
+	fmgr_info(output, &shape->subject_output);
 }
 
 static FinAuditShape *
@@ -247,19 +166,19 @@ make_shape(const TriggerData *trigger)
 												 ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	FinAuditShape *shape = palloc0(sizeof(FinAuditShape));
-	Choice		choice;
+	FinAuditChoice *choice = read_choice(trigger);
 
-	read_choice(&choice, trigger);
 	shape->relid = RelationGetRelid(table);
-	shape->trigger = trigger->tg_trigger->tgoid;
+	if (argument_of(trigger) != NULL)
+		shape->argument = pstrdup(argument_of(trigger));
 	shape->memory = memory;
 	shape->object =
 		pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
 										   RelationGetRelationName(table)));
-	shape->rows = rows_of(&choice);
-	make_fields(shape, &choice);
-	make_keys(shape, &choice, table);
-	make_subject(shape, &choice);
+	shape->rows = choice->rows;
+	make_fields(shape, choice, RelationGetDescr(table));
+	make_keys(shape, choice, table);
+	make_subject(shape, choice, RelationGetDescr(table));
 	MemoryContextSwitchTo(caller);
 	return shape;
 }
@@ -307,6 +226,17 @@ make_room(void)
 		let_go(entry);
 }
 
+/* the triggers of a table share a shape: they have the same argument */
+static bool
+is_of(const FinAuditShape *shape, const TriggerData *trigger)
+{
+	const char *argument = argument_of(trigger);
+
+	if (shape->argument == NULL || argument == NULL)
+		return shape->argument == argument;
+	return strcmp(shape->argument, argument) == 0;
+}
+
 /* marked valid before its table is looked at: a change meanwhile unmarks it */
 FinAuditShape *
 fin_audit_shape(const TriggerData *trigger)
@@ -315,8 +245,7 @@ fin_audit_shape(const TriggerData *trigger)
 	ShapeEntry *entry = hash_search(shapes, &relid, HASH_FIND, NULL);
 	FinAuditShape *shape;
 
-	if (entry != NULL && entry->shape->valid &&
-		entry->shape->trigger == trigger->tg_trigger->tgoid)
+	if (entry != NULL && entry->shape->valid && is_of(entry->shape, trigger))
 		return entry->shape;
 	if (entry != NULL)
 		let_go(entry);
@@ -421,7 +350,8 @@ append_new_row(StringInfo json, FinAuditShape *shape, TupleTableSlot *row,
 		FinAuditField *field = &shape->fields[i];
 		int			start = i == 0 ? old_start : ends[i - 1];
 
-		if (is_same(field, row, old_row))
+		/* the key of encrypted values is that of the row's own subject */
+		if (field->mask != FIN_MASK_ENCRYPT && is_same(field, row, old_row))
 		{
 			enlargeStringInfo(json, ends[i] - start);
 			appendBinaryStringInfo(json, json->data + start, ends[i] - start);

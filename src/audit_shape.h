@@ -24,22 +24,8 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 
+#include "audit_choice.h"
 #include "json_value.h"
-
-typedef enum FinAuditMask
-{
-	FIN_MASK_NONE,
-	FIN_MASK_REDACT,
-	FIN_MASK_HASH,
-	FIN_MASK_ENCRYPT
-} FinAuditMask;
-
-typedef enum FinAuditRows
-{
-	FIN_ROWS_DELTA,
-	FIN_ROWS_FULL,
-	FIN_ROWS_CHANGED
-} FinAuditRows;
 
 typedef struct FinAuditField
 {
@@ -57,7 +43,7 @@ typedef struct FinAuditShape
 	Oid			relid;
 	bool		valid;			/* until the table changes */
 	MemoryContext memory;
-	Oid			trigger;		/* of which the choice was read */
+	char	   *argument;		/* the choice; NULL: all as by default */
 	char	   *object;			/* schema.table, quoted */
 	FinAuditRows rows;
 	bool		ignores;		/* not all columns are looked at */
@@ -67,12 +53,14 @@ typedef struct FinAuditShape
 	int			nkeys;			/* of the primary key; 0: none */
 	FinAuditField *keys;
 	int			subject;		/* attribute, from 0; -1: none */
+	FmgrInfo	subject_output;
 } FinAuditShape;
 
 /*
  * The shape of the trigger's table.  Good until the end of the transaction,
  * whatever happens to the table meanwhile.  Errors: 22023 the trigger's
- * argument is not what finance.audit_table() writes.
+ * argument is not what finance.audit_table() writes, or names a column that is
+ * not there any more.
  */
 extern FinAuditShape *fin_audit_shape(const TriggerData *trigger);
 

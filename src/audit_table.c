@@ -2,9 +2,10 @@
  * audit_table.c
  *		Attaching the row trigger to tables, and taking it off.
  *
- * Owns nothing: the triggers are the state, and pg_dump carries them with
- * their table.  Statement triggers fire only on the table a statement names,
- * so partitions and inheriting tables get triggers of their own.
+ * Owns nothing: the triggers are the state, with what the owner chose as their
+ * argument, and pg_dump carries them with their table.  Statement triggers fire
+ * only on the table a statement names, so partitions and inheriting tables get
+ * triggers of their own, and the event trigger gives them to later ones.
  *
  * Locks: SHARE ROW EXCLUSIVE on each table to attach, ACCESS EXCLUSIVE to take
  * off, until the end of the transaction; parents before children.
@@ -16,15 +17,18 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
+#include "catalog/indexing.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -33,34 +37,52 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "audit.h"
+#include "audit_choice.h"
+#include "audit_table.h"
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
 #include "query.h"
 
+/*
+ * Where changes are replicated, row triggers fire but statement triggers do
+ * not, except for TRUNCATE; so each change meets exactly one of these.  A
+ * partitioned table has no rows of its own.
+ */
 typedef struct AuditTrigger
 {
 	const char *name;
 	int16		event;
+	char		fires;			/* pg_trigger.tgenabled */
+	bool		for_rows;
 	bool		reads_old;
 	bool		reads_new;
 } AuditTrigger;
 
 static const AuditTrigger audit_triggers[] =
 {
-	{"finance_audit_insert", TRIGGER_TYPE_INSERT, false, true},
-	{"finance_audit_update", TRIGGER_TYPE_UPDATE, true, true},
-	{"finance_audit_delete", TRIGGER_TYPE_DELETE, true, false},
-	{"finance_audit_truncate", TRIGGER_TYPE_TRUNCATE, false, false},
+	{"finance_audit_insert", TRIGGER_TYPE_INSERT, TRIGGER_FIRES_ON_ORIGIN,
+	false, false, true},
+	{"finance_audit_update", TRIGGER_TYPE_UPDATE, TRIGGER_FIRES_ON_ORIGIN,
+	false, true, true},
+	{"finance_audit_delete", TRIGGER_TYPE_DELETE, TRIGGER_FIRES_ON_ORIGIN,
+	false, true, false},
+	{"finance_audit_truncate", TRIGGER_TYPE_TRUNCATE, TRIGGER_FIRES_ALWAYS,
+	false, false, false},
+	{FIN_AUDIT_REPLICATED,
+		TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	TRIGGER_FIRES_ON_REPLICA, true, false, false},
 };
 
-static Oid
-trigger_function(void)
+Oid
+fin_audit_table_function(void)
 {
 	return LookupFuncName(list_make2(makeString("finance"),
 									 makeString("_audit_rows")),
@@ -163,7 +185,7 @@ add_transition(List *transitions, char *name, bool is_new)
 }
 
 static void
-create_trigger(Oid table, const AuditTrigger *kind)
+create_trigger(Oid table, const AuditTrigger *kind, const char *argument)
 {
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 
@@ -172,6 +194,9 @@ create_trigger(Oid table, const AuditTrigger *kind)
 								makeString("_audit_rows"));
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = kind->event;
+	stmt->row = kind->for_rows;
+	if (argument != NULL)
+		stmt->args = list_make1(makeString(pstrdup(argument)));
 	if (kind->reads_old)
 		stmt->transitionRels = add_transition(stmt->transitionRels,
 											  "old_rows", false);
@@ -179,19 +204,26 @@ create_trigger(Oid table, const AuditTrigger *kind)
 		stmt->transitionRels = add_transition(stmt->transitionRels,
 											  "new_rows", true);
 	CreateTriggerFiringOn(stmt, NULL, table, InvalidOid, InvalidOid,
-						  InvalidOid, trigger_function(), InvalidOid, NULL,
-						  false, false, TRIGGER_FIRES_ALWAYS);
+						  InvalidOid, fin_audit_table_function(), InvalidOid, NULL,
+						  false, false, kind->fires);
 }
 
-/* the trigger of ours for this event, or any when kind is NULL */
-static Oid
-find_trigger(Oid table, const AuditTrigger *kind, char *enabled)
+typedef struct FoundTrigger
+{
+	Oid			oid;
+	char		enabled;
+	char	   *argument;		/* NULL: none */
+} FoundTrigger;
+
+/* the trigger of ours of this kind, or any when kind is NULL */
+static bool
+find_trigger(Oid table, const AuditTrigger *kind, FoundTrigger *found)
 {
 	Relation	relation = table_open(table, NoLock);
 	TriggerDesc *triggers = relation->trigdesc;
-	Oid			function = trigger_function();
-	Oid			found = InvalidOid;
+	Oid			function = fin_audit_table_function();
 
+	found->oid = InvalidOid;
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
@@ -199,13 +231,15 @@ find_trigger(Oid table, const AuditTrigger *kind, char *enabled)
 		if (trigger->tgfoid == function &&
 			(kind == NULL || strcmp(trigger->tgname, kind->name) == 0))
 		{
-			found = trigger->tgoid;
-			*enabled = trigger->tgenabled;
+			found->oid = trigger->tgoid;
+			found->enabled = trigger->tgenabled;
+			found->argument = trigger->tgnargs > 0 ?
+				pstrdup(trigger->tgargs[0]) : NULL;
 			break;
 		}
 	}
 	table_close(relation, NoLock);
-	return found;
+	return OidIsValid(found->oid);
 }
 
 static void
@@ -218,22 +252,35 @@ drop_trigger(Oid trigger)
 	CommandCounterIncrement();
 }
 
-/* one that somebody disabled is replaced */
 static bool
-attach_triggers(Oid table)
+is_same_argument(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return strcmp(a, b) == 0;
+}
+
+/* one that is enabled otherwise, or of another choice, is replaced */
+static bool
+attach_triggers(Oid table, const char *argument)
 {
 	bool		changed = false;
 
 	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
 	{
-		char		enabled;
-		Oid			there = find_trigger(table, &audit_triggers[i], &enabled);
+		const AuditTrigger *kind = &audit_triggers[i];
+		FoundTrigger found;
 
-		if (OidIsValid(there) && enabled == TRIGGER_FIRES_ALWAYS)
+		if (kind->for_rows &&
+			get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
 			continue;
-		if (OidIsValid(there))
-			drop_trigger(there);
-		create_trigger(table, &audit_triggers[i]);
+		if (find_trigger(table, kind, &found) &&
+			found.enabled == kind->fires &&
+			is_same_argument(found.argument, argument))
+			continue;
+		if (OidIsValid(found.oid))
+			drop_trigger(found.oid);
+		create_trigger(table, kind, argument);
 		changed = true;
 	}
 	if (changed)
@@ -241,26 +288,26 @@ attach_triggers(Oid table)
 	return changed;
 }
 
+/* the argument is not used */
 static bool
-detach_triggers(Oid table)
+detach_triggers(Oid table, const char *argument)
 {
 	bool		changed = false;
-	char		enabled;
-	Oid			there;
+	FoundTrigger found;
 
-	while (OidIsValid(there = find_trigger(table, NULL, &enabled)))
+	while (find_trigger(table, NULL, &found))
 	{
-		drop_trigger(there);
+		drop_trigger(found.oid);
 		changed = true;
 	}
 	return changed;
 }
 
-/* that auditing began or ended is itself recorded */
+/* that auditing began, ended or changed is itself recorded */
 static void
-record_change(Oid table, const char *operation)
+record_change(Oid table, const char *operation, const char *choice)
 {
-	FinAuditRecord record = {.operation = operation};
+	FinAuditRecord record = {.operation = operation,.request = choice};
 
 	record.object =
 		quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
@@ -268,12 +315,18 @@ record_change(Oid table, const char *operation)
 	fin_audit_append(&record, 1);
 }
 
+typedef struct TableChange
+{
+	const char *operation;
+	bool		(*change) (Oid table, const char *argument);
+	const char *argument;		/* of the triggers, or NULL */
+	const char *choice;			/* for the record, or NULL */
+} TableChange;
+
 /* returns how many tables changed */
 static int
-change_tables(Oid target, LOCKMODE lock, bool (*change) (Oid table),
-			  const char *operation)
+change_tables(List *tables, const TableChange *change)
 {
-	List	   *tables = checked_tables(target, lock);
 	ListCell   *cell;
 	FinQueryScope scope;
 	int			changed = 0;
@@ -282,9 +335,9 @@ change_tables(Oid target, LOCKMODE lock, bool (*change) (Oid table),
 	fin_query_begin(&scope);
 	foreach(cell, tables)
 	{
-		if (change(lfirst_oid(cell)))
+		if (change->change(lfirst_oid(cell), change->argument))
 		{
-			record_change(lfirst_oid(cell), operation);
+			record_change(lfirst_oid(cell), change->operation, change->choice);
 			changed++;
 		}
 	}
@@ -292,24 +345,252 @@ change_tables(Oid target, LOCKMODE lock, bool (*change) (Oid table),
 	return changed;
 }
 
+/* ------------------------------------------------------------------------
+ * tables that change
+ * ------------------------------------------------------------------------ */
+
+static FinQuery find_parents =
+{
+	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
+	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+};
+
+/* of partitions and the like: what can have triggers of ours */
+static bool
+is_auditable(Oid relid)
+{
+	char		kind = get_rel_relkind(relid);
+
+	return (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
+		get_rel_persistence(relid) != RELPERSISTENCE_TEMP;
+}
+
+/* one that has triggers keeps them, whatever they record */
+static void
+inherit_triggers(Oid relid, const char *argument)
+{
+	FoundTrigger found;
+
+	if (!is_auditable(relid))
+		return;
+	LockRelationOid(relid, ShareRowExclusiveLock);
+	if (find_trigger(relid, NULL, &found))
+		return;
+	(void) attach_triggers(relid, argument);
+	record_change(relid, "audit_table",
+				  fin_audit_choice_text(fin_audit_choice_read(argument)));
+}
+
+static void
+hand_down(Oid relid, const char *argument)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		FoundTrigger found;
+		Relation	table = try_table_open(lfirst_oid(cell), AccessShareLock);
+
+		if (table == NULL)
+			continue;
+		table_close(table, NoLock);
+		if (!find_trigger(lfirst_oid(cell), NULL, &found))
+			inherit_triggers(lfirst_oid(cell), argument);
+	}
+}
+
+void
+fin_audit_table_inherit(Oid relid)
+{
+	Datum		values[1] = {ObjectIdGetDatum(relid)};
+	FoundTrigger found;
+	Oid		   *parents;
+	int			n;
+
+	if (!is_auditable(relid))
+		return;
+	if (find_trigger(relid, NULL, &found))
+	{
+		hand_down(relid, found.argument);
+		return;
+	}
+	n = (int) fin_query_run(&find_parents, values, NULL, 0);
+	parents = palloc(sizeof(Oid) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		parents[i] = DatumGetObjectId(fin_query_datum(i, 1, &isnull));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		LockRelationOid(parents[i], AccessShareLock);
+		if (!find_trigger(parents[i], NULL, &found))
+			continue;
+		hand_down(relid, found.argument);
+		return;
+	}
+}
+
+/* in place, so that what a trigger has yet to do is not lost */
+static void
+set_argument(Oid trigger, const char *argument)
+{
+	Relation	triggers = table_open(TriggerRelationId, RowExclusiveLock);
+	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
+	bytea	   *stored = palloc(VARHDRSZ + length);
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		nulls[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	SET_VARSIZE(stored, VARHDRSZ + length);
+	if (length > 0)
+		memcpy(VARDATA(stored), argument, length);
+	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
+	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
+	replace[Anum_pg_trigger_tgnargs - 1] = true;
+	replace[Anum_pg_trigger_tgargs - 1] = true;
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "could not find trigger %u", trigger);
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(triggers), values, nulls,
+							  replace);
+	CatalogTupleUpdate(triggers, &tuple->t_self, tuple);
+	CacheInvalidateRelcacheByRelid(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
+	systable_endscan(scan);
+	table_close(triggers, RowExclusiveLock);
+}
+
+static void
+follow_columns(Oid relid, const char *old_name, const char *new_name)
+{
+	FoundTrigger found;
+	const char *argument;
+	FinAuditChoice *choice;
+
+	if (!find_trigger(relid, NULL, &found) || found.argument == NULL)
+		return;
+	choice = fin_audit_choice_read(found.argument);
+	if (!fin_audit_choice_follow(choice, relid, old_name, new_name))
+		return;
+	argument = fin_audit_choice_text(choice);
+	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
+	{
+		if (find_trigger(relid, &audit_triggers[i], &found))
+			set_argument(found.oid, argument);
+	}
+	CommandCounterIncrement();
+	record_change(relid, "audit_table", argument);
+}
+
+void
+fin_audit_table_follow(Oid relid, const char *old_name, const char *new_name)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+		follow_columns(lfirst_oid(cell), old_name, new_name);
+}
+
+/* ------------------------------------------------------------------------
+ * the choice, against the table
+ * ------------------------------------------------------------------------ */
+
+/* two ciphertexts of a value differ: nothing would be found by such a key */
+static void
+check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
+{
+	Relation	table = table_open(relid, NoLock);
+	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
+													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		const char *name =
+		NameStr(TupleDescAttr(RelationGetDescr(table),
+							  column + FirstLowInvalidHeapAttributeNumber - 1)->attname);
+
+		if (fin_audit_choice_mask(choice, name) == FIN_MASK_ENCRYPT)
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("column \"%s\" of the primary key of \"%s\" cannot be encrypted",
+						   name, RelationGetRelationName(table)),
+					errhint("Mask it with hash: the row stays to be found by it."));
+	}
+	bms_free(columns);
+	table_close(table, NoLock);
+}
+
+static void
+check_choice(const FinAuditChoice *choice, List *tables)
+{
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const char *stranger = fin_audit_choice_stranger(choice,
+														 lfirst_oid(cell));
+
+		if (stranger != NULL)
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_COLUMN),
+					errmsg("column \"%s\" of table \"%s\" does not exist",
+						   stranger, get_rel_name(lfirst_oid(cell))));
+		check_key_not_encrypted(choice, lfirst_oid(cell));
+	}
+}
+
 PG_FUNCTION_INFO_V1(finance_audit_table);
 
 /*
- * finance.audit_table(target regclass) returns integer
+ * finance.audit_table(target regclass, columns text[], ignore text[],
+ *					   mask jsonb, subject text, rows text) returns integer
  *
  * From now on records every INSERT, UPDATE, DELETE and TRUNCATE of the table,
- * and of its partitions and inheriting tables there are; of later ones after
- * calling it again.  Returns how many tables it attached triggers to: 0 when
- * all had theirs.  One that was disabled is enabled again.
+ * and of its partitions and inheriting tables.  columns: only these are
+ * recorded; ignore: these are not, and an UPDATE of nothing else leaves no
+ * record.  mask: {"column": "redact" | "hash" | "encrypt"}.  subject: the column
+ * that names whom encrypted values are of.  rows: what an UPDATE records:
+ * 'delta' (default) the new row and what changed of the old one, 'full' both,
+ * 'changed' of both only what changed.
+ *
+ * Returns how many tables it attached triggers to: 0 when all had theirs, with
+ * the same choice.  One that was disabled is enabled again.
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary
- * table; LG201 the audit log itself; 42P01 no such table.
- * Locks: SHARE ROW EXCLUSIVE on the tables.
+ * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
+ * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
+ * or of the primary key, a masked subject; 22004 null as a name.  Null for null.
+ * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
+ * replaced.
  */
 Datum
 finance_audit_table(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(change_tables(PG_GETARG_OID(0), ShareRowExclusiveLock,
-								  attach_triggers, "audit_table"));
+	TableChange change = {.operation = "audit_table",.change = attach_triggers};
+	FinAuditChoice *choice;
+	List	   *tables;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	choice = fin_audit_choice_take(fcinfo, 1);
+	tables = checked_tables(PG_GETARG_OID(0), ShareRowExclusiveLock);
+	check_choice(choice, tables);
+	change.choice = fin_audit_choice_text(choice);
+	if (!fin_audit_choice_is_default(choice))
+		change.argument = change.choice;
+	PG_RETURN_INT32(change_tables(tables, &change));
 }
 
 PG_FUNCTION_INFO_V1(finance_unaudit_table);
@@ -324,6 +605,9 @@ PG_FUNCTION_INFO_V1(finance_unaudit_table);
 Datum
 finance_unaudit_table(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(change_tables(PG_GETARG_OID(0), AccessExclusiveLock,
-								  detach_triggers, "unaudit_table"));
+	TableChange change = {.operation = "unaudit_table",.change = detach_triggers};
+
+	PG_RETURN_INT32(change_tables(checked_tables(PG_GETARG_OID(0),
+												 AccessExclusiveLock),
+								  &change));
 }

@@ -8,6 +8,11 @@
  * INSERT; so memory is bounded however many rows a statement changes (the
  * transition tables themselves spill to disk).
  *
+ * Statement triggers with transition tables do not fire where logical
+ * replication applies changes, or session_replication_role is replica: they are
+ * enabled for origin only, and a row trigger enabled for replica only does it
+ * there, row by row.
+ *
  * Rows are turned into JSON as the user who runs the statement, outside of
  * fin_query_begin: output functions and casts to json of a table's types may
  * be anybody's code.
@@ -26,6 +31,7 @@
 
 #include "audit.h"
 #include "audit_shape.h"
+#include "audit_table.h"
 #include "context.h"
 #include "query.h"
 
@@ -235,6 +241,41 @@ write_changes(const TriggerData *trigger)
 	close_source(&after);
 }
 
+/* one row, under session_replication_role = replica */
+static void
+write_row_change(const TriggerData *trigger)
+{
+	RowWriter	writer;
+
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	{
+		open_writer(&writer, trigger, "INSERT");
+		write_row(&writer, NULL, trigger->tg_trigslot);
+	}
+	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		open_writer(&writer, trigger, "UPDATE");
+		write_row(&writer, trigger->tg_trigslot, trigger->tg_newslot);
+	}
+	else
+	{
+		open_writer(&writer, trigger, "DELETE");
+		write_row(&writer, trigger->tg_trigslot, NULL);
+	}
+	flush_writer(&writer);
+	MemoryContextDelete(writer.batch);
+}
+
+/*
+ * The one trigger for each row.  It may be enabled otherwise, as ENABLE TRIGGER
+ * ALL does; the others record what is not replicated.
+ */
+static bool
+is_for_replicated(const TriggerData *trigger)
+{
+	return strcmp(trigger->tg_trigger->tgname, FIN_AUDIT_REPLICATED) == 0;
+}
+
 /* attached by hand, without the transition tables it reads? */
 static bool
 has_transition_tables(const TriggerData *trigger)
@@ -253,12 +294,13 @@ PG_FUNCTION_INFO_V1(finance_audit_rows);
 /*
  * finance._audit_rows() returns trigger
  *
- * Statement trigger that finance.audit_table() attaches.  Records operation
- * INSERT, UPDATE, DELETE or TRUNCATE, the table, the row's primary key (of the
- * old version where there is one) and {"old": ..., "new": ...} as request.  A
+ * Trigger that finance.audit_table() attaches.  Records operation INSERT,
+ * UPDATE, DELETE or TRUNCATE, the table, the row's primary key (of the old
+ * version where there is one) and {"old": ..., "new": ...} as request.  A
  * statement that changes no row leaves no record.
- * Errors: 39P01 not called as a statement trigger with transition tables;
- * those of fin_context().
+ * Errors: 39P01 not called as an AFTER trigger for each statement with
+ * transition tables, nor as that for replicated rows; those of fin_audit_shape() and
+ * fin_context().
  */
 Datum
 finance_audit_rows(PG_FUNCTION_ARGS)
@@ -266,13 +308,16 @@ finance_audit_rows(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		!has_transition_tables(trigger))
+		(TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ?
+		 !has_transition_tables(trigger) : !is_for_replicated(trigger)))
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				errmsg("_audit_rows() can only be called as an AFTER trigger for each statement, with transition tables"),
 				errhint("Use finance.audit_table() to attach it."));
-	write_changes(trigger);
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+		write_changes(trigger);
+	else if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		write_row_change(trigger);
 	return PointerGetDatum(NULL);
 }

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "context.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -114,21 +115,8 @@ refuse_recorded_at(FinOrder *order)
 	order->has_recorded_at = false;
 }
 
-PG_FUNCTION_INFO_V1(finance_transfer_batch);
-
-/*
- * finance.transfer_batch(requests finance.transfer_request[], atomic boolean)
- * returns setof finance.batch_result
- *
- * Carries out the requests, at most FIN_ORDERS_MAX, in turn, as if each were
- * called by itself, but locks each account and writes its row only once.  A
- * request that fails is answered with its error and leaves no trace; linked
- * ones (with atomic all) stand or fall together.  Errors: 22004 requests null,
- * 22023 too many; what is wrong with a request is in its answer.  Locks:
- * fin_posting_execute().
- */
-Datum
-finance_transfer_batch(PG_FUNCTION_ARGS)
+static Datum
+batch_call(PG_FUNCTION_ARGS)
 {
 	bool		atomic = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	FinOutcome *outcomes;
@@ -149,4 +137,23 @@ finance_transfer_batch(PG_FUNCTION_ARGS)
 	fin_posting_execute(orders, n, outcomes, FIN_POSTING_COLLECT);
 	fin_batch_put_outcomes(fcinfo, outcomes, n);
 	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(finance_transfer_batch);
+
+/*
+ * finance.transfer_batch(requests finance.transfer_request[], atomic boolean)
+ * returns setof finance.batch_result
+ *
+ * Carries out the requests, at most FIN_ORDERS_MAX, in turn, as if each were
+ * called by itself, but locks each account and writes its row only once.  A
+ * request that fails is answered with its error and leaves no trace; linked
+ * ones (with atomic all) stand or fall together.  Errors: 22004 requests null,
+ * 22023 too many; what is wrong with a request is in its answer.  Locks:
+ * fin_posting_execute().
+ */
+Datum
+finance_transfer_batch(PG_FUNCTION_ARGS)
+{
+	return fin_context_call(fcinfo, 2, batch_call);
 }

@@ -57,6 +57,22 @@
 #define FIN_NORETURN __attribute__((noreturn))
 #endif
 
+/* bytes for pg_b64_encode() and pg_b64_decode(), which 18 wants unsigned */
+#if PG_VERSION_NUM >= 180000
+#define FIN_BASE64_BYTES(bytes) (bytes)
+#define FIN_BASE64_ROOM(bytes) (bytes)
+#else
+#define FIN_BASE64_BYTES(bytes) ((const char *) (bytes))
+#define FIN_BASE64_ROOM(bytes) ((char *) (bytes))
+#endif
+
+/* what a check hook of a setting hands on; 16 frees it by guc_free() */
+#if PG_VERSION_NUM >= 160000
+#define FIN_GUC_MALLOC(size) guc_malloc(LOG, (size))
+#else
+#define FIN_GUC_MALLOC(size) malloc(size)
+#endif
+
 /* datconnlimit of a database whose DROP was cut off; minor releases added it */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define FIN_DATCONNLIMIT_INVALID DATCONNLIMIT_INVALID_DB

@@ -22,6 +22,8 @@
 #include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/inet.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -42,6 +44,7 @@
 #define FIN_SPAN_ID_LENGTH_MAX	128
 #define FIN_REQUEST_ID_LENGTH_MAX 256
 #define FIN_REASON_LENGTH_MAX	1024
+#define FIN_CLIENT_ADDR_LENGTH_MAX 63
 
 typedef struct Tenant
 {
@@ -196,26 +199,62 @@ follow_transaction(void)
 }
 
 /* once per backend; stays null for Unix sockets and in workers */
+static Datum
+connection_address(bool *isnull)
+{
+	static bool known = false;
+	static bool has_address = false;
+	static Datum address;
+	LOCAL_FCINFO(fcinfo, 0);
+
+	if (!known)
+	{
+		Datum		found;
+
+		InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+		found = inet_client_addr(fcinfo);
+		if (!fcinfo->isnull)
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			address = datumCopy(found, false, -1);
+			has_address = true;
+			MemoryContextSwitchTo(old);
+		}
+		known = true;
+	}
+	*isnull = !has_address;
+	return address;
+}
+
+/* parsed once, as long as the setting stays the same */
+static Datum
+told_address(void)
+{
+	static char told[FIN_CLIENT_ADDR_LENGTH_MAX + 1];
+	static int32 address[(sizeof(inet) + 3) / 4];
+
+	if (strcmp(told, fin_client_addr) != 0)
+	{
+		Datum		parsed = DirectFunctionCall1(inet_in,
+												 CStringGetDatum(fin_client_addr));
+
+		memcpy(address, DatumGetPointer(parsed), VARSIZE_ANY(parsed));
+		strlcpy(told, fin_client_addr, sizeof(told));
+	}
+	return PointerGetDatum(address);
+}
+
 static void
 fill_client_address(void)
 {
-	static bool known = false;
-	LOCAL_FCINFO(fcinfo, 0);
-	Datum		address;
+	bool		isnull = false;
 
-	if (known)
-		return;
-	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
-	address = inet_client_addr(fcinfo);
-	if (!fcinfo->isnull)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		context.client_addr = datumCopy(address, false, -1);
-		context.has_client_addr = true;
-		MemoryContextSwitchTo(old);
-	}
-	known = true;
+	if (fin_client_addr != NULL && fin_client_addr[0] != '\0')
+		context.client_addr = told_address();
+	else
+		context.client_addr = connection_address(&isnull);
+	context.has_client_addr = !isnull;
 }
 
 /* copied: the memory of a setting goes when it is set, also by a trigger */
@@ -313,12 +352,11 @@ fill_texts(void)
 	set_texts(&told);
 }
 
-const FinContext *
-fin_context(void)
+static const FinContext *
+fill_context(int32 tenant_id)
 {
-	check_tenant(fin_tenant);
 	follow_transaction();
-	context.tenant_id = fin_tenant;
+	context.tenant_id = tenant_id;
 	context.trace_id = transaction_trace;
 	if (fin_trace_id != NULL && fin_trace_id[0] != '\0')
 		context.trace_id = *DatumGetUUIDP(DirectFunctionCall1(uuid_in,
@@ -326,6 +364,22 @@ fin_context(void)
 	fill_texts();
 	fill_client_address();
 	return &context;
+}
+
+const FinContext *
+fin_context(void)
+{
+	check_tenant(fin_tenant);
+	return fill_context(fin_tenant);
+}
+
+const FinContext *
+fin_context_of_database(void)
+{
+	Tenant	   *tenant = find_cached_tenant(fin_tenant);
+
+	return fill_context(tenant != NULL && is_open_to(tenant, GetUserId()) ?
+						fin_tenant : 0);
 }
 
 static void
@@ -341,6 +395,8 @@ fin_context_hold(void)
 	FinContext *held = palloc(sizeof(FinContext));
 
 	*held = *fin_context();
+	if (held->has_client_addr)
+		held->client_addr = datumCopy(held->client_addr, false, -1);
 	keep_text(&held->session_user);
 	keep_text(&held->role);
 	keep_text(&held->actor);

@@ -7,6 +7,7 @@
 #define FIN_CONTEXT_H
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "utils/date.h"
 #include "utils/uuid.h"
 
@@ -23,18 +24,25 @@ typedef struct FinContext
 	const char *span_id;
 	const char *request_id;
 	const char *reason;
-	Datum		client_addr;	/* inet; 0 when local or in a worker */
+	Datum		client_addr;	/* inet: finance.client_addr, else of the
+								 * connection; 0 when local or in a worker */
 	bool		has_client_addr;
 } FinContext;
 
 /*
  * The context of this call.  Valid until the next call of fin_context().
  * Errors: LG010 unknown tenant, 42501 not a member of its role, 22P02 bad
- * finance.trace_id, 22021 user agent not valid in the encoding.
+ * finance.trace_id or finance.client_addr, 22021 user agent not valid in the encoding.
  * Runs a query the first time: call it outside of fin_query_begin/end, so that
  * the current user is still the caller.
  */
 extern const FinContext *fin_context(void);
+
+/*
+ * The same for what is of the whole database, as DDL is: where the session's
+ * tenant is none of the user's, it is recorded in tenant 0, and no error.
+ */
+extern const FinContext *fin_context_of_database(void);
 
 /*
  * fin_context(), in memory of the caller, for functions that write where
@@ -46,6 +54,15 @@ extern void fin_context_resume(const FinContext *held);
 
 /* what the last fin_context() of this call filled in, or resumed */
 extern const FinContext *fin_context_current(void);
+
+/*
+ * Calls body with the context that an argument (from 0) of fcinfo tells, a
+ * jsonb named context, or as it is where that is null.  For functions that
+ * return at once, not row by row.  Errors: 22023 unknown key, not an object of
+ * strings.
+ */
+extern Datum fin_context_call(FunctionCallInfo fcinfo, int argument,
+							  PGFunction body);
 
 /* 'when' in the tenant's time zone: the date, and microseconds of the day */
 extern void fin_context_local(int32 tenant_id, TimestampTz when,

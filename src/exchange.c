@@ -21,6 +21,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "argument.h"
+#include "context.h"
 #include "errors.h"
 #include "joint.h"
 #include "json.h"
@@ -479,6 +480,34 @@ conclude(const Exchange *exchange, const FinOutcome *outcomes, int n)
 	fin_query_end(&scope);
 }
 
+static Datum
+exchange_call(PG_FUNCTION_ARGS)
+{
+	FinJoint	joint;
+	Exchange	exchange = {0};
+	FinOutcome	outcomes[ORDERS_MAX];
+	StringInfoData json;
+	bool		is_new;
+
+	exchange.amount = fin_argument_numeric(fcinfo, ARG_AMOUNT, "amount", true);
+	exchange.rate = fin_argument_numeric(fcinfo, ARG_RATE, "rate", true);
+	exchange.rounding = rounding_argument(fcinfo);
+	fin_joint_begin(&joint, fcinfo, ARG_REST, false, "exchange");
+	lock_parties(fcinfo, &exchange);
+	exchange.tenant_id = fin_context()->tenant_id;
+	check_parties(&exchange);
+	compute(&exchange);
+	is_new = prepare(&joint, &exchange);
+	request_json(&json, &exchange);
+	fin_joint_end(&joint, &json);
+	fin_posting_execute(joint.orders, joint.norders, outcomes,
+						FIN_POSTING_RAISE);
+	if (is_new)
+		conclude(&exchange, outcomes, joint.norders);
+	fin_order_answer_set(fcinfo, outcomes, joint.norders);
+	return (Datum) 0;
+}
+
 PG_FUNCTION_INFO_V1(finance_exchange);
 
 /*
@@ -507,27 +536,5 @@ PG_FUNCTION_INFO_V1(finance_exchange);
 Datum
 finance_exchange(PG_FUNCTION_ARGS)
 {
-	FinJoint	joint;
-	Exchange	exchange = {0};
-	FinOutcome	outcomes[ORDERS_MAX];
-	StringInfoData json;
-	bool		is_new;
-
-	exchange.amount = fin_argument_numeric(fcinfo, ARG_AMOUNT, "amount", true);
-	exchange.rate = fin_argument_numeric(fcinfo, ARG_RATE, "rate", true);
-	exchange.rounding = rounding_argument(fcinfo);
-	fin_joint_begin(&joint, fcinfo, ARG_REST, false, "exchange");
-	lock_parties(fcinfo, &exchange);
-	exchange.tenant_id = fin_context()->tenant_id;
-	check_parties(&exchange);
-	compute(&exchange);
-	is_new = prepare(&joint, &exchange);
-	request_json(&json, &exchange);
-	fin_joint_end(&joint, &json);
-	fin_posting_execute(joint.orders, joint.norders, outcomes,
-						FIN_POSTING_RAISE);
-	if (is_new)
-		conclude(&exchange, outcomes, joint.norders);
-	fin_order_answer_set(fcinfo, outcomes, joint.norders);
-	return (Datum) 0;
+	return fin_context_call(fcinfo, 13, exchange_call);
 }

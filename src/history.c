@@ -35,6 +35,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "audit.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -351,6 +352,7 @@ finance_balance_at(PG_FUNCTION_ARGS)
 	State		state;
 	Datum		balance;
 
+	fin_audit_read(fcinfo, FIN_READ_BALANCE_AT);
 	if (!time_argument(fcinfo, 1, &at))
 		ereport(ERROR,
 				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -517,6 +519,7 @@ finance_statement(PG_FUNCTION_ARGS)
 	FinQueryScope scope;
 	Account		account;
 
+	fin_audit_read(fcinfo, FIN_READ_STATEMENT);
 	statement_arguments(fcinfo, &arguments);
 	InitMaterializedSRF(fcinfo, 0);
 	if (result->setDesc->natts != LINE_COLUMNS)

@@ -8,6 +8,7 @@
 
 #include "utils/builtins.h"
 
+#include "context.h"
 #include "order.h"
 
 /* argument i of the function is fields[i] of a request */
@@ -23,6 +24,24 @@ take_all(FunctionCallInfo fcinfo, const FinRequestField *fields, int n,
 	for (int i = 0; i < n; i++)
 		fin_order_take(&request, fields[i], fcinfo, i);
 	fin_order_parse(&request, true, order);
+}
+
+static Datum
+hold_call(PG_FUNCTION_ARGS)
+{
+	static const FinRequestField fields[] = {
+		FIN_REQUEST_FROM, FIN_REQUEST_TO, FIN_REQUEST_AMOUNT,
+		FIN_REQUEST_EXPIRES_IN, FIN_REQUEST_CURRENCY, FIN_REQUEST_KEY,
+		FIN_REQUEST_TYPE, FIN_REQUEST_EXPECTED_FROM, FIN_REQUEST_EXPECTED_TO,
+		FIN_REQUEST_AMOUNT_MODE, FIN_REQUEST_HOLD_GROUP, FIN_REQUEST_REFERENCE,
+		FIN_REQUEST_METADATA
+	};
+	int			strict = lengthof(fields);
+	FinOrder	order;
+
+	take_all(fcinfo, fields, lengthof(fields), "hold", &order);
+	order.strict = !PG_ARGISNULL(strict) && PG_GETARG_BOOL(strict);
+	return fin_order_execute(fcinfo, &order);
 }
 
 PG_FUNCTION_INFO_V1(finance_hold);
@@ -42,18 +61,20 @@ PG_FUNCTION_INFO_V1(finance_hold);
 Datum
 finance_hold(PG_FUNCTION_ARGS)
 {
+	return fin_context_call(fcinfo, 14, hold_call);
+}
+
+static Datum
+capture_call(PG_FUNCTION_ARGS)
+{
 	static const FinRequestField fields[] = {
-		FIN_REQUEST_FROM, FIN_REQUEST_TO, FIN_REQUEST_AMOUNT,
-		FIN_REQUEST_EXPIRES_IN, FIN_REQUEST_CURRENCY, FIN_REQUEST_KEY,
-		FIN_REQUEST_TYPE, FIN_REQUEST_EXPECTED_FROM, FIN_REQUEST_EXPECTED_TO,
-		FIN_REQUEST_AMOUNT_MODE, FIN_REQUEST_HOLD_GROUP, FIN_REQUEST_REFERENCE,
+		FIN_REQUEST_HOLD_ID, FIN_REQUEST_AMOUNT, FIN_REQUEST_FINAL,
+		FIN_REQUEST_KEY, FIN_REQUEST_EFFECTIVE_AT, FIN_REQUEST_REFERENCE,
 		FIN_REQUEST_METADATA
 	};
-	int			strict = lengthof(fields);
 	FinOrder	order;
 
-	take_all(fcinfo, fields, lengthof(fields), "hold", &order);
-	order.strict = !PG_ARGISNULL(strict) && PG_GETARG_BOOL(strict);
+	take_all(fcinfo, fields, lengthof(fields), "capture", &order);
 	return fin_order_execute(fcinfo, &order);
 }
 
@@ -72,14 +93,19 @@ PG_FUNCTION_INFO_V1(finance_capture);
 Datum
 finance_capture(PG_FUNCTION_ARGS)
 {
+	return fin_context_call(fcinfo, 7, capture_call);
+}
+
+static Datum
+release_call(PG_FUNCTION_ARGS)
+{
 	static const FinRequestField fields[] = {
-		FIN_REQUEST_HOLD_ID, FIN_REQUEST_AMOUNT, FIN_REQUEST_FINAL,
-		FIN_REQUEST_KEY, FIN_REQUEST_EFFECTIVE_AT, FIN_REQUEST_REFERENCE,
-		FIN_REQUEST_METADATA
+		FIN_REQUEST_HOLD_ID, FIN_REQUEST_AMOUNT, FIN_REQUEST_KEY,
+		FIN_REQUEST_REFERENCE, FIN_REQUEST_METADATA
 	};
 	FinOrder	order;
 
-	take_all(fcinfo, fields, lengthof(fields), "capture", &order);
+	take_all(fcinfo, fields, lengthof(fields), "release", &order);
 	return fin_order_execute(fcinfo, &order);
 }
 
@@ -98,12 +124,5 @@ PG_FUNCTION_INFO_V1(finance_release);
 Datum
 finance_release(PG_FUNCTION_ARGS)
 {
-	static const FinRequestField fields[] = {
-		FIN_REQUEST_HOLD_ID, FIN_REQUEST_AMOUNT, FIN_REQUEST_KEY,
-		FIN_REQUEST_REFERENCE, FIN_REQUEST_METADATA
-	};
-	FinOrder	order;
-
-	take_all(fcinfo, fields, lengthof(fields), "release", &order);
-	return fin_order_execute(fcinfo, &order);
+	return fin_context_call(fcinfo, 5, release_call);
 }

@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 
 #include "argument.h"
+#include "context.h"
 #include "errors.h"
 #include "joint.h"
 #include "json.h"
@@ -369,27 +370,8 @@ lock_parties(Legs *legs)
 		legs->legs[i].account = accounts[i];
 }
 
-PG_FUNCTION_INFO_V1(finance_journal);
-
-/*
- * finance.journal(legs finance.journal_leg[], idempotency_key text, type text,
- *				   effective_at timestamptz, reference text, metadata jsonb,
- *				   strict boolean) returns setof finance.transfer_result
- *
- * Moves money between any number of accounts and currencies at once.  legs: 2
- * to FIN_LEGS_MAX, each an account, its side (debit takes from the account,
- * credit gives to it), an amount above zero, and the version the account is
- * expected to have before the journal.  In each currency debits and credits
- * are equal.  An account may have several legs, all on one side.  Other
- * arguments as transfer(); each transfer carries them.
- *
- * Result: the transfers, in order, with one journal_id; where risk rejects one
- * of them, only that one, and nothing moved.  Errors: 22004, 22023 bad legs,
- * 22003 bad amounts, LG018 not balanced, and those of fin_posting_execute().
- * Locks: fin_posting_execute().
- */
-Datum
-finance_journal(PG_FUNCTION_ARGS)
+static Datum
+journal_call(PG_FUNCTION_ARGS)
 {
 	FinJoint	joint;
 	Legs		legs = {0};
@@ -422,4 +404,29 @@ finance_journal(PG_FUNCTION_ARGS)
 	fin_joint_end(&joint, &json);
 	fin_order_execute_set(fcinfo, joint.orders, joint.norders);
 	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(finance_journal);
+
+/*
+ * finance.journal(legs finance.journal_leg[], idempotency_key text, type text,
+ *				   effective_at timestamptz, reference text, metadata jsonb,
+ *				   strict boolean) returns setof finance.transfer_result
+ *
+ * Moves money between any number of accounts and currencies at once.  legs: 2
+ * to FIN_LEGS_MAX, each an account, its side (debit takes from the account,
+ * credit gives to it), an amount above zero, and the version the account is
+ * expected to have before the journal.  In each currency debits and credits
+ * are equal.  An account may have several legs, all on one side.  Other
+ * arguments as transfer(); each transfer carries them.
+ *
+ * Result: the transfers, in order, with one journal_id; where risk rejects one
+ * of them, only that one, and nothing moved.  Errors: 22004, 22023 bad legs,
+ * 22003 bad amounts, LG018 not balanced, and those of fin_posting_execute().
+ * Locks: fin_posting_execute().
+ */
+Datum
+finance_journal(PG_FUNCTION_ARGS)
+{
+	return fin_context_call(fcinfo, 7, journal_call);
 }

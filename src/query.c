@@ -78,6 +78,8 @@ static const struct
 	{"enable_sort", "off"},
 };
 
+static int	utility_depth = 0;	/* commands of ours that are running */
+
 #define NAMES_KEPT	64			/* found by where the name is: mostly a literal */
 
 typedef struct KeptName
@@ -392,6 +394,12 @@ fin_query_text(uint64 row, int column)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
+bool
+fin_query_in_utility(void)
+{
+	return utility_depth > 0;
+}
+
 void
 fin_query_utility(const char *command)
 {
@@ -404,7 +412,16 @@ fin_query_utility(const char *command)
 								 storage_settings[i].value,
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-	code = SPI_execute(command, false, 0);
+	utility_depth++;
+	PG_TRY();
+	{
+		code = SPI_execute(command, false, 0);
+	}
+	PG_FINALLY();
+	{
+		utility_depth--;
+	}
+	PG_END_TRY();
 	unpin_path_as_setting(nest);
 
 	if (code < 0)

@@ -93,6 +93,9 @@ extern char *fin_query_text(uint64 row, int column);	/* NULL for null */
 /* a utility command made of static text and numbers only; no user text */
 extern void fin_query_utility(const char *command);
 
+/* are we called, as by an event trigger, from such a command? */
+extern bool fin_query_in_utility(void);
+
 /* the owner of the extension; relations of schema finance by name */
 extern Oid	fin_query_owner(void);
 extern Oid	fin_query_relation(const char *name);

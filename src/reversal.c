@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "context.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -86,22 +87,8 @@ begin(FinJoint *joint, FunctionCallInfo fcinfo, int reason)
 										   FIN_KEY_LENGTH_MAX);
 }
 
-PG_FUNCTION_INFO_V1(finance_reverse_transfer);
-
-/*
- * finance.reverse_transfer(id bigint, amount numeric, reason text,
- *							idempotency_key text)
- *
- * Gives amount (null: all that was not given back yet) of a completed transfer
- * back, by a transfer of type reversal whose reference is the reason.  Risk
- * judges it as any other; whom it rejects sees status rejected.
- *
- * Result: finance.transfer_result.  Errors: 22004, LG012 no such transfer,
- * 55000 it moved nothing, or is a reversal itself, LG016 more than is left, and
- * those of fin_posting_execute().  Locks: fin_posting_execute().
- */
-Datum
-finance_reverse_transfer(PG_FUNCTION_ARGS)
+static Datum
+reverse_call(PG_FUNCTION_ARGS)
 {
 	int64		id = id_argument(fcinfo, "id");
 	Numeric		amount = fin_argument_numeric(fcinfo, 1, "amount", false);
@@ -129,6 +116,26 @@ finance_reverse_transfer(PG_FUNCTION_ARGS)
 	fin_joint_end(&joint, &json);
 	order->in_journal = false;
 	return fin_order_execute(fcinfo, order);
+}
+
+PG_FUNCTION_INFO_V1(finance_reverse_transfer);
+
+/*
+ * finance.reverse_transfer(id bigint, amount numeric, reason text,
+ *							idempotency_key text)
+ *
+ * Gives amount (null: all that was not given back yet) of a completed transfer
+ * back, by a transfer of type reversal whose reference is the reason.  Risk
+ * judges it as any other; whom it rejects sees status rejected.
+ *
+ * Result: finance.transfer_result.  Errors: 22004, LG012 no such transfer,
+ * 55000 it moved nothing, or is a reversal itself, LG016 more than is left, and
+ * those of fin_posting_execute().  Locks: fin_posting_execute().
+ */
+Datum
+finance_reverse_transfer(PG_FUNCTION_ARGS)
+{
+	return fin_context_call(fcinfo, 4, reverse_call);
 }
 
 /* last first, as money that went on must come back first */

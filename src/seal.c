@@ -39,6 +39,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -56,6 +57,8 @@
 #define FIN_SEAL_RUN_RECORDS	4096
 
 #define FIN_SEAL_WARNINGS_MAX	10	/* of one run */
+
+#define FIN_SEAL_PATIENCE	"1s"	/* of the worker, for a table that is locked */
 
 typedef struct Sealing
 {
@@ -369,14 +372,17 @@ seal_below(Sealing *sealing, Snapshot snapshot, bool may_begin)
 {
 	uint64		horizon = U64FromFullTransactionId(fin_seal_horizon(snapshot));
 
-	if (!settle_incarnation(sealing, snapshot, horizon, may_begin))
-		return sealing->left <= 0 ? REST_MORE :
-			may_begin ? REST_HELD : REST_NONE;
-	check_horizon(&sealing->tree, horizon);
-	if (!seal_range(sealing, snapshot, (int64) GetSystemIdentifier(), horizon))
+	if (settle_incarnation(sealing, snapshot, horizon, may_begin))
+	{
+		check_horizon(&sealing->tree, horizon);
+		if (seal_range(sealing, snapshot, (int64) GetSystemIdentifier(),
+					   horizon) && sealing->changed)
+			sealing->tree.horizon = horizon;
+	}
+	else if (!may_begin)
+		return REST_NONE;
+	if (sealing->left <= 0)
 		return REST_MORE;
-	if (sealing->changed)
-		sealing->tree.horizon = horizon;
 	return is_anything_left(sealing) ? REST_HELD : REST_NONE;
 }
 
@@ -475,10 +481,16 @@ fin_seal_due(TimestampTz now)
 void
 fin_seal_run(TimestampTz now)
 {
+	int			nest = NewGUCNestLevel();
+
+	/* who has a table locked for long keeps this chore waiting, and no other */
+	(void) set_config_option("lock_timeout", FIN_SEAL_PATIENCE, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	/* what is told from now on is not lost by an error, nor what was before */
 	appended = fin_wake_take_appended(my_slot) || appended;
 	(void) seal(false, appended || rest != REST_NONE, FIN_SEAL_RUN_RECORDS,
 				&run_rest);
+	AtEOXact_GUC(true, nest);
 }
 
 void

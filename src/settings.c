@@ -11,8 +11,11 @@
 #include <limits.h>
 
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
+#include "compat.h"
 #include "settings.h"
 
 int			fin_node = 0;
@@ -23,6 +26,7 @@ char	   *fin_user_agent = NULL;
 char	   *fin_span_id = NULL;
 char	   *fin_request_id = NULL;
 char	   *fin_reason = NULL;
+char	   *fin_client_addr = NULL;
 char	   *fin_test_clock = NULL;
 bool		fin_direct_writes = true;
 int			fin_max_payload = 262144;
@@ -35,6 +39,72 @@ int			fin_audit_retention_days = 1827;
 int			fin_half_retention_s = 86400;
 int			fin_seal_interval_ms = 1000;
 int			fin_rate_limit_buckets = FIN_RATE_LIMIT_BUCKETS;
+
+/* ------------------------------------------------------------------------
+ * finance.audit_reads
+ * ------------------------------------------------------------------------ */
+
+int			fin_audit_reads = 0;
+static char *audit_reads_text = NULL;
+
+static const char *const read_names[FIN_READS] = {
+	[FIN_READ_BALANCE] = "balance",
+	[FIN_READ_BALANCE_AT] = "balance_at",
+	[FIN_READ_STATEMENT] = "statement",
+	[FIN_READ_AUDIT_TRACE] = "audit_trace",
+	[FIN_READ_AUDIT_HISTORY] = "audit_history",
+	[FIN_READ_AUDIT_LOG] = "audit_log",
+	[FIN_READ_AUDIT_DECRYPT] = "audit_decrypt",
+};
+
+static int
+read_bit(const char *name)
+{
+	for (int i = 0; i < FIN_READS; i++)
+	{
+		if (strcmp(name, read_names[i]) == 0)
+			return 1 << i;
+	}
+	return 0;
+}
+
+static bool
+check_audit_reads(char **value, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*value);
+	List	   *names;
+	ListCell   *cell;
+	int			bits = 0;
+
+	if (!SplitIdentifierString(copy, ',', &names))
+	{
+		GUC_check_errdetail("It is a list of names, with commas between them.");
+		return false;
+	}
+	foreach(cell, names)
+	{
+		int			bit = read_bit(lfirst(cell));
+
+		if (bit == 0)
+		{
+			GUC_check_errdetail("\"%s\" is not a function whose reads are recorded.",
+								(char *) lfirst(cell));
+			return false;
+		}
+		bits |= bit;
+	}
+	*extra = FIN_GUC_MALLOC(sizeof(int));
+	if (*extra == NULL)
+		return false;
+	*(int *) *extra = bits;
+	return true;
+}
+
+static void
+assign_audit_reads(const char *value, void *extra)
+{
+	fin_audit_reads = *(int *) extra;
+}
 
 /* who acts: any user may set these; tenant is checked against membership */
 static void
@@ -74,6 +144,11 @@ define_context_settings(void)
 							   "Business reason of what this session does, for the audit log.",
 							   NULL,
 							   &fin_reason, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.client_addr",
+							   "Address of the client behind a pooler, for the audit log.",
+							   "Empty means that of the connection.",
+							   &fin_client_addr, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
@@ -142,6 +217,12 @@ define_server_settings(void)
 							process_shared_preload_libraries_in_progress ?
 							PGC_POSTMASTER : PGC_SIGHUP,
 							0, NULL, NULL, NULL);
+	DefineCustomStringVariable("finance.audit_reads",
+							   "Functions of which each call is recorded in the audit log.",
+							   "Any of balance, balance_at, statement, audit_trace, audit_history, audit_log.",
+							   &audit_reads_text, "",
+							   PGC_SUSET, GUC_LIST_INPUT,
+							   check_audit_reads, assign_audit_reads, NULL);
 	DefineCustomBoolVariable("finance.direct_writes",
 							 "Write rows through the table access method instead of SQL statements.",
 							 "Tables with triggers of others are written by statements all the same.",

@@ -20,6 +20,7 @@ extern char *fin_user_agent;		/* finance.user_agent */
 extern char *fin_span_id;			/* finance.span_id */
 extern char *fin_request_id;		/* finance.request_id */
 extern char *fin_reason;			/* finance.reason */
+extern char *fin_client_addr;	/* finance.client_addr */
 extern char *fin_test_clock;		/* finance.test_clock */
 extern bool fin_direct_writes;		/* finance.direct_writes */
 extern int	fin_max_payload;		/* finance.max_payload, bytes */
@@ -34,5 +35,23 @@ extern int	fin_seal_interval_ms;	/* finance.seal_interval */
 extern int	fin_rate_limit_buckets;	/* finance.rate_limit_buckets */
 
 extern void fin_settings_init(void);
+
+/*
+ * finance.audit_reads: of which functions each call is recorded, a bit for
+ * each.  audit_decrypt() is recorded whatever it says.
+ */
+typedef enum FinAuditRead
+{
+	FIN_READ_BALANCE,
+	FIN_READ_BALANCE_AT,
+	FIN_READ_STATEMENT,
+	FIN_READ_AUDIT_TRACE,
+	FIN_READ_AUDIT_HISTORY,
+	FIN_READ_AUDIT_LOG,
+	FIN_READ_AUDIT_DECRYPT,
+	FIN_READS					/* how many */
+} FinAuditRead;
+
+extern int	fin_audit_reads;
 
 #endif							/* FIN_SETTINGS_H */

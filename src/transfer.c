@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "context.h"
 #include "order.h"
 
 /* positions of the arguments after the two accounts, from 0 */
@@ -31,6 +32,12 @@ transfer(FunctionCallInfo fcinfo, bool by_code)
 	return fin_order_execute(fcinfo, &order);
 }
 
+static Datum
+transfer_by_code(PG_FUNCTION_ARGS)
+{
+	return transfer(fcinfo, true);
+}
+
 PG_FUNCTION_INFO_V1(finance_transfer);
 
 /*
@@ -43,14 +50,25 @@ PG_FUNCTION_INFO_V1(finance_transfer);
  * account's version as the caller last saw it.  amount_mode up_to: as much of
  * the amount (null: of all there is) as both accounts' limits allow; the
  * result tells how much.  strict: raise LG101 instead of recording a transfer
- * that risk rejects.
+ * that risk rejects.  context: who acts, for this call, as of
+ * fin_context_call().
  *
  * Result: finance.transfer_result.  Errors and locks: fin_posting_execute().
  */
 Datum
 finance_transfer(PG_FUNCTION_ARGS)
 {
-	return transfer(fcinfo, true);
+	return fin_context_call(fcinfo, 13, transfer_by_code);
+}
+
+static Datum
+transfer_by_id(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("from_account and to_account must not be null"));
+	return transfer(fcinfo, false);
 }
 
 PG_FUNCTION_INFO_V1(finance_transfer_by_id);
@@ -59,9 +77,5 @@ PG_FUNCTION_INFO_V1(finance_transfer_by_id);
 Datum
 finance_transfer_by_id(PG_FUNCTION_ARGS)
 {
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				errmsg("from_account and to_account must not be null"));
-	return transfer(fcinfo, false);
+	return fin_context_call(fcinfo, 13, transfer_by_id);
 }

@@ -48,8 +48,8 @@ for my $table ('finance.audit_record', $partition)
 		like($err, qr/LG201/, "refused after restore: $command");
 	}
 }
-is($node->safe_psql('restored', q{SELECT string_agg(tgenabled::text, '') FROM pg_trigger
-		WHERE tgrelid = 'item'::regclass}), 'AAAA', 'the row triggers are there');
+is($node->safe_psql('restored', q{SELECT string_agg(tgenabled::text, '' ORDER BY tgname) FROM pg_trigger
+		WHERE tgrelid = 'item'::regclass}), 'OORAO', 'the row triggers are there');
 $node->safe_psql('restored', q{INSERT INTO item VALUES (2000, 'later')});
 is($node->safe_psql('restored', q{SELECT count(*) FROM finance.audit_record
 		WHERE row_key = '{"id":2000}'}), '1', 'and record');

@@ -142,7 +142,7 @@ SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND pro
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
 	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_proof', 'audit_consistency', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences', '_audit_find', '_audit_term', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'audit_export', 'audit_archive')$$, 'what writes is volatile');
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences', '_audit_find', '_audit_term', '_verify_audit', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'audit_export', 'audit_archive')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');

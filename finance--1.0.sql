@@ -3907,6 +3907,61 @@ COMMENT ON FUNCTION finance.audit_lag() IS
 'how many committed audit records are not sealed yet, since when, and which open or prepared transaction, of any database, holds them up';
 
 -- ========================================================================
+-- EXPORT SECTION (audit_export.c, audit_walk.c, audit_month.c)
+-- ========================================================================
+
+CREATE FUNCTION finance.audit_export(from_leaf bigint DEFAULT 0,
+	to_leaf bigint DEFAULT NULL) RETURNS SETOF text
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_export';
+COMMENT ON FUNCTION finance.audit_export(bigint, bigint) IS
+'the sealed log, from from_leaf until just before to_leaf, as lines of JSON for finance-verify; records of other tenants only as hashes, except for the owner';
+
+-- records of which months were taken out; their leaves stay
+CREATE TABLE finance.audit_month (
+	month		date NOT NULL,
+	first_id	bigint NOT NULL,
+	last_id		bigint NOT NULL,
+	records		bigint NOT NULL,
+	detached_as	text NOT NULL,
+	detached_at	timestamptz NOT NULL,
+	CONSTRAINT audit_month_pkey PRIMARY KEY (month),
+	CONSTRAINT audit_month_in_order CHECK (first_id <= last_id AND records >= 0)
+);
+COMMENT ON TABLE finance.audit_month IS
+'months whose records drop_audit_month() took out of the audit log';
+COMMENT ON COLUMN finance.audit_month.month IS
+'its first day, in UTC';
+COMMENT ON COLUMN finance.audit_month.first_id IS
+'with last_id, all ids of the month, whether drawn or not';
+COMMENT ON COLUMN finance.audit_month.records IS
+'how many there were, all of them sealed';
+COMMENT ON COLUMN finance.audit_month.detached_as IS
+'the table, in schema finance, that had them then';
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON finance.audit_month
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._seal_guard();
+ALTER TABLE finance.audit_month ENABLE ALWAYS TRIGGER guard;
+
+CREATE FUNCTION finance.audit_archive(month date) RETURNS SETOF text
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_archive';
+COMMENT ON FUNCTION finance.audit_archive(date) IS
+'export, as audit_export() writes it, of all blocks that have records of a month: to be stored before drop_audit_month()';
+
+CREATE FUNCTION finance.drop_audit_month(month date) RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_drop_audit_month';
+COMMENT ON FUNCTION finance.drop_audit_month(date) IS
+'detaches a month of the audit log that was kept for finance.audit_retention days; returns the name of the table it became, which the DBA drops';
+
+CREATE FUNCTION finance.audit_due()
+	RETURNS TABLE (month date, partition text, due_at timestamptz, bytes bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_audit_due';
+COMMENT ON FUNCTION finance.audit_due() IS
+'months of the audit log that were kept for finance.audit_retention days, which nothing but drop_audit_month() takes out';
+
+-- ========================================================================
 -- INTEGRITY AND ACCESS SECTION
 -- ========================================================================
 
@@ -4559,6 +4614,7 @@ SELECT pg_catalog.pg_extension_config_dump('finance.audit_leaves', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_node', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_tree', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.audit_term', '');
+SELECT pg_catalog.pg_extension_config_dump('finance.audit_month', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.producer_group', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_message', '');
 SELECT pg_catalog.pg_extension_config_dump('finance.half_check', '');

@@ -90,11 +90,13 @@ SELECT set_eq($$SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_
 	'create_log_queue', 'create_consumer_group', 'drop_consumer_group', 'seek_group', 'trim_log_queues',
 	'risk_facts', 'check_expression', 'pause_transfers', 'resume_transfers', 'transfers_in_flight', 'set_rate_limit', 'drop_rate_limit', 'rate_limits',
 	'review_transfer', 'settle_reviews', 'assign_alert', 'comment_alert', 'close_alert', 'reopen_alert', 'export_aml', 'audit_erase_subject', 'audit_erase_payload',
-	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'seal_audit', 'audit_lag', '_audit_lag'], 'operator: these in addition');
+	'create_ruleset', 'publish_ruleset', 'retire_ruleset', 'drop_ruleset', 'rule_kinds', 'add_holiday', 'remove_holiday', 'explain_risk', 'evaluate_risk', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'seal_audit', 'audit_lag', '_audit_lag',
+	'audit_due', 'drop_audit_month'], 'operator: these in addition');
 SELECT is_empty($$SELECT pg_temp.executable('fin_test_app') EXCEPT SELECT pg_temp.executable('fin_test_operator')$$, 'operator: all of app');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_auditor')$$, ARRAY['_is_tenant_visible', 'balance', 'id_time', 'id_floor',
 	'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet', '_now', 'balance_at', 'statement', 'reversals',
-	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag'], 'auditor: these functions');
+	'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag',
+	'audit_export', 'audit_archive', 'audit_due'], 'auditor: these functions');
 SELECT set_eq($$SELECT pg_temp.executable('fin_test_witness')$$, ARRAY['audit_digest', 'audit_consistency'], 'witness: these functions');
 SELECT is_empty($$SELECT pg_temp.readable('fin_test_witness')$$, 'witness: reads no table');
 SELECT set_eq($$SELECT proname FROM function WHERE proname NOT LIKE '\_%' EXCEPT SELECT pg_temp.executable('fin_test_operator') EXCEPT SELECT pg_temp.executable('fin_test_auditor')$$,
@@ -112,7 +114,7 @@ SELECT set_eq($$SELECT pg_temp.readable('fin_test_operator')$$, ARRAY['account',
 	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
 	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'operator: reads these');
 SELECT set_eq($$SELECT pg_temp.readable('fin_test_auditor')$$, ARRAY['account', '_account', 'entry', 'transfer', 'currency', 'risk_decision',
-	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'audit_incarnation', 'audit_block', 'tenant', 'account_type', 'transfer_type',
+	'account_change', 'risk_rule', 'risk_list', 'rule_limit', 'idempotency_key', 'audit_record', 'audit_incarnation', 'audit_block', 'audit_month', 'tenant', 'account_type', 'transfer_type',
 	'hold', '_hold', 'journal', 'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day',
 	'transfer_pause', 'rate_limit', 'risk_review', 'review', '_alert', 'alert', 'alert_transfer', 'alert_comment', 'aml_report',
 	'ruleset', 'live_rule', 'risk_hit', 'holiday', 'risk_measure', 'risk_total'], 'auditor: reads these');
@@ -130,7 +132,8 @@ SELECT is_empty($$SELECT relname, role FROM relation, unnest('{fin_test_app, fin
 -- an auditor changes nothing: what he may execute writes nothing
 SELECT is_empty($$SELECT signature FROM function WHERE has_function_privilege('fin_test_auditor', oid, 'EXECUTE')
 	AND proname NOT IN ('_is_tenant_visible', 'balance', 'id_time', 'id_floor', 'topic_matches', 'audit_trace', 'audit_decrypt', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'verify_audit', 'audit_proof', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_consistency', 'check_integrity', 'rollup', 'trial_balance', 'balance_sheet',
-		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag')$$,
+		'_now', 'balance_at', 'statement', 'reversals', 'split_amount', 'is_on_list', 'rule_limit_of', 'transfers_in_flight', 'rate_limits', 'export_aml', 'rule_kinds', 'replay_decision', 'backtest_ruleset', 'backtest_differences', 'audit_lag', '_audit_lag',
+		'audit_export', 'audit_archive', 'audit_due')$$,
 	'auditor: nothing that writes');
 CREATE TEMP TABLE before AS SELECT count(*) AS transfers, (SELECT count(*) FROM finance.audit_record) AS records FROM finance.transfer;
 GRANT ALL ON before TO PUBLIC;
@@ -185,7 +188,7 @@ SELECT is_empty($$SELECT c.relname FROM relation c JOIN pg_class k ON k.oid = c.
 			'((scope = ''everywhere''::text) OR finance._is_tenant_visible(tenant_id))'))$$, 'by the tenant''s role');
 SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND NOT relispartition
 	AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = oid AND attname = 'tenant_id') AND relname NOT IN ('currency', 'log_incarnation',
-		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term')$$,
+		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term', 'audit_month')$$,
 	'only currencies are everybody''s, what is known of the cluster, and the tree over all records');
 
 -- settings: what a user may change of himself, and no more

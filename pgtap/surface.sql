@@ -125,6 +125,10 @@ FROM (VALUES
 	('finance.audit_consistency(bigint, bigint)', 'old_size bigint, new_size bigint DEFAULT NULL::bigint, OUT old_size bigint, OUT old_root bytea, OUT new_size bigint, OUT new_root bytea, OUT proof bytea[] -> record'),
 	('finance.verify_inclusion(bytea, bigint, bigint, bytea[], bytea)', 'leaf_hash bytea, leaf_index bigint, tree_size bigint, path bytea[], root bytea -> boolean'),
 	('finance.verify_consistency(bigint, bytea, bigint, bytea, bytea[])', 'old_size bigint, old_root bytea, new_size bigint, new_root bytea, proof bytea[] -> boolean'),
+	('finance.audit_export(bigint, bigint)', 'from_leaf bigint DEFAULT 0, to_leaf bigint DEFAULT NULL::bigint -> SETOF text'),
+	('finance.audit_archive(date)', 'month date -> SETOF text'),
+	('finance.drop_audit_month(date)', 'month date -> text'),
+	('finance.audit_due()', ' -> TABLE(month date, partition text, due_at timestamp with time zone, bytes bigint)'),
 	('finance.seal_audit()', ' -> bigint'),
 	('finance.audit_lag()', 'OUT unsealed bigint, OUT oldest_at timestamp with time zone, OUT lag interval, OUT sealed_at timestamp with time zone, OUT horizon xid8, OUT holder_kind text, OUT holder_pid integer, OUT holder_gid text, OUT holder_since timestamp with time zone, OUT holder_database name, OUT holder_query text, OUT message text -> record'),
 	('finance.id_floor(timestamptz)', '"when" timestamp with time zone -> bigint')
@@ -138,7 +142,7 @@ SELECT is_empty($$SELECT signature FROM function WHERE proparallel = 's' AND pro
 	'parallel safe only where nothing is read');
 SELECT is_empty($$SELECT signature FROM function WHERE provolatile <> 'v' AND proname NOT IN ('balance', 'check_integrity', 'id_time', 'id_floor',
 	'list_queues', 'list_bindings', 'test_routing', 'default_queues', 'topic_matches', '_is_tenant_visible', '_may_see_tenant', '_are_totals_valid', '_merkle_leaf', '_merkle_root', '_merkle_inclusion', '_merkle_consistency', 'verify_inclusion', 'verify_consistency', 'audit_digest', 'audit_proof', 'audit_consistency', 'rollup', 'trial_balance', 'balance_sheet',
-	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences', '_audit_find', '_audit_term', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff')$$, 'what writes is volatile');
+	'balance_at', 'statement', 'reversals', 'request', 'leg', 'split_amount', 'half_message_status', '_risk_totals', 'risk_facts', 'check_expression', 'export_aml', 'rule_kinds', 'rule_limit_of', 'is_on_list', '_message_ids', 'backtest_ruleset', 'backtest_differences', '_audit_find', '_audit_term', 'audit_trace', 'audit_log', 'audit_history', 'audit_row_history', 'audit_diff', 'audit_export', 'audit_archive')$$, 'what writes is volatile');
 
 -- ids and their time
 SELECT is(finance.id_floor(finance.id_time(finance.id_floor('2026-11-21 12:00:00.123+00'))), finance.id_floor('2026-11-21 12:00:00.123+00'), 'id_floor() and id_time() agree');
@@ -246,7 +250,7 @@ SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oi
 	AND t.tgname = 'guard' AND NOT c.relispartition$$,
 	ARRAY['tenant', 'currency', '_account', 'account_change', 'transfer', 'risk_decision', 'audit_record', 'account_type', 'transfer_type', '_hold', 'journal',
 		'reversal', 'exchange', 'exchange_residue', 'value_transfer', 'value_day', 'risk_review', '_alert', 'alert_transfer', 'alert_comment', 'ruleset', 'risk_rule',
-		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term'], 'tables whose rows stay are guarded');
+		'audit_incarnation', 'audit_block', 'audit_leaves', 'audit_node', 'audit_tree', 'audit_term', 'audit_month'], 'tables whose rows stay are guarded');
 -- row, statement, before or after: 8 DELETE, 16 UPDATE, 32 TRUNCATE
 SELECT set_eq($$SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'finance'::regnamespace
 	AND t.tgname = 'guard' AND NOT c.relispartition AND t.tgtype & 56 = 40$$,

@@ -67,13 +67,15 @@ static const char *const operator_functions[] = {
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
 	"export_aml", "seal_audit", "audit_lag", "_audit_lag",
-	"audit_erase_subject", "audit_erase_payload", NULL
+	"audit_erase_subject", "audit_erase_payload", "audit_due",
+	"drop_audit_month", NULL
 };
 
 static const char *const auditor_functions[] = {
 	"audit_trace", "audit_log", "audit_history", "audit_row_history",
 	"audit_diff", "audit_decrypt", "verify_audit", "audit_lag", "_audit_lag",
 	"audit_proof", "verify_inclusion", "verify_consistency",
+	"audit_export", "audit_archive", "audit_due",
 	"check_integrity", "rule_limit_of", "is_on_list",
 	"transfers_in_flight", "rate_limits", "replay_decision", "rule_kinds",
 	"export_aml",
@@ -115,6 +117,7 @@ static const char *const witness_functions[] = {
 	" finance.idempotency_key," \
 	" finance.transfer_pause, finance.rate_limit," \
 	" finance.audit_record, finance.audit_incarnation, finance.audit_block," \
+	" finance.audit_month," \
 	" finance.tenant, finance.value_transfer," \
 	" finance.value_day, finance.risk_measure, finance.risk_total"
 

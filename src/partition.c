@@ -229,6 +229,15 @@ ensure_month(Partitioned *table, int month)
 	return child;
 }
 
+char *
+fin_partition_month(FinPartitioned which, int year, int month, int64 *from,
+					int64 *to)
+{
+	*from = month_floor(year * 12 + month - 1);
+	*to = month_floor(year * 12 + month);
+	return partition_name(&partitioned[which], year * 12 + month - 1);
+}
+
 const char *
 fin_partition_parent(FinPartitioned which)
 {

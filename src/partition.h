@@ -28,6 +28,13 @@ extern const char *fin_partition_parent(FinPartitioned table);
  */
 extern bool fin_partition_ahead(void);
 
+/*
+ * Name of the partition of a month, be it there or not, and the ids that it is
+ * for: from 'from' until just before 'to'.
+ */
+extern char *fin_partition_month(FinPartitioned table, int year, int month,
+								 int64 *from, int64 *to);
+
 /* names (char *) of the partitions that have only ids below this one */
 extern List *fin_partition_before(FinPartitioned table, int64 id);
 

@@ -35,6 +35,7 @@ int			fin_sweep_interval_s = 60;
 int			fin_launcher_naptime_s = 60;
 int			fin_inbox_retention_days = 30;
 int			fin_archive_retention_days = 0;
+int			fin_audit_retention_days = 1827;
 int			fin_half_retention_s = 86400;
 int			fin_seal_interval_ms = 1000;
 int			fin_rate_limit_buckets = FIN_RATE_LIMIT_BUCKETS;
@@ -189,6 +190,12 @@ define_server_settings(void)
 							"Days after which archived messages are dropped, by whole months.",
 							"0 keeps them for ever.",
 							&fin_archive_retention_days, 0, 0,
+							FIN_RETENTION_DAYS_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("finance.audit_retention",
+							"Days for which a month of the audit log must be kept after it ended.",
+							"Only drop_audit_month() takes one out; 0 keeps them for ever.",
+							&fin_audit_retention_days, 1827, 0,
 							FIN_RETENTION_DAYS_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("finance.half_retention",

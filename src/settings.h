@@ -29,6 +29,7 @@ extern int	fin_sweep_interval_s;	/* finance.sweep_interval */
 extern int	fin_launcher_naptime_s; /* finance.launcher_naptime */
 extern int	fin_inbox_retention_days;	/* finance.inbox_retention */
 extern int	fin_archive_retention_days; /* finance.archive_retention */
+extern int	fin_audit_retention_days;	/* finance.audit_retention */
 extern int	fin_half_retention_s;	/* finance.half_retention */
 extern int	fin_seal_interval_ms;	/* finance.seal_interval */
 extern int	fin_rate_limit_buckets;	/* finance.rate_limit_buckets */

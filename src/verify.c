@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "audit_export.h"
 #include "audit_scan.h"
 #include "audit_tree.h"
 #include "compat.h"
@@ -446,6 +447,9 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 {
 	FinProblem	problem = {0};
 
+	/* gone on purpose, which drop_audit_month() recorded */
+	if (fin_audit_month_is_detached(leaf->id))
+		return;
 	problem.has_leaf = true;
 	problem.leaf = verify->size;
 	problem.record_id = leaf->id;

@@ -19,7 +19,9 @@
 
 /*
  * Accounts whose versions are not 1 .. n once each.  A version without an
- * account, which somebody wrote there, is one of account 0.
+ * account, which somebody wrote there, is one of account 0.  Months are dropped
+ * from the oldest on: then an account's first versions may be gone; what was
+ * deleted of the others has a leaf.
  */
 static FinQuery select_broken =
 {
@@ -36,9 +38,11 @@ static FinQuery select_broken =
 	"   FROM finance.audit_record r WHERE r.counterparty_version IS NOT NULL) u"
 	"  GROUP BY u.tenant_id, u.account_id) s"
 	" ON s.tenant_id = a.tenant_id AND s.account_id = a.account_id"
-	" WHERE coalesce(a.version, 0) <> coalesce(s.last, 0)"
-	" OR (s.n IS NOT NULL AND (s.first <> 1 OR s.n <> s.last"
-	"  OR s.total <> s.n::numeric * (s.n + 1) / 2))"
+	" WHERE (coalesce(a.version, 0) <> coalesce(s.last, 0)"
+	"  AND NOT (s.n IS NULL AND EXISTS (SELECT FROM finance.audit_month)))"
+	" OR (s.n IS NOT NULL AND (s.n <> s.last - s.first + 1"
+	"  OR (s.first <> 1 AND NOT EXISTS (SELECT FROM finance.audit_month))"
+	"  OR s.total <> s.n::numeric * (s.first + s.last) / 2))"
 	" ORDER BY 1, 2",
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
@@ -55,7 +59,10 @@ static FinQuery select_versions =
 	"   UNION ALL SELECT r.counterparty_version, r.id FROM finance.audit_record r"
 	"   WHERE r.tenant_id = $1 AND coalesce(r.counterparty_id, 0) = $2"
 	"   AND r.counterparty_version IS NOT NULL) u GROUP BY u.version),"
-	" gap AS (SELECT coalesce(pg_catalog.lag(e.version) OVER (ORDER BY e.version), 0) + 1 AS first,"
+	" gap AS (SELECT coalesce(pg_catalog.lag(e.version) OVER (ORDER BY e.version),"
+	"  CASE WHEN EXISTS (SELECT FROM finance.audit_month)"
+	"   THEN (SELECT pg_catalog.min(f.version) - 1 FROM told f"
+	"    WHERE f.version BETWEEN 1 AND $3) ELSE 0 END) + 1 AS first,"
 	"  e.version - 1 AS last FROM (SELECT told.version FROM told"
 	"   WHERE told.version BETWEEN 1 AND $3 UNION ALL SELECT $3 + 1) e)"
 	" SELECT v.version, v.n, v.first_id, v.last_id"

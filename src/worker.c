@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "archive.h"
+#include "audit_month.h"
 #include "dispatch.h"
 #include "expire.h"
 #include "half.h"
@@ -163,6 +164,12 @@ static Chore chores[] =
 		.committed = fin_archive_committed,
 	},
 	{
+		.name = "audit retention",
+		.due = fin_audit_month_due,
+		.run = fin_audit_month_run,
+		.committed = fin_audit_month_committed,
+	},
+	{
 		.name = "risk totals",
 		.due = fin_meter_tidy_due,
 		.run = fin_meter_tidy_run,
@@ -198,6 +205,7 @@ extension_is_there(void)
 		partitions_made_at = 0;
 		fin_seen_sweep();
 		fin_archive_sweep();
+		fin_audit_month_sweep();
 		fin_meter_tidy_sweep();
 	}
 	extension = found;

@@ -195,7 +195,7 @@ SELECT is_empty($$SELECT relname FROM relation WHERE relkind IN ('r', 'p') AND N
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'user'$$,
 	ARRAY['finance.tenant', 'finance.actor', 'finance.trace_id', 'finance.user_agent', 'finance.span_id', 'finance.request_id', 'finance.reason', 'finance.client_addr'], 'users set who they are');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'finance.%' AND context = 'superuser'$$,
-	ARRAY['finance.max_payload', 'finance.direct_writes', 'finance.test_clock', 'finance.audit_reads'], 'superusers set limits, how rows are written, and the clock of tests');
+	ARRAY['finance.max_payload', 'finance.audit_reads', 'finance.direct_writes', 'finance.test_clock'], 'superusers set limits, how rows are written, and the clock of tests');
 SET LOCAL ROLE fin_test_operator;
 SELECT throws_ok($$SET finance.test_clock = '2000-01-01'$$, '42501', NULL, 'the clock is not the operator''s');
 SELECT throws_ok($$SET finance.max_payload = '64MB'$$, '42501', NULL, 'nor is the cap on payloads');

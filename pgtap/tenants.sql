@@ -74,6 +74,11 @@ INSERT INTO finance.audit_subject (tenant_id, subject, key, created_at) VALUES (
 INSERT INTO finance._audit_secret (tenant_id, secret, created_at) VALUES (:tenant, sha256('b'), now());
 
 SELECT version AS live FROM finance.ruleset WHERE mode = 'live' AND tenant_id = :tenant \gset
+-- keys of masked values
+CREATE TABLE public.fin_test_person (id int PRIMARY KEY, name text, card text);
+SELECT finance.audit_table('public.fin_test_person', mask => '{"name": "encrypt", "card": "hash"}', subject => 'id') \g /dev/null
+INSERT INTO public.fin_test_person VALUES (1, 'x', 'y');
+SELECT max(id) AS record FROM finance.audit_record WHERE object = 'public.fin_test_person' \gset
 
 GRANT SELECT ON ALL TABLES IN SCHEMA finance TO PUBLIC;
 
@@ -258,6 +263,9 @@ INSERT INTO call VALUES
 	('close_alert', format($$finance.close_alert(%s, 'dismissed', 'x')$$, :alert)),
 	('reopen_alert', format($$finance.reopen_alert(%s, 'x')$$, :closed_alert)),
 	('export_aml', $$finance.export_aml('2000-01-01', '2100-01-01')$$),
+	('audit_erase_subject', $$finance.audit_erase_subject('1', 'x')$$),
+	('audit_erase_payload', format($$finance.audit_erase_payload(%s, 'x')$$, :record)),
+	('audit_decrypt', $$finance.audit_decrypt('{}')$$),
 	('create_tenant', $$finance.create_tenant('x')$$),
 	('set_tenant_time_zone', $$finance.set_tenant_time_zone(0, 'UTC')$$),
 	('create_currency', $$finance.create_currency('FINTEST', 2)$$);

@@ -203,11 +203,12 @@ my $partition = $node->safe_psql('postgres',
 $node->safe_psql('postgres', "SELECT finance.transfer('a1', 'a2', 7)");
 my $altered = $node->safe_psql('postgres', qq(
 ALTER TABLE $partition DISABLE TRIGGER guard;
-UPDATE $partition SET amount = 8 WHERE id = (SELECT max(id) FROM $partition) RETURNING id;
+UPDATE $partition SET amount = 8 WHERE id = (SELECT max(id) FROM $partition WHERE operation = 'transfer') RETURNING id;
 ALTER TABLE $partition ENABLE ALWAYS TRIGGER guard;
 ));
 my ($code, $out, $err) = $node->psql('postgres', 'SELECT finance.seal_audit()');
-is($out, '1', 'is sealed');
+# with two records of what was done to the guard
+is($out, '3', 'is sealed');
 like($err, qr/WARNING:  audit record $altered was changed before it was sealed/, 'with a warning');
 is_sealed_right($node, 'with the hash its writer gave it');
 
@@ -249,7 +250,7 @@ is(seal($node), '1', 'as it was, it goes on');
 # indexes that others made are used if they are such
 $node->safe_psql('postgres',
 	"CREATE INDEX mine ON $partition (xid, sequence); DROP INDEX ${partition}_order; SELECT finance.transfer('a1', 'a2', 7)");
-is(seal($node), '1', 'by another index of the same columns');
+is(seal($node), '3', 'by another index of the same columns');
 
 # ------------------------------------------------------------------------
 # the tree's row, made again
@@ -267,7 +268,7 @@ like($err, qr/_rebuild_audit_tree/, 'and what to do');
 is_query($node, 'SELECT finance._rebuild_audit_tree()', $size, 'it is made again');
 is($node->safe_psql('postgres', 'SELECT size, frontier, incarnation, block, digest FROM finance.audit_tree'),
 	$tree, 'as it was');
-is(seal($node), '0', 'and nothing is sealed twice');
+is(seal($node), '2', 'and nothing is sealed twice but what was done to the guard is');
 $node->safe_psql('postgres', "SELECT finance.transfer('a1', 'a2', 7)");
 is(seal($node), '1', 'it goes on');
 is_sealed_right($node, 'rebuilt');

@@ -1169,11 +1169,11 @@ COMMENT ON COLUMN finance.audit_record.request_id IS
 COMMENT ON COLUMN finance.audit_record.reason IS
 'finance.reason of the session: the business reason';
 COMMENT ON COLUMN finance.audit_record.sequence IS
-'order within the transaction, from 1; gaps are rolled back savepoints';
+'order within the transaction, from 1 without a gap: a rolled back savepoint gives its numbers back';
 COMMENT ON COLUMN finance.audit_record.trace_id IS
 'finance.trace_id of the session, or one made for the transaction; look one up with audit_trace()';
 COMMENT ON COLUMN finance.audit_record.trace_until IS
-'in the first of the records appended together: id of the last';
+'in the first of the records appended together: id of the last; null in the others';
 COMMENT ON COLUMN finance.audit_record.account_id IS
 'account debited; balance_before and balance_after are its';
 COMMENT ON COLUMN finance.audit_record.counterparty_id IS
@@ -3642,7 +3642,15 @@ CREATE FUNCTION finance.verify_audit(from_leaf bigint DEFAULT 0,
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_verify_audit';
 COMMENT ON FUNCTION finance.verify_audit IS
-'what is wrong with the audit log from a leaf on to before another (null: its end); no row: nothing';
+'what is wrong with the audit log from a leaf on to before another (null: its end, with what is not sealed yet); no row: nothing';
+
+CREATE FUNCTION finance._verify_audit()
+	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
+				   problem text, expected text, found text)
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_verify_audit_all';
+COMMENT ON FUNCTION finance._verify_audit() IS
+'for check_integrity(): verify_audit() of the whole log, quietly';
 
 CREATE FUNCTION finance.audit_consistency(old_size bigint,
 	new_size bigint DEFAULT NULL,
@@ -3693,6 +3701,8 @@ CREATE TABLE finance.audit_incarnation (
 );
 COMMENT ON TABLE finance.audit_incarnation IS
 'clusters that the audit log was written in, one after another: where it came by a dump, transaction ids begin anew';
+COMMENT ON COLUMN finance.audit_incarnation.started_at IS
+'when its first sealer began it: told, not proved';
 COMMENT ON COLUMN finance.audit_incarnation.system_identifier IS
 'of the cluster: records that bear it are of this incarnation';
 COMMENT ON COLUMN finance.audit_incarnation.first_block IS
@@ -3969,7 +3979,8 @@ CREATE FUNCTION finance._message_ids()
 COMMENT ON FUNCTION finance._message_ids() IS
 'for check_integrity(): all messages in queues, without locking all their tables at once';
 
--- one statement, one snapshot: consistent while transfers go on.  It has so many
+-- one statement, one snapshot (verify_audit() has one of its own): consistent
+-- while transfers go on.  It has so many
 -- expressions that compiling them takes longer than the whole.
 CREATE FUNCTION finance.check_integrity()
 	RETURNS TABLE (invariant text, tenant_id integer, object text, expected text, found text)
@@ -4337,6 +4348,15 @@ SELECT 'I5 balance below the ceiling', a.tenant_id, 'account ' || a.code,
 FROM finance._account a
 WHERE a.credits_posted - a.debits_posted + a.credits_pending > a.max_balance
 UNION ALL
+-- I6 the audit log is what was sealed, and has every change of every account
+SELECT 'I6 ' || v.problem, coalesce(
+		(regexp_match(v.expected, '^tenant (\d+), account '))[1]::integer, r.tenant_id),
+	concat_ws(' ', 'leaf ' || v.leaf, 'record ' || v.record_id,
+		'xid ' || v.xid || ' sequence ' || v.sequence),
+	v.expected, v.found
+FROM finance._verify_audit() v
+LEFT JOIN finance.audit_record r ON r.id = v.record_id
+UNION ALL
 -- I7 each total of risk = what passed from its first transfer on.  Where a
 -- part of that is detached it may be more; a type's first window, which began
 -- while others were paying, may be less, and is not looked at.
@@ -4460,12 +4480,13 @@ SELECT 'I8 position counted once', p.tenant_id, 'group ' || p.group_id || ' move
 FROM finance.group_position p
 GROUP BY p.tenant_id, p.group_id, p.seq HAVING count(*) > 1
 )
--- a breach tells accounts and amounts: only to whom they may be told
+-- a breach tells accounts and amounts: only to whom they may be told; one of the
+-- audit log that is of no tenant tells numbers and hashes: to everybody
 SELECT b.invariant, b.tenant_id, b.object, b.expected, b.found
-FROM breach b WHERE finance._may_see_tenant(b.tenant_id)
+FROM breach b WHERE b.tenant_id IS NULL OR finance._may_see_tenant(b.tenant_id)
 $$;
 COMMENT ON FUNCTION finance.check_integrity() IS
-'one row for each breach of an invariant in the tenants the user is a member of: what, where, expected and found; no row when all hold';
+'one row for each breach of an invariant in the tenants the user is a member of, and of the audit log: what, where, expected and found; no row when all hold';
 
 -- ------------------------------------------------------------------------
 -- who may do what: nobody anything, until the owner grants it

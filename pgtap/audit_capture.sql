@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(143);
+SELECT plan(146);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -94,6 +94,11 @@ SELECT throws_ok($$SELECT finance.audit_table('capture.person', mask => '{"id": 
 				 'the key encrypted');
 SELECT throws_ok($$SELECT finance.audit_table('capture.person', mask => '{"id": "redact", "name": "encrypt"}', subject => 'id')$$,
 				 '22023', NULL, 'the subject masked');
+CREATE TABLE capture.told (id int PRIMARY KEY, email text, lower text GENERATED ALWAYS AS (lower(email)) STORED);
+SELECT throws_ok($$SELECT finance.audit_table('capture.told', mask => '{"email": "redact"}')$$, '22023',
+				 'generated column "lower" tells of the masked column "email"', 'a generated column that tells');
+SELECT is(finance.audit_table('capture.told', mask => '{"email": "redact", "lower": "hash"}'), 1, 'unless it is masked');
+SELECT is(finance.audit_table('capture.told', mask => '{"email": "redact"}', ignore => '{lower}'), 1, 'or left out');
 SELECT is(finance.audit_table('capture.person'), 0, 'nothing of it changed the triggers');
 
 -- ------------------------------------------------------------------------

@@ -29,7 +29,7 @@ SELECT operation, object, row_key, request, response, status, actor, user_agent,
 	   client_addr, tenant_id, leaf_version, length(leaf_hash) AS leaf,
 	   length(payload_hash) AS payload, length(salt) AS salt
 FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-000000000001');
--- a rolled back savepoint leaves a gap in the sequence
+-- a rolled back savepoint leaves no gap in the sequence
 SELECT array_agg(sequence ORDER BY sequence)
 FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-000000000001');
 

@@ -21,7 +21,7 @@ SELECT finance.audit_table('audit_read.plain');
 
 -- two transactions of one trace: the first will be sealed, the second not
 BEGIN;
-SELECT finance.set_context(trace_id => 'aaaaaaaa-0000-0000-0000-000000000001', actor => 'ann',
+SELECT finance.set_context(trace_id => 'aaaaaaaa-0000-0000-0000-0000000000ad', actor => 'ann',
 						   span_id => 's1', request_id => 'r1', reason => 'opening');
 INSERT INTO audit_read.item VALUES (1, 'eu', 'Pen', 1.20), (2, 'us', 'Ink "blue"', 3.00);
 SAVEPOINT lost;
@@ -33,12 +33,12 @@ CALL audit_read.seal();
 
 -- somebody holds sealing up
 BEGIN;
-SELECT finance.set_context(trace_id => 'aaaaaaaa-0000-0000-0000-000000000001', actor => 'bob',
+SELECT finance.set_context(trace_id => 'aaaaaaaa-0000-0000-0000-0000000000ad', actor => 'bob',
 						   span_id => 's2', request_id => 'r2', reason => 'closing');
 UPDATE audit_read.item SET name = 'Pencil', price = 1.40 WHERE id = 1;
 DELETE FROM audit_read.item WHERE id = 2;
 SELECT operation, row_key, actor, span_id, request_id, reason
-FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-000000000001');
+FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-0000000000ad');
 
 -- one row through time, sealed and not, in the transaction that goes on
 SELECT version, leaf IS NOT NULL AS sealed, operation, actor, reason, old_values, row_state
@@ -116,7 +116,7 @@ SELECT operation, amount FROM finance.audit_log(account_id => :b, newest_first =
 -- another tenant sees nothing of it
 SELECT finance.create_tenant('audit read') AS other \gset
 SET finance.tenant = :other;
-SELECT count(*) FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-000000000001');
+SELECT count(*) FROM finance.audit_trace('aaaaaaaa-0000-0000-0000-0000000000ad');
 SELECT count(*) FROM finance.audit_history('audit_read.item', '{"id": 1, "region": "eu"}');
 SELECT count(*) FROM finance.audit_log(object => 'audit_read.item');
 SELECT count(*) FROM finance.audit_log(account_id => :a);

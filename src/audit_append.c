@@ -200,7 +200,6 @@ fill_shared(FinAuditRow *row, const AuditCall *call)
 static void
 fill_place(FinAuditRow *row, const AuditCall *call, int i)
 {
-	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, call->ids[i]);
 	set_value(row, FIN_AUDIT_ID, Int64GetDatum(call->ids[i]));
 	set_value(row, FIN_AUDIT_SEQUENCE,
 			  Int32GetDatum(fin_context_next_sequence()));
@@ -311,6 +310,10 @@ insert_rest(AuditRest *rest)
 	tuplestore_end(rest->rows);
 }
 
+/*
+ * And the months they lie in, which are one or two, before any of the records
+ * has its place: who makes a month may have something of its own to record.
+ */
 static int64 *
 draw_ids(int n)
 {
@@ -318,6 +321,8 @@ draw_ids(int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = fin_ident_next(i == 0 ? 0 : ids[i - 1]);
+	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, ids[n - 1]);
+	fin_partition_ensure(FIN_PARTITIONED_AUDIT_RECORD, ids[0]);
 	return ids;
 }
 

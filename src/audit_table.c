@@ -33,6 +33,8 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/readfuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -534,6 +536,55 @@ check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 }
 
 static void
+refuse_telling(const char *generated, const char *masked)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("generated column \"%s\" tells of the masked column \"%s\"",
+				   generated, masked),
+			errhint("Mask it as well, or leave it out with columns or ignore."));
+}
+
+/* the expression of a generated column against the masks of what it reads */
+static void
+check_generated(const FinAuditChoice *choice, TupleDesc columns,
+				const AttrDefault *made)
+{
+	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
+	Bitmapset  *reads = NULL;
+	int			column = -1;
+
+	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
+		!fin_audit_choice_records(choice, name) ||
+		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
+		return;
+	pull_varattnos(stringToNode(made->adbin), 1, &reads);
+	while ((column = bms_next_member(reads, column)) >= 0)
+	{
+		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
+		const char *read;
+
+		if (attnum <= 0)
+			continue;
+		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
+		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
+			refuse_telling(name, read);
+	}
+	bms_free(reads);
+}
+
+static void
+check_all_generated(const FinAuditChoice *choice, Oid relid)
+{
+	Relation	table = table_open(relid, NoLock);
+	TupleDesc	columns = RelationGetDescr(table);
+
+	for (int i = 0; columns->constr != NULL && i < columns->constr->num_defval; i++)
+		check_generated(choice, columns, &columns->constr->defval[i]);
+	table_close(table, NoLock);
+}
+
+static void
 check_choice(const FinAuditChoice *choice, List *tables)
 {
 	ListCell   *cell;
@@ -549,6 +600,8 @@ check_choice(const FinAuditChoice *choice, List *tables)
 					errmsg("column \"%s\" of table \"%s\" does not exist",
 						   stranger, get_rel_name(lfirst_oid(cell))));
 		check_key_not_encrypted(choice, lfirst_oid(cell));
+		if (choice->masks != NIL)
+			check_all_generated(choice, lfirst_oid(cell));
 	}
 }
 
@@ -571,7 +624,8 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary
  * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
- * or of the primary key, a masked subject; 22004 null as a name.  Null for null.
+ * or of the primary key, a masked subject, a generated column that tells of a
+ * masked one; 22004 null as a name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */

@@ -5,13 +5,20 @@
  * Owns: the current FinContext (static, refilled by each call), a cache of
  * tenants (bounded, invalidated with finance.tenant), and the trace id and
  * record sequence of the current top-level transaction, told apart by its
- * local transaction id.  Takes no locks but those of the lookup.
+ * local transaction id; and what the sequence was when each subtransaction
+ * that took numbers began, in memory of that transaction.  Takes no locks but
+ * those of the lookup.
+ *
+ * A subtransaction that is rolled back gives its numbers back: so those of a
+ * transaction's records have no gap, and one in the log is a record that
+ * somebody deleted.
  *
  * A tenant named by a setting is no boundary, since the same user can SET it:
  * each call checks that the user is a member of the tenant's role.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -72,6 +79,16 @@ static char application_text[NAMEDATALEN];
 static LocalTransactionId current_lxid = InvalidLocalTransactionId;
 static pg_uuid_t transaction_trace;
 static int32 transaction_sequence;
+
+/* of an open subtransaction that took numbers, or of those it took over */
+typedef struct SequenceMark
+{
+	SubTransactionId subtransaction;
+	int32		sequence;		/* before the first of them */
+	struct SequenceMark *below; /* of one further out */
+} SequenceMark;
+
+static SequenceMark *sequence_marks;	/* of the current transaction */
 
 static FinQuery find_tenant =
 {
@@ -196,6 +213,7 @@ follow_transaction(void)
 	current_lxid = FIN_MY_LXID;
 	fin_ident_trace(&transaction_trace);
 	transaction_sequence = 0;
+	sequence_marks = NULL;
 }
 
 /* once per backend; stays null for Unix sockets and in workers */
@@ -421,11 +439,67 @@ fin_context_current(void)
 	return &context;
 }
 
+/* remember where the subtransaction found the sequence */
+static void
+mark_sequence(void)
+{
+	SubTransactionId current = GetCurrentSubTransactionId();
+	SequenceMark *mark;
+
+	if (current == TopSubTransactionId ||
+		(sequence_marks != NULL && sequence_marks->subtransaction == current))
+		return;
+	mark = MemoryContextAlloc(TopTransactionContext, sizeof(SequenceMark));
+	mark->subtransaction = current;
+	mark->sequence = transaction_sequence;
+	mark->below = sequence_marks;
+	sequence_marks = mark;
+}
+
 int32
 fin_context_next_sequence(void)
 {
 	follow_transaction();
+	mark_sequence();
 	return ++transaction_sequence;
+}
+
+static void
+drop_mark(void)
+{
+	SequenceMark *mark = sequence_marks;
+
+	sequence_marks = mark->below;
+	pfree(mark);
+}
+
+/*
+ * Its numbers go back to be given again, or to the one around it, which may
+ * still be rolled back.  Marks lie in the order of the subtransactions, so its
+ * own, if it has one, is the last.
+ */
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId subtransaction,
+					 SubTransactionId parent, void *arg)
+{
+	SequenceMark *mark = sequence_marks;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	/* marks of a transaction before are gone with its memory */
+	if (current_lxid != FIN_MY_LXID || mark == NULL ||
+		mark->subtransaction != subtransaction)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		transaction_sequence = mark->sequence;
+		drop_mark();
+	}
+	else if (parent == TopSubTransactionId ||
+			 (mark->below != NULL && mark->below->subtransaction == parent))
+		drop_mark();
+	else
+		mark->subtransaction = parent;
 }
 
 void
@@ -460,6 +534,7 @@ fin_context_init(void)
 {
 	fin_cache_register(&tenant_cache);
 	CacheRegisterSyscacheCallback(AUTHOID, forget_names, (Datum) 0);
+	RegisterSubXactCallback(subtransaction_ended, NULL);
 }
 
 PG_FUNCTION_INFO_V1(finance_is_tenant_visible);

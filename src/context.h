@@ -68,7 +68,11 @@ extern Datum fin_context_call(FunctionCallInfo fcinfo, int argument,
 extern void fin_context_local(int32 tenant_id, TimestampTz when,
 							  DateADT *date, TimeADT *time_of_day);
 
-/* sequence number of the next audit record in this top-level transaction */
+/*
+ * Sequence number of the next audit record in this top-level transaction: from
+ * 1, without a gap among those that are committed, for a subtransaction that is
+ * rolled back gives its numbers back.
+ */
 extern int32 fin_context_next_sequence(void);
 
 extern void fin_context_init(void);

@@ -8,14 +8,20 @@
  * leaf, and one whose content is not what was hashed are each named.  Nothing
  * that is read is believed: a block, a leaf or a node may say anything.
  *
- * What cannot be found here is a history that was sealed anew from its
- * beginning, tables and all: that is what digests kept elsewhere are for.
+ * Records that are not sealed have no leaf yet: they are held against their own
+ * hash, and their places against each other's (verify_order.c).
+ *
+ * What cannot be found here is a history that was sealed anew, tables and all:
+ * that is what digests kept elsewhere are for.  And, of what is not sealed yet,
+ * what ended a transaction and no account's version tells of, and a record that
+ * was changed together with its hash: that is why sealing does not wait.
  *
  * All of it is read with one snapshot.  Owns kept plans; memory is that of the
  * query scope, one page of blocks at a time.  Locks: those of a SELECT.
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -36,14 +42,26 @@
 
 #define BLOCKS_OF_PAGE	16
 #define PROGRESS_MS		2000
+#define CLUSTERS_MAX	64		/* that records without a leaf may be of */
+
+/* a cluster that is not that of the incarnation at work */
+typedef struct OtherCluster
+{
+	int64		system_identifier;
+	bool		has_turn;		/* has an incarnation of its own */
+	FinVerifyOrder order;
+} OtherCluster;
 
 typedef struct Verify
 {
 	ReturnSetInfo *result;
+	bool		tells_progress;
 	Snapshot	snapshot;
 	int64		from;			/* leaves: the first, */
 	int64		to;				/* and the one after the last */
 	bool		to_end;			/* of the log, records not sealed included */
+	int64		sealed;			/* leaves that there are */
+	uint64		next_xid;		/* nothing of this cluster has this or a higher */
 
 	/* where the walk is */
 	bool		knows_tree;		/* false: leaves are missing, no root is known */
@@ -52,14 +70,16 @@ typedef struct Verify
 	int64		block;			/* the last; 0: none */
 	int32		incarnation;	/* its; 0: none */
 	FinHash		digest;			/* its */
-	FinAuditPosition position;	/* of its last record */
+	FinVerifyOrder order;		/* of the incarnation's records */
+	FinVerifySeen seen;			/* of the block at work */
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */
 	const FinAuditRow *row;		/* the next, or NULL: no more */
 	int64		system_identifier;	/* of the incarnation's cluster */
 	bool		sees_all;		/* the scan has those of other clusters, too */
-	int64		other;			/* a cluster that has an incarnation, or 0 */
+	OtherCluster *others;		/* it met */
+	int			nothers;
 
 	MemoryContext home;			/* of the walk */
 	MemoryContext page;			/* reset for each block */
@@ -91,7 +111,9 @@ static FinQuery select_start =
 static FinQuery select_blocks =
 {
 	.sql = "SELECT b.block, b.incarnation, b.first_leaf, b.records, b.size,"
-	" b.root, b.previous, b.digest, b.lsn, b.timeline, b.sealed_at, l.leaves"
+	" b.root, b.previous, b.digest, b.lsn, b.timeline, b.sealed_at, l.leaves,"
+	" b.first_xid, b.first_sequence, b.last_xid, b.last_sequence,"
+	" b.first_id, b.last_id, b.first_recorded_at, b.last_recorded_at"
 	" FROM finance.audit_block b"
 	" LEFT JOIN finance.audit_leaves l ON l.block = b.block"
 	" WHERE b.block > $1 ORDER BY b.block LIMIT $2",
@@ -104,10 +126,11 @@ static FinQuery select_blocks =
 
 static FinQuery select_incarnation =
 {
-	.sql = "SELECT i.system_identifier FROM finance.audit_incarnation i"
-	" WHERE i.incarnation = $1",
-	.nargs = 1,
-	.argtypes = {INT4OID},
+	.sql = "SELECT i.incarnation, i.system_identifier, i.first_block"
+	" FROM finance.audit_incarnation i"
+	" WHERE i.incarnation BETWEEN $1 AND $2 ORDER BY 1",
+	.nargs = 2,
+	.argtypes = {INT4OID, INT4OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 };
@@ -124,7 +147,7 @@ static FinQuery select_incarnations =
 
 static FinQuery select_tree =
 {
-	.sql = "SELECT t.size, t.incarnation, t.horizon, t.block, t.digest"
+	.sql = "SELECT t.size, t.incarnation, t.horizon, t.block, t.digest, t.frontier"
 	" FROM finance.audit_tree t",
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
@@ -193,6 +216,8 @@ tell_progress(Verify *verify)
 	if (verify->size % 1024 != 0)
 		return;
 	CHECK_FOR_INTERRUPTS();
+	if (!verify->tells_progress)
+		return;
 	now = GetCurrentTimestamp();
 	if (!TimestampDifferenceExceeds(verify->told_at, now, PROGRESS_MS))
 		return;
@@ -200,7 +225,7 @@ tell_progress(Verify *verify)
 	ereport(NOTICE,
 			errmsg("%lld of %lld leaves verified",
 				   (long long) (verify->size - verify->from),
-				   (long long) (verify->to - verify->from)));
+				   (long long) (Min(verify->to, verify->sealed) - verify->from)));
 }
 
 /* ------------------------------------------------------------------------
@@ -227,6 +252,49 @@ is_of_incarnation(int64 system_identifier)
 	return found;
 }
 
+/* a record that no leaf has yet */
+static void
+check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
+{
+	FinAuditPosition place = fin_audit_position(row);
+	int64		of = DatumGetInt64(row->values[FIN_AUDIT_SYSTEM_IDENTIFIER]);
+
+	if (of == (int64) GetSystemIdentifier() && place.xid >= verify->next_xid)
+	{
+		fin_verify_stranger(verify->result, row);
+		return;
+	}
+	if (fin_verify_place(verify->result, order, -1,
+						 DatumGetInt64(row->values[FIN_AUDIT_ID]), &place, true))
+		fin_verify_call(verify->result, order, row, true);
+	fin_verify_record(verify->result, row, -1, NULL, &verify->work);
+}
+
+/* NULL: there are too many */
+static OtherCluster *
+find_other(Verify *verify, int64 system_identifier)
+{
+	OtherCluster *other;
+	MemoryContext caller = CurrentMemoryContext;
+
+	for (int i = 0; i < verify->nothers; i++)
+	{
+		if (verify->others[i].system_identifier == system_identifier)
+			return &verify->others[i];
+	}
+	if (verify->nothers == CLUSTERS_MAX)
+		return NULL;
+	if (verify->nothers == 0)
+		verify->others = MemoryContextAlloc(verify->home, CLUSTERS_MAX *
+											sizeof(OtherCluster));
+	other = &verify->others[verify->nothers++];
+	other->system_identifier = system_identifier;
+	other->has_turn = is_of_incarnation(system_identifier);
+	MemoryContextSwitchTo(caller);
+	fin_verify_order_begin(&other->order);
+	return other;
+}
+
 /*
  * A record of another cluster than that of the incarnation: its own has its
  * turn, or it is this one, which has not sealed since it was restored; else it
@@ -236,22 +304,19 @@ static void
 check_other(Verify *verify, const FinAuditRow *row)
 {
 	int64		of = DatumGetInt64(row->values[FIN_AUDIT_SYSTEM_IDENTIFIER]);
-	MemoryContext caller = CurrentMemoryContext;
+	OtherCluster *other = find_other(verify, of);
+	MemoryContext caller;
 
-	if (of == verify->other)
+	if (other != NULL && other->has_turn)
 		return;
-	if (is_of_incarnation(of))
-	{
-		verify->other = of;
-		MemoryContextSwitchTo(caller);
-		return;
-	}
-	MemoryContextSwitchTo(verify->each);
-	if (of != (int64) GetSystemIdentifier() && verify->system_identifier != 0)
+	caller = MemoryContextSwitchTo(verify->each);
+	if (other == NULL ||
+		(of != (int64) GetSystemIdentifier() && verify->system_identifier != 0))
 		fin_verify_stranger(verify->result, row);
 	else
-		fin_verify_record(verify->result, row, -1, NULL, &verify->work);
+		check_unsealed(verify, &other->order, row);
 	MemoryContextSwitchTo(caller);
+	MemoryContextReset(verify->each);
 }
 
 static void
@@ -283,8 +348,7 @@ pass_unsealed(Verify *verify, uint64 horizon)
 		if (fin_audit_position(verify->row).xid < horizon)
 			fin_verify_stranger(verify->result, verify->row);
 		else
-			fin_verify_record(verify->result, verify->row, -1, NULL,
-							  &verify->work);
+			check_unsealed(verify, &verify->order, verify->row);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(verify->each);
 		next_record(verify);
@@ -297,6 +361,7 @@ end_incarnation(Verify *verify, uint64 horizon)
 	if (verify->scan == NULL)
 		return;
 	pass_unsealed(verify, horizon);
+	fin_verify_order_end(verify->result, &verify->order);
 	fin_audit_scan_end(verify->scan);
 	verify->scan = NULL;
 }
@@ -313,25 +378,63 @@ begin_scan(Verify *verify)
 	verify->scan = fin_audit_scan_begin(verify->snapshot,
 										verify->sees_all ? 0 :
 										verify->system_identifier,
-										&verify->position, FIN_AUDIT_XID_END);
+										&verify->order.place, FIN_AUDIT_XID_END);
 	MemoryContextSwitchTo(caller);
 	next_record(verify);
 }
 
 static void
-begin_incarnation(Verify *verify, int32 incarnation)
+report_incarnation(Verify *verify, const char *what, int64 expected,
+				   int64 found)
 {
-	Datum		values[1] = {Int32GetDatum(incarnation)};
+	report_block(verify, verify->size, what,
+				 psprintf("%lld", (long long) expected),
+				 psprintf("%lld", (long long) found));
+}
+
+/*
+ * The incarnations from one to another, if there are so many: each began with
+ * the block that was next, which is the same for those that sealed nothing.
+ * Returns the last, or 0, and leaves its system identifier.
+ */
+static int32
+check_incarnations(Verify *verify, int32 from, int32 to)
+{
+	Datum		values[2] = {Int32GetDatum(from), Int32GetDatum(to)};
+	uint64		n = fin_query_run(&select_incarnation, values, NULL, 0);
+	int32		last = 0;
 
 	verify->system_identifier = 0;
-	if (fin_query_run(&select_incarnation, values, NULL, 1) == 1)
-		verify->system_identifier = fin_query_int64(0, 1);
-	else
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		last = DatumGetInt32(fin_query_datum(i, 1, &isnull));
+		verify->system_identifier = fin_query_int64(i, 2);
+		if (last != from + (int64) i)
+			report_incarnation(verify, "incarnation", from + (int64) i, last);
+		if (last != verify->incarnation &&
+			fin_query_int64(i, 3) != verify->block + 1)
+			report_incarnation(verify,
+							   psprintf("first block of incarnation %d", last),
+							   verify->block + 1, fin_query_int64(i, 3));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return last;
+}
+
+/* the incarnation before tells where this one is to begin, if blocks are right */
+static void
+begin_incarnation(Verify *verify, int32 incarnation)
+{
+	int32		from = incarnation > verify->incarnation && verify->knows_tree ?
+		verify->incarnation + 1 : incarnation;
+
+	if (check_incarnations(verify, from, incarnation) != incarnation)
 		report_block(verify, verify->size, "incarnation missing",
 					 psprintf("%d", incarnation), NULL);
-	SPI_freetuptable(SPI_tuptable);
 	if (verify->incarnation != incarnation)
-		memset(&verify->position, 0, sizeof(verify->position));
+		fin_verify_order_begin(&verify->order);
 	begin_scan(verify);
 }
 
@@ -356,6 +459,16 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 	fin_verify_report(verify->result, &problem);
 }
 
+static void
+check_sealed(Verify *verify, const FinAuditLeaf *leaf, bool wanted)
+{
+	fin_verify_see_record(&verify->seen, verify->row);
+	fin_verify_call(verify->result, &verify->order, verify->row, wanted);
+	if (wanted)
+		fin_verify_record(verify->result, verify->row, verify->size,
+						  &leaf->hash, &verify->work);
+}
+
 /* the leaf's record, after those that have no leaf */
 static void
 check_record(Verify *verify, const FinAuditLeaf *leaf)
@@ -369,11 +482,10 @@ check_record(Verify *verify, const FinAuditLeaf *leaf)
 
 		if (order > 0)
 			break;
-		if (order == 0)
+		if (order == 0 &&
+			DatumGetInt64(verify->row->values[FIN_AUDIT_ID]) == leaf->id)
 		{
-			if (wanted)
-				fin_verify_record(verify->result, verify->row, verify->size,
-								  &leaf->hash, &verify->work);
+			check_sealed(verify, leaf, wanted);
 			next_record(verify);
 			return;
 		}
@@ -381,6 +493,8 @@ check_record(Verify *verify, const FinAuditLeaf *leaf)
 			fin_verify_stranger(verify->result, verify->row);
 		next_record(verify);
 	}
+	/* told once: not by its call too */
+	verify->order.knows_call = false;
 	if (wanted)
 		report_missing(verify, leaf);
 }
@@ -410,12 +524,15 @@ check_leaf(Verify *verify, const FinAuditLeaf *leaf)
 {
 	if (verify->knows_tree)
 		fin_merkle_append(&verify->frontier, &leaf->hash, check_node, verify);
+	fin_verify_see_leaf(&verify->seen, leaf);
 	MemoryContextSwitchTo(verify->each);
+	(void) fin_verify_place(verify->result, &verify->order, verify->size,
+							leaf->id, &leaf->position,
+							verify->size >= verify->from);
 	check_record(verify, leaf);
 	MemoryContextSwitchTo(verify->page);
 	MemoryContextReset(verify->each);
 	verify->size++;
-	verify->position = leaf->position;
 	tell_progress(verify);
 }
 
@@ -428,6 +545,21 @@ typedef struct StoredBlock
 	FinAuditBlock block;
 	bytea	   *leaves;			/* NULL: there are none */
 } StoredBlock;
+
+static void
+read_bounds(uint64 row, FinAuditBlock *block)
+{
+	bool		isnull;
+
+	block->first.xid = DatumGetUInt64(fin_query_datum(row, 13, &isnull));
+	block->first.sequence = DatumGetInt32(fin_query_datum(row, 14, &isnull));
+	block->last.xid = DatumGetUInt64(fin_query_datum(row, 15, &isnull));
+	block->last.sequence = DatumGetInt32(fin_query_datum(row, 16, &isnull));
+	block->first_id = fin_query_int64(row, 17);
+	block->last_id = fin_query_int64(row, 18);
+	block->first_recorded_at = fin_query_int64(row, 19);
+	block->last_recorded_at = fin_query_int64(row, 20);
+}
 
 static void
 read_block(uint64 row, StoredBlock *stored)
@@ -448,6 +580,7 @@ read_block(uint64 row, StoredBlock *stored)
 	block->lsn = (XLogRecPtr) fin_query_int64(row, 9);
 	block->timeline = DatumGetInt32(fin_query_datum(row, 10, &isnull));
 	block->sealed_at = fin_query_int64(row, 11);
+	read_bounds(row, block);
 	leaves = fin_query_datum(row, 12, &isnull);
 	stored->leaves = isnull ? NULL : DatumGetByteaPP(leaves);
 }
@@ -465,6 +598,7 @@ check_block_row(Verify *verify, const FinAuditBlock *block)
 					 psprintf("block %lld", (long long) (verify->block + 1)),
 					 psprintf("block %lld", (long long) block->block));
 		verify->knows_tree = false;
+		verify->order.knows_place = verify->order.knows_call = false;
 	}
 	else if (!same_hash(&block->previous, &verify->digest))
 		report_hash(verify, leaf,
@@ -490,6 +624,14 @@ count_leaves(const StoredBlock *stored)
 	return (int) (VARSIZE_ANY_EXHDR(stored->leaves) / FIN_AUDIT_LEAF_ENTRY);
 }
 
+static bool
+has_all_leaves(const StoredBlock *stored)
+{
+	return stored->leaves != NULL &&
+		VARSIZE_ANY_EXHDR(stored->leaves) ==
+		(Size) stored->block.records * FIN_AUDIT_LEAF_ENTRY;
+}
+
 /* the first root that is wrong is told; those after it follow from it */
 static void
 check_root(Verify *verify, const StoredBlock *stored)
@@ -497,7 +639,7 @@ check_root(Verify *verify, const StoredBlock *stored)
 	const FinAuditBlock *block = &stored->block;
 	FinHash		root;
 
-	if (count_leaves(stored) != block->records ||
+	if (!has_all_leaves(stored) ||
 		block->size != block->first_leaf + block->records)
 	{
 		report_block(verify, block->first_leaf,
@@ -505,6 +647,7 @@ check_root(Verify *verify, const StoredBlock *stored)
 					 psprintf("%d", block->records),
 					 psprintf("%d", count_leaves(stored)));
 		verify->knows_tree = false;
+		verify->order.knows_place = verify->order.knows_call = false;
 	}
 	if (!verify->knows_tree)
 		return;
@@ -531,6 +674,7 @@ check_block(Verify *verify, const StoredBlock *stored)
 		begin_incarnation(verify, block->incarnation);
 	}
 	verify->incarnation = block->incarnation;
+	memset(&verify->seen, 0, sizeof(verify->seen));
 	for (int i = 0; i < count_leaves(stored); i++)
 	{
 		FinAuditLeaf leaf;
@@ -542,6 +686,7 @@ check_block(Verify *verify, const StoredBlock *stored)
 		check_leaf(verify, &leaf);
 	}
 	check_root(verify, stored);
+	fin_verify_bounds(verify->result, block, &verify->seen);
 	verify->block = block->block;
 	verify->digest = block->digest;
 	verify->size = block->size;
@@ -624,6 +769,7 @@ start_at(Verify *verify, int64 from)
 	verify->incarnation = before.block.incarnation;
 	verify->digest = before.block.digest;
 	verify->size = before.block.size;
+	verify->order.knows_place = verify->order.knows_call = false;
 	if (count_leaves(&before) > 0)
 	{
 		FinAuditLeaf last;
@@ -631,7 +777,8 @@ start_at(Verify *verify, int64 from)
 		fin_audit_leaf_get(VARDATA_ANY(before.leaves) +
 						   (Size) (count_leaves(&before) - 1) *
 						   FIN_AUDIT_LEAF_ENTRY, &last);
-		verify->position = last.position;
+		verify->order.place = last.position;
+		verify->order.knows_place = true;
 	}
 	load_frontier(verify, (uint64) before.block.size);
 	fin_merkle_frontier_root(&verify->frontier, &root);
@@ -644,20 +791,36 @@ start_at(Verify *verify, int64 from)
 	}
 }
 
+static bool
+is_frontier(uint64 row, int column, const FinFrontier *frontier)
+{
+	bool		isnull;
+	Datum		value = fin_query_datum(row, column, &isnull);
+	bytea	   *bytes = isnull ? NULL : DatumGetByteaPP(value);
+	Size		length = (Size) frontier->depth * FIN_HASH_LENGTH;
+
+	return bytes != NULL && VARSIZE_ANY_EXHDR(bytes) == length &&
+		memcmp(VARDATA_ANY(bytes), frontier->hashes, length) == 0;
+}
+
+/* below it all were sealed: not below the last that was, nor what has not been */
+static bool
+is_horizon(const Verify *verify, uint64 horizon)
+{
+	return horizon >= verify->order.place.xid &&
+		(verify->system_identifier != (int64) GetSystemIdentifier() ||
+		 horizon <= verify->next_xid);
+}
+
 /* does the row that sealing goes on from say what the last block says? */
 static uint64
-check_tree(Verify *verify)
+check_tree_row(Verify *verify, int32 last_incarnation)
 {
 	FinHash		digest;
-	uint64		horizon = 0;
 	bool		isnull;
+	int32		incarnation = DatumGetInt32(fin_query_datum(0, 2, &isnull));
+	uint64		horizon = DatumGetUInt64(fin_query_datum(0, 3, &isnull));
 
-	if (fin_query_run(&select_tree, NULL, NULL, 1) == 0)
-	{
-		if (verify->block > 0)
-			report_block(verify, verify->size, "tree missing", NULL, NULL);
-		return 0;
-	}
 	get_hash(0, 5, &digest);
 	if (fin_query_int64(0, 1) != verify->size ||
 		fin_query_int64(0, 4) != verify->block ||
@@ -669,9 +832,41 @@ check_tree(Verify *verify)
 					 psprintf("block %lld, size %lld",
 							  (long long) verify->block,
 							  (long long) verify->size));
-	if (DatumGetInt32(fin_query_datum(0, 2, &isnull)) == verify->incarnation)
-		horizon = DatumGetUInt64(fin_query_datum(0, 3, &isnull));
-	return horizon;
+	if (verify->knows_tree && !is_frontier(0, 6, &verify->frontier))
+		report_block(verify, verify->size, "frontier of the tree", NULL, NULL);
+	if (incarnation != last_incarnation)
+		report_incarnation(verify, "incarnation of the tree", last_incarnation,
+						   incarnation);
+	if (incarnation != verify->incarnation)
+		return 0;
+	if (is_horizon(verify, horizon))
+		return horizon;
+	report_block(verify, verify->size, "horizon of the tree", NULL,
+				 psprintf(UINT64_FORMAT, horizon));
+	return 0;
+}
+
+static uint64
+check_tree(Verify *verify)
+{
+	int64		mine = verify->system_identifier;
+	int32		incarnation = check_incarnations(verify, verify->incarnation + 1,
+												 PG_INT32_MAX);
+
+	verify->system_identifier = mine;
+	incarnation = Max(incarnation, verify->incarnation);
+	if (fin_query_run(&select_tree, NULL, NULL, 1) > 0)
+		return check_tree_row(verify, incarnation);
+	if (verify->block > 0 || incarnation > 0)
+		report_block(verify, verify->size, "tree missing", NULL, NULL);
+	return 0;
+}
+
+static void
+end_others(Verify *verify)
+{
+	for (int i = 0; i < verify->nothers; i++)
+		fin_verify_order_end(verify->result, &verify->others[i].order);
 }
 
 static void
@@ -685,23 +880,22 @@ finish(Verify *verify)
 			fin_audit_scan_end(verify->scan);
 		return;
 	}
-	horizon = check_tree(verify);
 	if (verify->scan == NULL && verify->incarnation != 0)
 		begin_incarnation(verify, verify->incarnation);
 	else if (verify->scan == NULL)
 		begin_scan(verify);
+	horizon = check_tree(verify);
 	end_incarnation(verify, horizon);
-	if (verify->from == 0)
-		fin_verify_versions(verify->result);
+	end_others(verify);
+	if (verify->from > 0)
+		return;
+	fin_verify_odd_rows(verify->result, verify->size);
+	fin_verify_versions(verify->result);
 }
 
 static void
 read_range(Verify *verify, FunctionCallInfo fcinfo)
 {
-	int64		size = 0;
-
-	if (fin_query_run(&select_last_block, NULL, NULL, 1) == 1)
-		size = fin_query_int64(0, 2);
 	verify->from = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	verify->to_end = PG_ARGISNULL(1);
 	verify->to = verify->to_end ? PG_INT64_MAX : PG_GETARG_INT64(1);
@@ -711,18 +905,28 @@ read_range(Verify *verify, FunctionCallInfo fcinfo)
 				errmsg("leaves %lld to %lld are no range",
 					   (long long) verify->from, (long long) verify->to),
 				errhint("Leaves count from 0; to_leaf is the one after the last."));
-	if (!verify->to_end && verify->to > size)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_UNKNOWN_DIGEST),
-				errmsg("leaf %lld is not sealed yet", (long long) verify->to - 1),
-				errdetail("The log has %lld leaves.", (long long) size));
 }
 
 static void
-verify_log(Verify *verify, FunctionCallInfo fcinfo)
+check_range(Verify *verify)
 {
-	read_range(verify, fcinfo);
+	if (fin_query_run(&select_last_block, NULL, NULL, 1) == 1)
+		verify->sealed = fin_query_int64(0, 2);
+	if (!verify->to_end && verify->to > verify->sealed)
+		ereport(ERROR,
+				errcode(ERRCODE_FIN_UNKNOWN_DIGEST),
+				errmsg("leaf %lld is not sealed yet", (long long) verify->to - 1),
+				errdetail("The log has %lld leaves.",
+						  (long long) verify->sealed));
+}
+
+static void
+walk(Verify *verify)
+{
+	check_range(verify);
+	verify->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	verify->knows_tree = true;
+	fin_verify_order_begin(&verify->order);
 	verify->home = CurrentMemoryContext;
 	verify->page = AllocSetContextCreate(CurrentMemoryContext,
 										 "finance verify blocks",
@@ -738,6 +942,21 @@ verify_log(Verify *verify, FunctionCallInfo fcinfo)
 	finish(verify);
 }
 
+static void
+verify_log(Verify *verify, FunctionCallInfo fcinfo)
+{
+	FinQueryScope scope;
+
+	fin_query_begin(&scope);
+	verify->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	verify->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(verify->snapshot);
+	walk(verify);
+	PopActiveSnapshot();
+	UnregisterSnapshot(verify->snapshot);
+	fin_query_end(&scope);
+}
+
 PG_FUNCTION_INFO_V1(finance_verify_audit);
 
 /*
@@ -748,11 +967,16 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * (null: to its end, with what is not sealed yet); no row: nothing.  Of the
  * whole log also whether every version of every account has its record.
  * Problems: 'altered' (a record's content is not what was hashed), 'payload
- * altered', 'missing' (a leaf without its record), 'inserted' (a record without
- * a leaf, where all are sealed), 'version missing', 'version twice', 'version
- * too high' (expected tells the account); and of the tree: 'root of block N',
- * 'digest of ...', 'chain of ...', 'leaves of ...', 'first leaf of ...', 'block
- * missing', 'node N of level L', 'tree', 'tree missing', 'incarnation missing'.
+ * altered', 'missing' (a leaf without its record, or the last of a call),
+ * 'inserted' (a record without a leaf, where all are sealed), 'gap' (numbers
+ * of a transaction's records that none has: xid and sequence tell where), 'out
+ * of order' (a place twice), 'call' (trace_until is not where a call begins, or
+ * not its end), 'version missing', 'version twice', 'version too high'
+ * (expected tells the account); and of the tree: 'root of block N', 'digest of
+ * ...', 'chain of ...', 'leaves of ...', 'first leaf of ...', 'first_xid of
+ * ...' and so on, 'block missing', 'node N of level L', 'tree', 'frontier of the
+ * tree', 'incarnation of ...', 'horizon of ...', 'tree missing', 'incarnation',
+ * 'first block of incarnation N', 'incarnation missing'.
  * Tells its progress by NOTICE.  Looks at all tenants.
  * Errors: 22023 no range; LG202 to_leaf is not sealed; LG205 with from_leaf:
  * what is before it cannot be read.  Locks: those of a SELECT.
@@ -760,18 +984,30 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
 Datum
 finance_verify_audit(PG_FUNCTION_ARGS)
 {
-	Verify		verify = {0};
-	FinQueryScope scope;
+	Verify		verify = {.tells_progress = true};
 
 	InitMaterializedSRF(fcinfo, 0);
-	(void) fin_context();
-	fin_query_begin(&scope);
-	verify.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	verify.snapshot = RegisterSnapshot(GetLatestSnapshot());
-	PushActiveSnapshot(verify.snapshot);
+	(void) fin_context();		/* is the user somebody's at all? */
+	read_range(&verify, fcinfo);
 	verify_log(&verify, fcinfo);
-	PopActiveSnapshot();
-	UnregisterSnapshot(verify.snapshot);
-	fin_query_end(&scope);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(finance_verify_audit_all);
+
+/*
+ * finance._verify_audit()
+ *		returns table (leaf, record_id, xid, sequence, problem, expected, found)
+ *
+ * For check_integrity(): verify_audit() of the whole log, for whatever tenant,
+ * without a word on how it gets on.
+ */
+Datum
+finance_verify_audit_all(PG_FUNCTION_ARGS)
+{
+	Verify		verify = {.to = PG_INT64_MAX, .to_end = true};
+
+	InitMaterializedSRF(fcinfo, 0);
+	verify_log(&verify, fcinfo);
 	return (Datum) 0;
 }

@@ -40,6 +40,67 @@ extern void fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row,
 /* a record that no leaf has */
 extern void fin_verify_stranger(ReturnSetInfo *result, const FinAuditRow *row);
 
+/* ---- verify_order.c ---- */
+
+/* where a walk through the records of one cluster is */
+typedef struct FinVerifyOrder
+{
+	FinAuditPosition place;		/* of the last leaf, or record without one */
+	bool		knows_place;	/* false: something before is not known */
+
+	/* the call at work; closed when until is last_id */
+	bool		knows_call;
+	FinAuditPosition last;		/* of the last record */
+	int64		last_id;
+	FinAuditPosition first;		/* of the call's first, */
+	int64		first_id;		/* 0: none, */
+	int64		until;			/* and what it says its last is */
+} FinVerifyOrder;
+
+/* at the beginning of a cluster's records */
+extern void fin_verify_order_begin(FinVerifyOrder *order);
+
+/*
+ * Is this the place of the next leaf, or of the next record without one?
+ * Reports a gap and what is out of order; false: the latter.
+ */
+extern bool fin_verify_place(ReturnSetInfo *result, FinVerifyOrder *order,
+							 int64 leaf, int64 id,
+							 const FinAuditPosition *place, bool wanted);
+
+/* the next record: is it where its call has it? */
+extern void fin_verify_call(ReturnSetInfo *result, FinVerifyOrder *order,
+							const FinAuditRow *row, bool wanted);
+
+/* there are no more of this cluster */
+extern void fin_verify_order_end(ReturnSetInfo *result, FinVerifyOrder *order);
+
+/* ---- verify_tree.c ---- */
+
+/* of a block: what was in it */
+typedef struct FinVerifySeen
+{
+	int			leaves;
+	FinAuditPosition first;
+	FinAuditPosition last;
+	int64		first_id;		/* lowest and highest */
+	int64		last_id;
+	int			records;		/* of the leaves */
+	TimestampTz first_at;		/* earliest and latest */
+	TimestampTz last_at;
+} FinVerifySeen;
+
+extern void fin_verify_see_leaf(FinVerifySeen *seen, const FinAuditLeaf *leaf);
+extern void fin_verify_see_record(FinVerifySeen *seen, const FinAuditRow *row);
+
+/* does the block's row say what was seen in it? */
+extern void fin_verify_bounds(ReturnSetInfo *result,
+							  const FinAuditBlock *block,
+							  const FinVerifySeen *seen);
+
+/* nodes and leaves that a tree of this size does not have */
+extern void fin_verify_odd_rows(ReturnSetInfo *result, int64 size);
+
 /* ---- verify_version.c ---- */
 
 /* has every version of every account exactly one record? */

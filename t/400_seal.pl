@@ -97,8 +97,8 @@ $node->safe_psql('postgres', $script);
 seal($node);
 is_query($node, all_sealed(), 't', 'every record is sealed');
 is_query($node,
-	'SELECT count(*) > 0 FROM (SELECT xid FROM finance.audit_record GROUP BY xid HAVING max(sequence) > count(*)) x',
-	't', 'some transactions have gaps');
+	'SELECT count(*) FROM (SELECT xid FROM finance.audit_record GROUP BY xid HAVING max(sequence) > count(*)) x',
+	'0', 'rolled back savepoints leave no gaps');
 is_sealed_right($node, 'savepoints');
 
 $node->safe_psql('postgres', q(
@@ -322,6 +322,7 @@ is(asks('auditor', 'SELECT unsealed, holder_kind, holder_pid IS NOT NULL, holder
 $first->query_safe('COMMIT');
 $first->quit;
 
-is_sound($node, 'at the end');
+is_query($node, "SELECT invariant, object LIKE '% record $altered %' FROM finance.check_integrity()",
+	'I6 altered|t', 'the invariants hold, but for the record that was changed');
 $node->stop;
 done_testing();

@@ -179,6 +179,8 @@ my $here = ask($answers);
 
 $node->wait_for_catchup($standby);
 is(ask($answers, $standby), $here, 'a standby proves the same');
+is(ask('SELECT (SELECT count(*) FROM finance.verify_audit()), (SELECT count(*) FROM finance.check_integrity())', $standby),
+	'0|0', 'and verifies the log, and the invariants');
 ask('CREATE DATABASE restored TEMPLATE template0');
 my $dump = $node->basedir . '/dump.sql';
 $node->command_ok([ 'pg_dump', '-f', $dump, 'postgres' ], 'dump');

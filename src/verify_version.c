@@ -20,8 +20,8 @@
 /*
  * Accounts whose versions are not 1 .. n once each.  A version without an
  * account, which somebody wrote there, is one of account 0.  Months are dropped
- * from the oldest on: then an account's first versions may be gone; what was
- * deleted of the others has a leaf.
+ * from the oldest on: then an account's first versions may be gone, and what
+ * else was deleted there has a leaf.
  */
 static FinQuery select_broken =
 {
@@ -60,9 +60,7 @@ static FinQuery select_versions =
 	"   WHERE r.tenant_id = $1 AND coalesce(r.counterparty_id, 0) = $2"
 	"   AND r.counterparty_version IS NOT NULL) u GROUP BY u.version),"
 	" gap AS (SELECT coalesce(pg_catalog.lag(e.version) OVER (ORDER BY e.version),"
-	"  CASE WHEN EXISTS (SELECT FROM finance.audit_month)"
-	"   THEN (SELECT pg_catalog.min(f.version) - 1 FROM told f"
-	"    WHERE f.version BETWEEN 1 AND $3) ELSE 0 END) + 1 AS first,"
+	"   CASE WHEN EXISTS (SELECT FROM finance.audit_month) THEN e.version - 1 ELSE 0 END) + 1 AS first,"
 	"  e.version - 1 AS last FROM (SELECT told.version FROM told"
 	"   WHERE told.version BETWEEN 1 AND $3 UNION ALL SELECT $3 + 1) e)"
 	" SELECT v.version, v.n, v.first_id, v.last_id"

@@ -127,12 +127,13 @@ sub rewrite
 		my $from = $i == 0 ? 0 : $ends[ $i - 1 ];
 		my $to = $ends[$i] // 1e9;
 
+		# it would pass by what it takes for sealed
+		ask("UPDATE finance.audit_tree SET horizon = '3'") if $i > 0;
 		ask('CREATE TABLE part AS SELECT * FROM rewritten WHERE n > ' . $from . ' AND n <= ' . $to, 'ALTER TABLE part DROP COLUMN n',
-			'INSERT INTO finance.audit_record SELECT * FROM part', 'DROP TABLE part', 'SELECT finance.seal_audit()',
-			"UPDATE finance.audit_tree SET horizon = '3'");
+			'INSERT INTO finance.audit_record SELECT * FROM part', 'DROP TABLE part', 'SELECT finance.seal_audit()');
 	}
 	ask('DROP TABLE rewritten');
-	is(ask("SELECT count(*) FROM finance.verify_audit() WHERE problem NOT LIKE 'version%'"), '0', 'the database itself finds nothing wrong with that');
+	is(ask("SELECT * FROM finance.verify_audit() WHERE problem NOT LIKE 'version%'"), '', 'the database itself finds nothing wrong with that');
 }
 
 my $victim = q{(SELECT id FROM truth.audit_record WHERE operation = 'INSERT' ORDER BY xid, sequence LIMIT 1 OFFSET 20)};
@@ -145,7 +146,8 @@ catches('its first \d+ leaves are not those it had', 'and the log goes on');
 rewrite("UPDATE finance.audit_record SET actor = 'somebody else' WHERE id = $victim");
 ask(records(10), 'SELECT finance.seal_audit()', records(10), 'SELECT finance.seal_audit()');
 catches('its first \d+ leaves are not those it had', 'altered, sealed as one block, and the log goes on');
-rewrite("DELETE FROM finance.audit_record WHERE id = $victim");
+rewrite("DELETE FROM finance.audit_record WHERE id = $victim;"
+	  . "UPDATE finance.audit_record r SET sequence = r.sequence - 1 FROM truth.audit_record v WHERE v.id = $victim AND r.xid = v.xid AND r.sequence > v.sequence");
 catches('it had \d+ leaves, and now has \d+', 'a record was deleted');
 ask(records(10), 'SELECT finance.seal_audit()');
 catches('it does not know size \d+, whose digest it once told', 'and the log grows beyond what it was');

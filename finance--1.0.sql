@@ -3647,7 +3647,7 @@ COMMENT ON FUNCTION finance.verify_audit IS
 CREATE FUNCTION finance._verify_audit()
 	RETURNS TABLE (leaf bigint, record_id bigint, xid xid8, sequence integer,
 				   problem text, expected text, found text)
-	LANGUAGE c STABLE PARALLEL UNSAFE
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_verify_audit_all';
 COMMENT ON FUNCTION finance._verify_audit() IS
 'for check_integrity(): verify_audit() of the whole log, quietly';

@@ -258,7 +258,9 @@ SET LOCAL ROLE fin_test_stranger;
 SELECT throws_ok(format('SELECT finance.audit_proof(%s)', :first_id), '42501', NULL, 'no record for an auditor who is no member of the tenant');
 RESET ROLE;
 
--- these blocks were made by hand, in the transaction of their records
-SELECT is_empty($$SELECT * FROM finance.check_integrity() WHERE invariant NOT LIKE 'I6%'$$, 'all other invariants hold');
+-- of the blocks made here digests, order and times are not what sealing makes;
+-- leaves, roots and nodes are
+SELECT is_empty($$SELECT * FROM finance.check_integrity()
+	WHERE invariant !~ '^I6 ' OR invariant ~ '^I6 (root|node|leaves|first leaf|block|altered|payload|version)'$$, 'all invariants hold');
 SELECT * FROM finish();
 ROLLBACK;

@@ -34,7 +34,7 @@ sub witness
 	my ($file, $connection) = @_;
 	my ($out, $err);
 
-	IPC::Run::run([ "$FindBin::RealBin/../examples/witness", $file // $kept, $connection // ($node->connstr('postgres') . ' user=witness') ],
+	IPC::Run::run([ 'sh', "$FindBin::RealBin/../examples/witness", $file // $kept, $connection // ($node->connstr('postgres') . ' user=witness') ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	return ($? >> 8, $err);
 }

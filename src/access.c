@@ -67,8 +67,7 @@ static const char *const operator_functions[] = {
 	"drop_rate_limit", "rate_limits", "review_transfer", "settle_reviews",
 	"assign_alert", "comment_alert", "close_alert", "reopen_alert",
 	"export_aml", "seal_audit", "audit_lag", "_audit_lag",
-	"audit_erase_subject", "audit_erase_payload", "audit_due",
-	"drop_audit_month", NULL
+	"audit_erase_subject", "audit_erase_payload", "audit_due", NULL
 };
 
 static const char *const auditor_functions[] = {

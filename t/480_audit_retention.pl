@@ -162,7 +162,7 @@ is(ask("SELECT count(*) FROM finance.audit_record WHERE id < finance.id_floor('2
 is(ask('SELECT month, first_id = finance.id_floor(\'2020-03-01 00:00+00\'), last_id = finance.id_floor(\'2020-04-01 00:00+00\') - 1, records, detached_as FROM finance.audit_month'),
 	"2020-03-01|t|t|$records|audit_detached_2020_03", 'as audit_month says');
 is(ask("SELECT actor, object, request::jsonb ->> 'records' FROM finance.audit_record WHERE operation = 'drop_audit_month'"),
-	"operator|finance.audit_record_2020_03|$records", 'and the log');
+	"postgres|finance.audit_record_2020_03|$records", 'and the log');
 like(refusal("SELECT finance.drop_audit_month('2020-03-01')"), qr/LG204/, 'it is gone');
 like(refusal('UPDATE finance.audit_month SET records = 0'), qr/LG201/, 'what says so cannot be changed');
 is(ask('SELECT finance.seal_audit() > 0'), 't', 'sealing goes on');

@@ -17,6 +17,8 @@ my $elsewhere = finance_node('elsewhere');
 my $dump = $node->basedir . '/book.dump';
 
 $node->init(allows_streaming => 1);
+# its ANALYZE would hold sealing up for a moment
+$node->append_conf('postgresql.conf', "autovacuum = off\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION finance; CREATE DATABASE copy TEMPLATE template0');
 open_accounts($node, map { "a$_" } 1 .. 4);
@@ -98,8 +100,8 @@ ALTER TABLE $partition ENABLE ALWAYS TRIGGER guard;
 COMMIT;
 ));
 pay($elsewhere, 1, 'book');
-poll_ok($elsewhere, "SELECT size > $size FROM finance.audit_tree", 'ours are sealed', 'book');
 # that the guard was off and on again is recorded, as is the transfer
+poll_ok($elsewhere, "SELECT size >= $size + 3 FROM finance.audit_tree", 'ours are sealed', 'book');
 is(sealed_total($elsewhere, 'book'), $size + 3, 'theirs are not');
 is(seal($elsewhere, 'book'), '0', 'nor when asked for');
 is_sealed_right($elsewhere, 'with rows of others', 'book');

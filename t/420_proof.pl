@@ -21,7 +21,7 @@ srand($seed);
 
 # sealed when we say so
 my $node = finance_node('main', allows_streaming => 1);
-$node->append_conf('postgresql.conf', "finance.seal_interval = 3600000\n");
+$node->append_conf('postgresql.conf', "finance.seal_interval = 3600000\nautovacuum = off\n");
 $node->start;
 $node->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');

@@ -74,7 +74,7 @@ sub work
 }
 
 my $old = finance_node('old');
-$old->append_conf('postgresql.conf', "finance.seal_interval = 3600000\n");
+$old->append_conf('postgresql.conf', "finance.seal_interval = 3600000\nautovacuum = off\n");
 $old->start;
 $old->safe_psql('postgres', q{
 	CREATE EXTENSION finance;

@@ -131,7 +131,7 @@ foreach ([ \&inclusion, @inclusion ], [ \&consistency, @consistency ])
 # ------------------------------------------------------------------------
 
 my $node = finance_node('main');
-$node->append_conf('postgresql.conf', "finance.seal_interval = 3600000\n");
+$node->append_conf('postgresql.conf', "finance.seal_interval = 3600000\nautovacuum = off\n");
 $node->start;
 
 sub ask

@@ -20,7 +20,7 @@ my $seed = $ENV{FIN_SEED} // 20261124;
 note "FIN_SEED=$seed";
 srand($seed);
 
-my $node = book_node('main', "finance.seal_interval = 3600000\n");
+my $node = book_node('main', "finance.seal_interval = 3600000\nautovacuum = off\n");
 my $kept = PostgreSQL::Test::Utils::tempdir . '/kept';
 
 sub ask

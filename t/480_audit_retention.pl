@@ -16,7 +16,7 @@ use Test::More;
 my $missing = verify_missing();
 make_verify() unless defined $missing;
 
-my $node = book_node('main', "finance.seal_interval = 3600000\n");
+my $node = book_node('main', "finance.seal_interval = 3600000\nautovacuum = off\n");
 
 sub ask
 {

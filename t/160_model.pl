@@ -19,7 +19,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{MODEL_SEED} // time() % 1_000_000;
-my $steps = 100_000 * soak();
+my $steps = 60_000 * soak();
 my $round_steps = 400;
 
 srand($seed);

@@ -19,7 +19,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = $ENV{MODEL_SEED} // time() % 1_000_000;
-my $steps = 60_000 * soak();
+my $steps = 100_000 * soak();
 my $round_steps = 400;
 
 srand($seed);
@@ -142,7 +142,9 @@ DECLARE
 	rows text;
 	result text := '';
 BEGIN
+	-- but those in which the worker seals what was recorded
 	FOR relation IN SELECT oid FROM pg_class WHERE relnamespace = 'finance'::regnamespace
+		AND relname !~ '^audit_(block|incarnation|leaves|node|term|tree)$'
 		AND relkind = 'r' ORDER BY relname LOOP
 		EXECUTE format('SELECT md5(string_agg(concat_ws(''|'', t.ctid, t.xmin, t), '''' ORDER BY t.ctid)) FROM %s t', relation)
 			INTO rows;

@@ -87,7 +87,7 @@ my $bench;
 	local $ENV{PGOPTIONS} = '-c finance.test_clock=2024-05-01T12:30Z';
 
 	$bench = IPC::Run::start(
-		[ 'pgbench', '-n', '-c', 4, '-R', 250, '-T', 6 * soak(), '-f', $script, '-h', $node->host, '-p', $node->port, 'postgres' ],
+		[ 'pgbench', '-n', '-c', 4, '-R', 250, '-T', 15 * soak(), '-f', $script, '-h', $node->host, '-p', $node->port, 'postgres' ],
 		'>', \$out, '2>', \$err);
 }
 tidy() foreach 1 .. 2 * soak();

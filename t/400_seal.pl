@@ -15,7 +15,7 @@ my $node = PostgreSQL::Test::Cluster->new('main');
 
 $node->init;
 $node->append_conf('postgresql.conf',
-	"max_prepared_transactions = 4\nautovacuum = off\n");
+	"max_prepared_transactions = 4\nautovacuum = off\nshared_preload_libraries = ''\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('postgres', 'CREATE EXTENSION finance');

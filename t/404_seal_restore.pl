@@ -17,8 +17,8 @@ my $elsewhere = finance_node('elsewhere');
 my $dump = $node->basedir . '/book.dump';
 
 $node->init(allows_streaming => 1);
-# its ANALYZE would hold sealing up for a moment
-$node->append_conf('postgresql.conf', "autovacuum = off\n");
+# sealed when we say so: no worker, and no ANALYZE that holds sealing up
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\nautovacuum = off\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION finance; CREATE DATABASE copy TEMPLATE template0');
 open_accounts($node, map { "a$_" } 1 .. 4);

@@ -297,7 +297,7 @@ check_leaves(const Month *month)
 		fin_audit_leaf_hash(step.row, &work, &hash);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(each);
-		if (memcmp(hash.bytes, step.leaf.hash.bytes, FIN_HASH_LENGTH) != 0)
+		if (!fin_merkle_same(&hash, &step.leaf.hash))
 			refuse_altered(month, step.index, step.leaf.id);
 		n++;
 	}

@@ -11,7 +11,8 @@
  *
  * Different things may share a term: a reader compares the record's columns.
  * The sealer writes them, so records that are not sealed yet have none: they
- * are found by the index of (xid, sequence), from finance.audit_tree.horizon on.
+ * are found by the index of (xid, sequence), from finance.audit_tree.horizon on:
+ * FIN_AUDIT_UNSEALED_FROM in audit_block.h.
  *
  * A run, a row of finance.audit_term, has the terms of the leaves from
  * first_leaf until just before end_leaf, in ascending order of (term, leaf), each
@@ -62,12 +63,6 @@ extern void fin_audit_term_put(char *entry, const FinAuditTerm *term);
 extern void fin_audit_term_get(const char *entry, FinAuditTerm *term);
 
 /* ---- finding ---- */
-
-typedef struct FinAuditFound
-{
-	int64		leaf;			/* its number in the tree, */
-	FinAuditLeaf is;			/* and where its record is */
-} FinAuditFound;
 
 /*
  * The leaves with this term, from from_leaf until just before to_leaf, in

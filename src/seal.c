@@ -113,7 +113,7 @@ judge_leaf(Sealing *sealing, const FinAuditRow *row, FinHash *hash)
 	if (VARSIZE_ANY_EXHDR(stored) == FIN_HASH_LENGTH)
 		memcpy(hash->bytes, VARDATA_ANY(stored), FIN_HASH_LENGTH);
 	if (VARSIZE_ANY_EXHDR(stored) != FIN_HASH_LENGTH ||
-		memcmp(hash->bytes, computed.bytes, FIN_HASH_LENGTH) != 0)
+		!fin_merkle_same(hash, &computed))
 		warn_altered(sealing, row);
 }
 

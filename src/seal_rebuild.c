@@ -135,7 +135,7 @@ rebuild(void)
 	add_nodes(&tree.frontier, last.size);
 	add_leaves(&tree.frontier, last.size);
 	fin_merkle_frontier_root(&tree.frontier, &root);
-	if (memcmp(&root, &last.root, sizeof(FinHash)) != 0)
+	if (!fin_merkle_same(&root, &last.root))
 		refuse_damaged("The leaves do not give the root of block %lld.",
 					   last.block);
 	tree.incarnation = fin_seal_last_incarnation(&cluster);

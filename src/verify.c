@@ -189,12 +189,6 @@ report_hash(Verify *verify, int64 leaf, const char *what,
 				 fin_verify_hex(found));
 }
 
-static bool
-same_hash(const FinHash *a, const FinHash *b)
-{
-	return memcmp(a->bytes, b->bytes, FIN_HASH_LENGTH) == 0;
-}
-
 /* zeros for what is no hash: it will differ */
 static void
 get_hash(uint64 row, int column, FinHash *hash)
@@ -231,14 +225,6 @@ tell_progress(Verify *verify)
 /* ------------------------------------------------------------------------
  * records
  * ------------------------------------------------------------------------ */
-
-static int
-compare_positions(const FinAuditPosition *a, const FinAuditPosition *b)
-{
-	if (a->xid != b->xid)
-		return a->xid < b->xid ? -1 : 1;
-	return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
-}
 
 static bool
 is_of_incarnation(int64 system_identifier)
@@ -478,7 +464,7 @@ check_record(Verify *verify, const FinAuditLeaf *leaf)
 	while (verify->row != NULL)
 	{
 		FinAuditPosition position = fin_audit_position(verify->row);
-		int			order = compare_positions(&position, &leaf->position);
+		int			order = fin_audit_compare(&position, &leaf->position);
 
 		if (order > 0)
 			break;
@@ -513,7 +499,7 @@ check_node(void *state, int level, uint64 index, const FinHash *hash)
 	else
 		get_hash(0, 1, &stored);
 	SPI_freetuptable(SPI_tuptable);
-	if (!same_hash(&stored, hash))
+	if (!fin_merkle_same(&stored, hash))
 		report_hash(verify, verify->size,
 					psprintf("node " UINT64_FORMAT " of level %d", index, level),
 					hash, &stored);
@@ -600,12 +586,12 @@ check_block_row(Verify *verify, const FinAuditBlock *block)
 		verify->knows_tree = false;
 		verify->order.knows_place = verify->order.knows_call = false;
 	}
-	else if (!same_hash(&block->previous, &verify->digest))
+	else if (!fin_merkle_same(&block->previous, &verify->digest))
 		report_hash(verify, leaf,
 					psprintf("chain of block %lld", (long long) block->block),
 					&verify->digest, &block->previous);
 	fin_audit_block_digest(block, &computed);
-	if (!same_hash(&block->digest, &computed))
+	if (!fin_merkle_same(&block->digest, &computed))
 		report_hash(verify, leaf,
 					psprintf("digest of block %lld", (long long) block->block),
 					&block->digest, &computed);
@@ -652,7 +638,7 @@ check_root(Verify *verify, const StoredBlock *stored)
 	if (!verify->knows_tree)
 		return;
 	fin_merkle_frontier_root(&verify->frontier, &root);
-	if (same_hash(&root, &block->root))
+	if (fin_merkle_same(&root, &block->root))
 		return;
 	report_hash(verify, block->first_leaf,
 				psprintf("root of block %lld", (long long) block->block),
@@ -782,7 +768,7 @@ start_at(Verify *verify, int64 from)
 	}
 	load_frontier(verify, (uint64) before.block.size);
 	fin_merkle_frontier_root(&verify->frontier, &root);
-	if (!same_hash(&root, &before.block.root))
+	if (!fin_merkle_same(&root, &before.block.root))
 	{
 		report_hash(verify, before.block.first_leaf,
 					psprintf("root of block %lld", (long long) before.block.block),
@@ -824,7 +810,7 @@ check_tree_row(Verify *verify, int32 last_incarnation)
 	get_hash(0, 5, &digest);
 	if (fin_query_int64(0, 1) != verify->size ||
 		fin_query_int64(0, 4) != verify->block ||
-		!same_hash(&digest, &verify->digest))
+		!fin_merkle_same(&digest, &verify->digest))
 		report_block(verify, verify->size, "tree",
 					 psprintf("block %lld, size %lld",
 							  (long long) fin_query_int64(0, 4),

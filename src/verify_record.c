@@ -108,7 +108,7 @@ check_leaf(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 
 	fin_audit_leaf_hash(row, work, &computed);
 	if ((sealed == NULL ||
-		 memcmp(sealed->bytes, computed.bytes, FIN_HASH_LENGTH) == 0) &&
+		 fin_merkle_same(sealed, &computed)) &&
 		is_hash(stored, &computed))
 		return;
 	name_record(&problem, row, leaf);

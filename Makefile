@@ -9,7 +9,7 @@
 #   make bench-queue         performance of the queue               (bench/queue)
 #   make soak                the crash and concurrency tests, longer
 #   make relay, make install-relay   finance-relay, which needs librabbitmq too (tools/)
-#   make verify, make install-verify finance-verify, which needs jansson and OpenSSL (tools/)
+#   make verify, make install-verify finance-verify, which needs OpenSSL (tools/)
 #
 # PG_CONFIG=... chooses the PostgreSQL to build for.
 

@@ -22,7 +22,6 @@ typedef struct FinAuditStep
 	const FinAuditRow *row;		/* NULL: there is no such record any more */
 	const FinAuditBlock *block; /* first, last, and the ids are not filled in */
 	int64		system_identifier;	/* of the block's incarnation; 0: unknown */
-	bool		begins_block;	/* the first of it in this walk */
 } FinAuditStep;
 
 /*
@@ -43,8 +42,5 @@ extern void fin_audit_walk_end(FinAuditWalk *walk);
 
 /* leaves of the newest block's tree, 0 when nothing is sealed */
 extern int64 fin_audit_walk_size(void);
-
-/* system identifier of the block that a leaf is in; 0: unknown */
-extern int64 fin_audit_walk_cluster(int64 leaf);
 
 #endif							/* FIN_AUDIT_WALK_H */

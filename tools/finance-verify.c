@@ -8,10 +8,10 @@
  *	1. A line of an export (src/audit_export.c has the format) carries a record.
  *	   From its columns the leaf is made (src/audit_row.h has the bytes), and
  *	   SHA-256(0x00 || leaf) must be the leaf_hash of the line.
- *	2. Leaf hashes are appended to an RFC 6962 tree (verify_merkle.h), that
- *	   begins with the frontier of the header.  Where a block ends, its root must
- *	   be the tree's; its digest must be that of its fields (src/audit_block.h),
- *	   one of which is the digest of the block before.
+ *	2. Leaf hashes are appended to an RFC 6962 tree (verify_merkle.h), at first
+ *	   that of the header's frontier.  Where a block ends, its root must be the
+ *	   tree's; its digest must be that of its fields (src/audit_block.h), one of
+ *	   which is the digest of the block before.
  *	3. What is trusted is one digest, kept by who calls this (--digest).  The
  *	   tree must have its root at its size; or a proof of consistency must lead
  *	   from the tree to it.  Then so must older digests (--earlier), and the
@@ -50,8 +50,8 @@ static struct
 	int64_t		record;			/* its id; -1: none, or unknown */
 } at = {.leaf = -1, .record = -1};
 
-static bool quiet;
-static bool complete;			/* no leaf without its record */
+static int	quiet;
+static int	complete;			/* no leaf without its record */
 static uint64_t problems;
 
 /* returns true, for "something = complain(...)" */
@@ -197,6 +197,8 @@ static uint64_t erased;			/* payloads that are gone */
 static bool
 read_record(void)
 {
+	if (!take("{"))
+		return false;
 	for (int i = 0; i < COLUMNS; i++)
 	{
 		record[i] = NULL;
@@ -591,28 +593,29 @@ read_leaf(void)
 	return true;
 }
 
-/* why a block cannot be here; NULL: it can */
+/* what is wrong with a block that ends here, or NULL */
 static const char *
 misfit(const Block *new)
 {
 	static const Hash zeros;
 	bool		is_first = new->number == 1;
-	bool		follows = block.number != 0;
+	bool		has_before = block.number != 0;
 	Hash		root;
 
 	root_of(&tree, &root);
-	if ((is_first && !same(&new->previous, &zeros)) ||
-		(!is_first && !follows && begin == 0))
+	if (is_first ? !same(&new->previous, &zeros) : !has_before && begin == 0)
 		return "is not the first of the log";
-	if (follows && (new->number != block.number + 1 ||
-					new->size <= block.size ||
-					new->incarnation < block.incarnation))
+	if (has_before && (new->number != block.number + 1 ||
+					   new->size <= block.size ||
+					   new->incarnation < block.incarnation))
 		return "does not follow the block before";
-	if (follows && !same(&new->previous, &block.digest))
+	if (has_before && !same(&new->previous, &block.digest))
 		return "does not have the digest of the block before";
 	if (new->size != tree.size)
 		return "does not end here";
-	return same(&new->root, &root) ? NULL : "does not have the root of its leaves";
+	if (!same(&new->root, &root))
+		return "does not have the root of its leaves";
+	return NULL;
 }
 
 static bool
@@ -625,20 +628,17 @@ read_end_of_block(void)
 	if (!read_block(&new) ||
 		!member("system_identifier") || !read_integer(&identifier))
 		return false;
-	blocks++;
 	problem = broken ? NULL : misfit(&new);
 	if (problem != NULL)
 		broken = complain("block %" PRIu64 " %s", new.number, problem);
-	if (!broken && cluster != 0 && identifier != cluster)
+	else if (!broken && cluster != 0 && identifier != cluster)
 		complain("the records of block %" PRIu64 " are of another cluster",
 				 new.number);
-	cluster = 0;
-	block = new;
 	for (int i = 0; i < nclaims; i++)
-	{
-		if (same(&claims[i].digest, &block.digest))
-			claims[i].seeks_block = false;
-	}
+		claims[i].seeks_block &= !same(&claims[i].digest, &new.digest);
+	block = new;
+	blocks++;
+	cluster = 0;
 	return true;
 }
 
@@ -673,27 +673,18 @@ read_trailer(void)
 static void
 read_line(char *line, size_t length)
 {
-	static const struct
-	{
-		const char *beginning;
-		bool		(*read) (void);
-	} kinds[] = {
-		{"{\"leaf\":", read_leaf}, {"{\"block\":", read_end_of_block},
-		{"{\"finance_audit_export\":", read_header}, {"{\"to\":", read_trailer}
-	};
-	bool		(*reader) (void) = NULL;
+	char		kind = length > 2 ? line[2] : '\0';	/* of the first name */
+	bool		good;
 
-	for (int i = 0; i < 4 && reader == NULL; i++)
-	{
-		if (strncmp(line, kinds[i].beginning, strlen(kinds[i].beginning)) == 0)
-			reader = kinds[i].read;
-	}
-	if (!broken && (reader == read_header) == inside)
+	if (!broken && (kind == 'f') == inside)
 		broken = complain(inside ? "the export before has not ended" :
 						  "an export does not begin so");
 	inside = true;
 	cursor = line;
-	if (reader == NULL || !reader() || !take("}\n") || cursor != line + length)
+	good = take("{") &&
+		(kind == 'l' ? read_leaf() : kind == 'b' ? read_end_of_block() :
+		 kind == 't' ? read_trailer() : kind == 'f' && read_header());
+	if (!good || !take("}\n") || cursor != line + length)
 		broken = complain("this is not a line of an export");
 }
 
@@ -776,7 +767,7 @@ static const char usage[] =
 "  EXPORT           lines of audit_export() or audit_archive(); several must\n"
 "                   follow each other; - is the standard input\n"
 "  --digest FILE    the digest that is trusted, SELECT to_json(d) FROM\n"
-"                   finance.audit_digest() d; the end of the exports must be it\n"
+"                   finance.audit_digest() d; the exports must end with it\n"
 "  --earlier FILE   digests kept before, which must be of the same log: within\n"
 "                   the exports, or by a proof\n"
 "  --proof FILE     proofs, to_json() of audit_consistency() or audit_proof()\n"
@@ -811,9 +802,9 @@ summarize(bool has_export, bool has_digest)
 	if (problems > 0)
 		printf("%" PRIu64 " problems\n", problems);
 	else if (has_digest)
-		printf("all is right\n");
+		puts("all is right");
 	else
-		printf("all is right in itself, but no --digest tells whose log it is\n");
+		puts("all is right in itself, but no --digest tells whose log it is");
 }
 
 int
@@ -823,8 +814,8 @@ main(int argc, char **argv)
 		{"digest", required_argument, NULL, 'd'},
 		{"earlier", required_argument, NULL, 'e'},
 		{"proof", required_argument, NULL, 'p'},
-		{"complete", no_argument, NULL, 'c'},
-		{"quiet", no_argument, NULL, 'q'},
+		{"complete", no_argument, &complete, 1},
+		{"quiet", no_argument, &quiet, 1},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
 		{NULL, 0, NULL, 0}
@@ -844,8 +835,6 @@ main(int argc, char **argv)
 		}
 		if (option == '?' || (option == 'd' && digest != NULL))
 			errx(2, "wrong usage; see --help");
-		quiet |= option == 'q';
-		complete |= option == 'c';
 		if (option == 'd')
 			digest = optarg;
 		if (optarg != NULL && read_objects(optarg, option) > 1 && option == 'd')

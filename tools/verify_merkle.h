@@ -100,8 +100,8 @@ root_of(const Tree *tree, Hash *root)
 
 /*
  * The loop of both proofs: from node 'fn' of a level whose last is 'sn' up to
- * the roots, r of the whole tree and fr of the older one, of which that node
- * was the last.
+ * the roots, r of the whole tree and fr of the older one, in which that node was
+ * the last; fr may be NULL.
  */
 static bool
 climb(uint64_t fn, uint64_t sn, const Hash *proof, const Hash *end,
@@ -113,7 +113,8 @@ climb(uint64_t fn, uint64_t sn, const Hash *proof, const Hash *end,
 			return false;
 		if ((fn & 1) || fn == sn)
 		{
-			node(proof, fr, fr);
+			if (fr != NULL)
+				node(proof, fr, fr);
 			node(proof, r, r);
 			for (; !(fn & 1) && fn != 0; fn >>= 1)
 				sn >>= 1;
@@ -132,11 +133,10 @@ is_included(const Hash *leaf, uint64_t index, uint64_t size,
 			const Hash *root, const Hashes *path)
 {
 	Hash		r = *leaf;
-	Hash		unused = *leaf;
 
 	return index < size &&
-		climb(index, size - 1, path->at, path->at + path->length,
-			  &unused, &r) && same(&r, root);
+		climb(index, size - 1, path->at, path->at + path->length, NULL, &r) &&
+		same(&r, root);
 }
 
 /* 2.1.4.2: is the old tree the beginning of the new one? */

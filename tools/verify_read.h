@@ -4,8 +4,8 @@
  *		audit_export() and to_json() write.  It judges nothing.
  *
  * All is read at the cursor, in text that ends with '\0', beyond which nothing
- * is read.  Where a function returns false the cursor is somewhere, and what was
- * read is to be refused.  Strings are unescaped where they stand.
+ * is read.  Where a function returns false the cursor is somewhere, and the line
+ * or the file is refused.  Strings are unescaped where they stand.
  */
 #ifndef VERIFY_READ_H
 #define VERIFY_READ_H
@@ -38,8 +38,9 @@ take(const char *token)
 }
 
 /*
- * Goes to the value of a member.  In an export they come in order; in a digest
- * or a proof, which somebody may have kept in a jsonb, in any, each once.
+ * Goes to the value of a member, of an object whose { was taken.  In an export
+ * they come in order; in a digest or a proof, which somebody may have kept in a
+ * jsonb, in any, each once.
  */
 static bool
 member(const char *name)
@@ -54,7 +55,8 @@ member(const char *name)
 		if (cursor != NULL && strstr(cursor + 1, quoted) == NULL)
 			return take(quoted);
 	}
-	else if ((take(",\"") || take("{\"")) && take(name) && take("\":"))
+	else if ((cursor[-1] == '{' || take(",")) &&
+			 take("\"") && take(name) && take("\":"))
 		return true;
 	cursor = start;
 	return false;
@@ -165,7 +167,9 @@ parse_integer(char *text, int width, uint64_t *value)
 	errno = 0;
 	number = strtoll(text, &end, 10);
 	*value = (uint64_t) number;
-	return errno != 0 || (width == 4 && number != (int32_t) number) ? NULL : end;
+	if (errno != 0 || (width == 4 && number != (int32_t) number))
+		return NULL;
+	return end;
 }
 
 static bool

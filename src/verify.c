@@ -48,7 +48,7 @@
 typedef struct OtherCluster
 {
 	int64		system_identifier;
-	bool		has_turn;		/* has an incarnation of its own */
+	bool		has_turn;		/* has sealed in an incarnation of its own */
 	FinVerifyOrder order;
 } OtherCluster;
 
@@ -135,16 +135,6 @@ static FinQuery select_incarnation =
 	.read_only = true,
 };
 
-static FinQuery select_incarnations =
-{
-	.sql = "SELECT pg_catalog.count(*) FROM finance.audit_incarnation i"
-	" WHERE i.system_identifier = $1",
-	.nargs = 1,
-	.argtypes = {INT8OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-};
-
 static FinQuery select_tree =
 {
 	.sql = "SELECT t.size, t.incarnation, t.horizon, t.block, t.digest, t.frontier"
@@ -226,18 +216,6 @@ tell_progress(Verify *verify)
  * records
  * ------------------------------------------------------------------------ */
 
-static bool
-is_of_incarnation(int64 system_identifier)
-{
-	Datum		values[1] = {Int64GetDatum(system_identifier)};
-	bool		found;
-
-	fin_query_run(&select_incarnations, values, NULL, 1);
-	found = fin_query_int64(0, 1) > 0;
-	SPI_freetuptable(SPI_tuptable);
-	return found;
-}
-
 /* a record that no leaf has yet */
 static void
 check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
@@ -275,7 +253,7 @@ find_other(Verify *verify, int64 system_identifier)
 											sizeof(OtherCluster));
 	other = &verify->others[verify->nothers++];
 	other->system_identifier = system_identifier;
-	other->has_turn = is_of_incarnation(system_identifier);
+	other->has_turn = fin_verify_has_turn(system_identifier, 0);
 	MemoryContextSwitchTo(caller);
 	fin_verify_order_begin(&other->order);
 	return other;
@@ -341,12 +319,26 @@ pass_unsealed(Verify *verify, uint64 horizon)
 	}
 }
 
+/* those left are for a later incarnation of the cluster */
+static void
+pass_by(Verify *verify)
+{
+	while (verify->row != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		next_record(verify);
+	}
+}
+
 static void
 end_incarnation(Verify *verify, uint64 horizon)
 {
 	if (verify->scan == NULL)
 		return;
-	pass_unsealed(verify, horizon);
+	if (fin_verify_has_turn(verify->system_identifier, verify->incarnation))
+		pass_by(verify);
+	else
+		pass_unsealed(verify, horizon);
 	fin_verify_order_end(verify->result, &verify->order);
 	fin_audit_scan_end(verify->scan);
 	verify->scan = NULL;
@@ -420,8 +412,23 @@ begin_incarnation(Verify *verify, int32 incarnation)
 		report_block(verify, verify->size, "incarnation missing",
 					 psprintf("%d", incarnation), NULL);
 	if (verify->incarnation != incarnation)
+	{
 		fin_verify_order_begin(&verify->order);
+		(void) fin_verify_left_at(verify->system_identifier, incarnation,
+								  &verify->order.place);
+	}
 	begin_scan(verify);
+}
+
+/*
+ * The horizon of an incarnation that another one follows: all was sealed, but
+ * what this cluster wrote since the book came back to it.
+ */
+static uint64
+horizon_before(const Verify *verify)
+{
+	return verify->system_identifier == (int64) GetSystemIdentifier() ? 0 :
+		FIN_AUDIT_XID_END;
 }
 
 /* ------------------------------------------------------------------------
@@ -656,7 +663,7 @@ check_block(Verify *verify, const StoredBlock *stored)
 		verify->size = block->first_leaf;
 	if (block->incarnation != verify->incarnation || verify->scan == NULL)
 	{
-		end_incarnation(verify, FIN_AUDIT_XID_END);
+		end_incarnation(verify, horizon_before(verify));
 		begin_incarnation(verify, block->incarnation);
 	}
 	verify->incarnation = block->incarnation;

@@ -75,6 +75,15 @@ extern void fin_verify_call(ReturnSetInfo *result, FinVerifyOrder *order,
 /* there are no more of this cluster */
 extern void fin_verify_order_end(ReturnSetInfo *result, FinVerifyOrder *order);
 
+/* ---- verify_incarnation.c ---- */
+
+/* has the cluster sealed anything in an incarnation after that one? */
+extern bool fin_verify_has_turn(int64 system_identifier, int32 after);
+
+/* the place of its last leaf before that incarnation; false: it had none */
+extern bool fin_verify_left_at(int64 system_identifier, int32 incarnation,
+							   FinAuditPosition *place);
+
 /* ---- verify_tree.c ---- */
 
 /* of a block: what was in it */

@@ -72,6 +72,7 @@ typedef struct Verify
 	FinHash		digest;			/* its */
 	FinVerifyOrder order;		/* of the incarnation's records */
 	FinVerifySeen seen;			/* of the block at work */
+	FinVerifyGone *gone;
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */
@@ -231,6 +232,8 @@ check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
 	if (fin_verify_place(verify->result, order, -1,
 						 DatumGetInt64(row->values[FIN_AUDIT_ID]), &place, true))
 		fin_verify_call(verify->result, order, row, true);
+	fin_verify_gone_hear(verify->gone, row);
+	fin_verify_gone_payload(verify->gone, row, -1);
 	fin_verify_record(verify->result, row, -1, NULL, &verify->work);
 }
 
@@ -440,16 +443,14 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 {
 	FinProblem	problem = {0};
 
-	/* gone on purpose, which drop_audit_month() recorded */
-	if (fin_audit_month_is_detached(leaf->id))
-		return;
 	problem.has_leaf = true;
 	problem.leaf = verify->size;
 	problem.record_id = leaf->id;
 	problem.position = leaf->position;
 	problem.problem = "missing";
 	problem.expected = fin_verify_hex(&leaf->hash);
-	fin_verify_report(verify->result, &problem);
+	if (!fin_verify_gone_record(verify->gone, &problem))
+		fin_verify_report(verify->result, &problem);
 }
 
 static void
@@ -457,9 +458,12 @@ check_sealed(Verify *verify, const FinAuditLeaf *leaf, bool wanted)
 {
 	fin_verify_see_record(&verify->seen, verify->row);
 	fin_verify_call(verify->result, &verify->order, verify->row, wanted);
-	if (wanted)
-		fin_verify_record(verify->result, verify->row, verify->size,
-						  &leaf->hash, &verify->work);
+	fin_verify_gone_hear(verify->gone, verify->row);
+	if (!wanted)
+		return;
+	fin_verify_gone_payload(verify->gone, verify->row, verify->size);
+	fin_verify_record(verify->result, verify->row, verify->size, &leaf->hash,
+					  &verify->work);
 }
 
 /* the leaf's record, after those that have no leaf */
@@ -928,11 +932,14 @@ walk(Verify *verify)
 										 "finance verify record",
 										 ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&verify->work);
+	verify->gone = fin_verify_gone_begin();
 	verify->told_at = GetCurrentTimestamp();
 	if (verify->from > 0)
 		start_at(verify, verify->from);
 	check_blocks(verify);
 	finish(verify);
+	fin_verify_gone_end(verify->result, verify->gone, verify->snapshot,
+						verify->to_end, verify->from == 0 && verify->to_end);
 }
 
 static void
@@ -960,7 +967,9 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * (null: to its end, with what is not sealed yet); no row: nothing.  Of the
  * whole log also whether every version of every account has its record.
  * Problems: 'altered' (a record's content is not what was hashed), 'payload
- * altered', 'missing' (a leaf without its record, or the last of a call),
+ * altered', 'payload missing' (nor was it erased), 'missing' (a leaf without its
+ * record, or the last of a call), 'month N' and 'months taken out' (not by
+ * drop_audit_month(), or more is missing than it took),
  * 'inserted' (a record without a leaf, where all are sealed), 'gap' (numbers
  * of a transaction's records that none has: xid and sequence tell where), 'out
  * of order' (a place twice), 'call' (trace_until is not where a call begins, or

@@ -1257,6 +1257,12 @@ CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
 ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER finance_audit_drop IS
 'records that objects of finance and audited tables are dropped';
+CREATE EVENT TRIGGER finance_audit_start ON ddl_command_start
+	WHEN TAG IN ('DROP INDEX')
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_start ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_start IS
+'sees what tables the indexes are of that finance_audit_drop records';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,

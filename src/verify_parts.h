@@ -32,9 +32,10 @@ extern char *fin_verify_hex(const FinHash *hash);
 
 /*
  * Is the record what its writer hashed, and what was sealed (NULL: not yet)?
- * Reports what is not.  leaf: its number, or -1.  Memory: the current context.
+ * Reports what is not.  False: its leaf is not.  leaf: its number, or -1.
+ * Memory: the current context.
  */
-extern void fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row,
+extern bool fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row,
 							  int64 leaf, const FinHash *sealed,
 							  StringInfo work);
 
@@ -137,6 +138,25 @@ extern void fin_verify_bounds(ReturnSetInfo *result,
 
 /* nodes and leaves that a tree of this size does not have */
 extern void fin_verify_odd_rows(ReturnSetInfo *result, int64 size);
+
+/* ---- verify_term.c ---- */
+
+typedef struct FinVerifyTerms FinVerifyTerms;
+
+/*
+ * Of the leaves from 'from' until just before 'to', of so many that are sealed:
+ * reports runs that are not where they belong.
+ */
+extern FinVerifyTerms *fin_verify_terms_begin(ReturnSetInfo *result,
+											  int64 from, int64 to,
+											  int64 sealed);
+
+/* the next leaf, with its record, or NULL: that is gone, or not what was sealed */
+extern void fin_verify_terms_add(FinVerifyTerms *terms, int64 leaf,
+								 const FinAuditRow *row);
+
+/* no more leaves before leaf 'to' */
+extern void fin_verify_terms_end(FinVerifyTerms *terms, int64 to);
 
 /* ---- verify_version.c ---- */
 

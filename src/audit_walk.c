@@ -191,7 +191,9 @@ fin_audit_walk_next(FinAuditWalk *walk, FinAuditStep *step)
 	CHECK_FOR_INTERRUPTS();
 	if (walk->next >= walk->to)
 		return false;
-	if (walk->leaves == NULL || walk->next >= walk->block.size)
+	step->begins_block = walk->leaves == NULL ||
+		walk->next >= walk->block.size;
+	if (step->begins_block)
 		read_block(walk);
 	step->index = walk->next++;
 	step->block = &walk->block;

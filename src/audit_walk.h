@@ -22,6 +22,7 @@ typedef struct FinAuditStep
 	const FinAuditRow *row;		/* NULL: there is no such record any more */
 	const FinAuditBlock *block; /* first, last, and the ids are not filled in */
 	int64		system_identifier;	/* of the block's incarnation; 0: unknown */
+	bool		begins_block;	/* the first of it in this walk */
 } FinAuditStep;
 
 /*

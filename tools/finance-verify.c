@@ -165,7 +165,7 @@ enum
 	SALT = 15, REQUEST = 35, RESPONSE = 36, COLUMNS = 37
 };
 
-/* in the order of the export, which is that of the leaf */
+/* of a record, in the order of the export, which is that of the leaf */
 static const struct
 {
 	const char *name;
@@ -297,7 +297,7 @@ check_payload(void)
  * roots that are claimed: by digests, by proofs, and by the export itself
  * ------------------------------------------------------------------------ */
 
-/* what a digest is the hash of; and a line of an export */
+/* what a digest is computed from; also a line of an export */
 typedef struct Block
 {
 	uint64_t	number;			/* from 1; 0: there is none */
@@ -467,14 +467,14 @@ read_objects(const char *file, int option)
  * ------------------------------------------------------------------------ */
 
 static bool inside;				/* after a header, before its trailer */
-static bool begun;				/* there is a tree; */
+static bool begun;				/* there is a tree, */
+static uint64_t begin;			/* whose size was this at first; */
 static bool broken;				/* it cannot be followed any more */
-static uint64_t begin;			/* size of the tree at first, */
-static uint64_t to;				/* and where the export says it ends */
+static uint64_t to;				/* where the export says it ends */
 static Tree tree;
 static uint64_t due;			/* the next size that a claim is of */
-static Block block;				/* the last one */
-static uint64_t cluster;		/* of the records after it; 0: not known */
+static Block block;				/* the last that ended */
+static uint64_t cluster;		/* of the records since then; 0: not known */
 static uint64_t blocks;
 static uint64_t leaves;
 static uint64_t records;
@@ -518,10 +518,10 @@ read_header(void)
 		tree = start;
 		check_claims();
 	}
-	/* trees of one size are of as many subtrees */
+	/* trees of one size have as many roots */
 	if (!broken && (tree.size != start.size ||
 					memcmp(tree.roots.at, start.roots.at,
-						   HASH_LENGTH * (size_t) tree.roots.length) != 0))
+						   sizeof(Hash) * (size_t) tree.roots.length) != 0))
 		broken = complain("the export does not go on where the one before "
 						  "ended, at leaf %" PRIu64, tree.size);
 	return true;

@@ -58,9 +58,9 @@
  *					it has a colon
  *		payload_hash, salt	hexadecimal digits
  *		numerics	their decimal text
- *		texts, request, response	the text as stored.  One that is not valid
- *					UTF-8, which a SQL_ASCII database may have, is an object
- *					{"hex": its bytes}
+ *		texts, request, response	the text as stored.  Of one that was damaged
+ *					and is not valid UTF-8 what is not ASCII is \ufffd: the
+ *					record is not what was sealed in any case
  *
  * Owns kept plans only.  Memory: a line and a block at a time; lines are
  * gathered in a tuplestore, which spills to disk beyond work_mem.  Locks: those
@@ -191,26 +191,20 @@ put_code(StringInfo line, uint32 code)
 		appendStringInfo(line, "\\u%04x", code);
 }
 
-/* UTF-8, or else the bytes */
 static void
 put_string(StringInfo line, const char *text, int length)
 {
+	bool		is_utf8 = pg_encoding_verifymbstr(PG_UTF8, text, length) == length;
 	int			plain = 0;		/* from here on nothing needed an escape */
 
-	if (pg_encoding_verifymbstr(PG_UTF8, text, length) != length)
-	{
-		appendStringInfoString(line, "{\"hex\":");
-		put_hex(line, text, length);
-		appendStringInfoChar(line, '}');
-		return;
-	}
 	appendStringInfoChar(line, '"');
 	for (int i = 0; i < length;)
 	{
 		unsigned char c = (unsigned char) text[i];
-		int			width = c < 0x80 ? 1 : pg_utf_mblen((const unsigned char *) text + i);
+		int			width = c < 0x80 || !is_utf8 ? 1 :
+			pg_utf_mblen((const unsigned char *) text + i);
 
-		if (width == 1 && c >= ' ' && c != '"' && c != '\\' && c != 0x7f)
+		if (c < 0x80 && c >= ' ' && c != '"' && c != '\\' && c != 0x7f)
 		{
 			i++;
 			continue;
@@ -219,7 +213,7 @@ put_string(StringInfo line, const char *text, int length)
 		if (c == '"' || c == '\\')
 			appendStringInfo(line, "\\%c", c);
 		else
-			put_code(line, width == 1 ? c :
+			put_code(line, c < 0x80 ? c : !is_utf8 ? 0xfffd :
 					 decode_utf8((const unsigned char *) text + i, width));
 		i += width;
 		plain = i;

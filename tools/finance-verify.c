@@ -202,7 +202,7 @@ read_record(void)
 	for (int i = 0; i < COLUMNS; i++)
 	{
 		record[i] = NULL;
-		if (member(columns[i].name) && !read_text(&record[i]))
+		if (member(columns[i].name) && !read_string(&record[i]))
 			return false;
 	}
 	return take("}");

@@ -138,23 +138,6 @@ read_string(char **text)
 	return true;
 }
 
-/* a string; or the bytes of one that is not UTF-8 */
-static bool
-read_text(char **text)
-{
-	size_t		n;
-
-	if (!take("{\"hex\":"))
-		return read_string(text);
-	if (!read_string(text) || !take("}"))
-		return false;
-	n = strlen(*text) / 2;
-	if (strlen(*text) % 2 != 0 || !unhex(*text, n, *text))
-		return false;
-	(*text)[n] = '\0';
-	return strlen(*text) == n;
-}
-
 /* an integer of 'width' bytes, in decimal digits; where they end, or NULL */
 static char *
 parse_integer(char *text, int width, uint64_t *value)

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(147);
+SELECT plan(151);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -146,6 +146,16 @@ BEGIN
 			FROM finance.audit_record WHERE xid = pg_current_xact_id() AND sequence > last);
 END $$;
 CREATE ROLE capture_reader;
+
+-- the event trigger looks at everybody's commands
+GRANT USAGE, CREATE ON SCHEMA capture TO capture_reader;
+SET LOCAL ROLE capture_reader;
+SELECT lives_ok('CREATE TABLE capture.theirs (id int PRIMARY KEY)', 'who has no right in finance makes tables');
+SELECT lives_ok('CREATE TABLE capture.theirs_1 () INHERITS (capture.theirs)', 'below others');
+SELECT lives_ok('GRANT SELECT ON capture.theirs TO PUBLIC', 'grants');
+SELECT lives_ok('DROP TABLE capture.theirs CASCADE', 'and drops');
+RESET ROLE;
+REVOKE USAGE, CREATE ON SCHEMA capture FROM capture_reader;
 
 SELECT is(pg_temp.ddl('CREATE TABLE capture.other (id int PRIMARY KEY)'), NULL, 'DDL that concerns nothing');
 SELECT is(pg_temp.ddl('CREATE TEMP TABLE t (id serial PRIMARY KEY)'), NULL, 'a temporary table');

@@ -23,10 +23,12 @@
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -35,7 +37,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/readfuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -83,12 +84,21 @@ static const AuditTrigger audit_triggers[] =
 	TRIGGER_FIRES_ON_REPLICA, true, false, false},
 };
 
+/* not by its name as a command has it: everybody's DDL is looked at */
 Oid
 fin_audit_table_function(void)
 {
-	return LookupFuncName(list_make2(makeString("finance"),
-									 makeString("_audit_rows")),
-						  0, NULL, false);
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+										   CStringGetDatum("_audit_rows"),
+										   PointerGetDatum(buildoidvector(NULL, 0)),
+										   ObjectIdGetDatum(get_namespace_oid("finance", false)));
+
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_FUNCTION),
+				errmsg("function finance._audit_rows() does not exist"),
+				errhint("Run CREATE EXTENSION finance in this database."));
+	return function;
 }
 
 static void

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(151);
+SELECT plan(152);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -167,6 +167,7 @@ SELECT is(pg_temp.ddl('ALTER TABLE capture.person DISABLE TRIGGER finance_audit_
 		  'a trigger disabled');
 SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact"}'), 1, 'and put right');
 SELECT is(pg_temp.ddl('CREATE INDEX ON capture.person (note)'), 'CREATE INDEX capture.person_note_idx', 'an index on it');
+SELECT is(pg_temp.ddl('REINDEX TABLE capture.person'), NULL, 'rebuilding changes nothing');
 SELECT is(pg_temp.ddl('DROP INDEX capture.person_note_idx'), NULL, 'which may go: it holds nothing');
 SELECT is(pg_temp.ddl('CREATE POLICY own ON capture.person'), 'CREATE POLICY own on capture.person', 'a policy');
 SELECT is(pg_temp.ddl('DROP POLICY own ON capture.person'), 'DROP POLICY own on capture.person', 'which is dropped');

@@ -98,6 +98,19 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	fin_json_type(&field->type, column->atttypid, column->atttypmod);
 }
 
+/*
+ * A generated column that came, or got another expression, after the table's
+ * owner chose would tell what a masked one holds.
+ */
+static FinAuditMask
+mask_of(const FinAuditChoice *choice, TupleDesc columns, int i)
+{
+	if (fin_audit_choice_told(choice, columns, i + 1) != NULL)
+		return FIN_MASK_REDACT;
+	return fin_audit_choice_mask(choice,
+								 NameStr(TupleDescAttr(columns, i)->attname));
+}
+
 static void
 make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			TupleDesc columns)
@@ -114,7 +127,7 @@ make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			continue;
 		if (fin_audit_choice_records(choice, name))
 			make_field(&shape->fields[shape->nfields++], column,
-					   fin_audit_choice_mask(choice, name));
+					   mask_of(choice, columns, i));
 		else
 			shape->ignores = true;
 	}
@@ -126,17 +139,16 @@ make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 {
 	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
 													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	TupleDesc	desc = RelationGetDescr(table);
 	int			column = -1;
 
 	shape->keys = palloc0(sizeof(FinAuditField) * INDEX_MAX_KEYS);
 	while ((column = bms_next_member(columns, column)) >= 0)
 	{
-		Form_pg_attribute attribute =
-		TupleDescAttr(RelationGetDescr(table),
-					  column + FirstLowInvalidHeapAttributeNumber - 1);
+		int			i = column + FirstLowInvalidHeapAttributeNumber - 1;
 
-		make_field(&shape->keys[shape->nkeys++], attribute,
-				   fin_audit_choice_mask(choice, NameStr(attribute->attname)));
+		make_field(&shape->keys[shape->nkeys++], TupleDescAttr(desc, i),
+				   mask_of(choice, desc, i));
 	}
 	bms_free(columns);
 }

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(164);
+SELECT plan(166);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -100,6 +100,13 @@ SELECT throws_ok($$SELECT finance.audit_table('capture.told', mask => '{"email":
 SELECT is(finance.audit_table('capture.told', mask => '{"email": "redact", "lower": "hash"}'), 1, 'unless it is masked');
 SELECT is(finance.audit_table('capture.told', mask => '{"email": "redact"}', ignore => '{lower}'), 1, 'or left out');
 SELECT is(finance.audit_table('capture.person'), 0, 'nothing of it changed the triggers');
+
+CREATE TABLE capture.ranked (id int PRIMARY KEY DEFERRABLE, whom text);
+SELECT finance.audit_table('capture.ranked') AS attached \gset
+INSERT INTO capture.ranked VALUES (1);
+SELECT is((pg_temp.last_record('capture.ranked')).row_key, '{"id":1}', 'a deferrable primary key is a key');
+SELECT throws_ok($$SELECT finance.audit_table('capture.ranked', mask => '{"id": "encrypt"}', subject => 'whom')$$, '22023',
+				 'column "id" of the primary key of "ranked" cannot be encrypted', 'which cannot be encrypted');
 
 -- generated columns that come later are masked by themselves
 ALTER TABLE capture.told ADD upper text GENERATED ALWAYS AS (upper(email)) STORED;

@@ -12,7 +12,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
+#include "catalog/pg_constraint.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -133,12 +135,20 @@ make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 	}
 }
 
+/* the relation's own bitmap leaves out a deferrable key, until 16 */
+Bitmapset *
+fin_audit_key_columns(Relation table)
+{
+	Oid			constraint;
+
+	return get_primary_key_attnos(RelationGetRelid(table), true, &constraint);
+}
+
 /* a masked column is masked in the key as well */
 static void
 make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 {
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	TupleDesc	desc = RelationGetDescr(table);
 	int			column = -1;
 

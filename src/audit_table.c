@@ -46,6 +46,7 @@
 
 #include "audit.h"
 #include "audit_choice.h"
+#include "audit_shape.h"
 #include "audit_table.h"
 #include "compat.h"
 #include "context.h"
@@ -522,8 +523,7 @@ static void
 check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	int			column = -1;
 
 	while ((column = bms_next_member(columns, column)) >= 0)

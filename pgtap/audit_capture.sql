@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(166);
+SELECT plan(210);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -220,15 +220,73 @@ SELECT is(pg_temp.ddl('ALTER TABLE capture.person DISABLE TRIGGER finance_audit_
 SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact"}'), 1, 'and put right');
 SELECT is(pg_temp.ddl('CREATE INDEX ON capture.person (note)'), 'CREATE INDEX capture.person_note_idx', 'an index on it');
 SELECT is(pg_temp.ddl('REINDEX TABLE capture.person'), NULL, 'rebuilding changes nothing');
-SELECT is(pg_temp.ddl('DROP INDEX capture.person_note_idx'), NULL, 'which may go: it holds nothing');
+SELECT is(pg_temp.ddl('ALTER INDEX capture.person_note_idx RENAME TO "Note"'), 'ALTER INDEX capture."Note"', 'which is renamed');
+SELECT is(pg_temp.ddl('ALTER INDEX capture."Note" SET (fillfactor = 90)'), 'ALTER INDEX capture."Note"', 'altered');
+CREATE TABLE capture.bystander (id int PRIMARY KEY, other int);
+CREATE INDEX other_idx ON capture.bystander (other);
+SELECT is(pg_temp.ddl('DROP INDEX capture."Note", capture.other_idx'), 'DROP INDEX capture."Note"', 'and dropped, beside one that concerns nobody');
+SELECT is(pg_temp.ddl('CREATE INDEX other_idx ON capture.bystander (other)'), NULL, 'an index of another table');
+SELECT is(pg_temp.ddl('DROP INDEX capture.other_idx'), NULL, 'that goes');
+SELECT is(pg_temp.ddl('DROP INDEX IF EXISTS capture.nothing'), NULL, 'one that is not there');
+SELECT is(pg_temp.ddl('CREATE UNIQUE INDEX own ON finance.ruleset (tenant_id) WHERE false'), 'CREATE INDEX finance.own', 'an index on our table');
+SELECT is(pg_temp.ddl('DROP INDEX finance.own'), 'DROP INDEX finance.own', 'dropped');
 SELECT is(pg_temp.ddl('CREATE POLICY own ON capture.person'), 'CREATE POLICY own on capture.person', 'a policy');
 SELECT is(pg_temp.ddl('DROP POLICY own ON capture.person'), 'DROP POLICY own on capture.person', 'which is dropped');
+SELECT is(pg_temp.ddl($$COMMENT ON COLUMN capture.person.name IS 'x'$$), 'COMMENT capture.person.name', 'a comment');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person OWNER TO capture_reader'), 'ALTER TABLE capture.person', 'another owner');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person OWNER TO CURRENT_USER'), 'ALTER TABLE capture.person', 'the former one');
+SELECT is(pg_temp.ddl('CREATE RULE quiet AS ON UPDATE TO capture.person WHERE false DO INSTEAD NOTHING'), 'CREATE RULE quiet on capture.person', 'a rule');
+SELECT is(pg_temp.ddl('DROP RULE quiet ON capture.person'), 'DROP RULE quiet on capture.person', 'dropped');
+CREATE FUNCTION capture.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+SELECT is(pg_temp.ddl('CREATE TRIGGER nothing BEFORE UPDATE ON capture.person FOR EACH ROW EXECUTE FUNCTION capture.nothing()'),
+		  'CREATE TRIGGER nothing on capture.person', 'a trigger');
+SELECT is(pg_temp.ddl('ALTER TRIGGER nothing ON capture.person RENAME TO something'), 'ALTER TRIGGER something on capture.person', 'renamed');
+SELECT is(pg_temp.ddl('DROP FUNCTION capture.nothing CASCADE'), 'DROP FUNCTION something on capture.person', 'which goes with something else');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person ENABLE ROW LEVEL SECURITY'), 'ALTER TABLE capture.person', 'row level security');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.bystander ENABLE ROW LEVEL SECURITY'), NULL, 'not that of others');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person ADD CONSTRAINT b FOREIGN KEY (id) REFERENCES capture.bystander NOT VALID'), 'ALTER TABLE capture.person', 'a constraint');
+SELECT is(pg_temp.ddl('DROP TABLE capture.bystander CASCADE'), 'DROP TABLE b on capture.person', 'which goes with the table it is about');
+
+-- types of audited columns
+CREATE TYPE capture.mood AS ENUM ('good');
+CREATE DOMAIN capture.small AS int;
+CREATE TYPE capture.pair AS (a int, b int);
+CREATE TYPE capture.unused AS ENUM ('x');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.person ADD COLUMN mood capture.mood, ADD COLUMN small capture.small, ADD COLUMN pairs capture.pair[]'),
+		  'ALTER TABLE capture.person', 'columns');
+SELECT is(pg_temp.ddl($$ALTER TYPE capture.mood ADD VALUE 'bad'$$), 'ALTER TYPE capture.mood', 'an enum');
+SELECT is(pg_temp.ddl('ALTER DOMAIN capture.small ADD CHECK (value < 7)'), 'ALTER DOMAIN capture.small', 'a domain');
+SELECT is(pg_temp.ddl('ALTER TYPE capture.pair RENAME ATTRIBUTE a TO c'), 'ALTER TYPE capture.pair.c', 'a row type, of an array');
+SELECT is(pg_temp.ddl('GRANT USAGE ON TYPE capture.mood TO capture_reader'), 'GRANT capture.mood', 'a grant on a type');
+SELECT is(pg_temp.ddl('REVOKE USAGE ON DOMAIN capture.small FROM PUBLIC'), 'REVOKE capture.small', 'taken from all');
+SELECT is(pg_temp.ddl($$ALTER TYPE capture.unused ADD VALUE 'y'$$), NULL, 'a type that is not there');
+SELECT is(pg_temp.ddl('GRANT USAGE ON TYPE capture.unused TO capture_reader'), NULL, 'nor a grant on it');
+SELECT is(pg_temp.ddl('GRANT USAGE ON TYPE finance.transfer TO capture_reader'), 'GRANT finance.transfer', 'our type');
+SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact", "mood": "redact"}'), 1, 'a mask');
+SELECT is(pg_temp.ddl('DROP TYPE capture.mood CASCADE'), 'DROP TYPE capture.person.mood, audit_table capture.person', 'with a type its columns go');
+SELECT lives_ok($$UPDATE capture.person SET name = 'Ann'$$, 'which breaks nothing');
+SELECT is(pg_temp.last_request('capture.person') ~ 'mood', false, 'the choice followed');
+
 SELECT is(pg_temp.ddl('GRANT SELECT ON capture.person TO capture_reader'), 'GRANT capture.person', 'a grant');
 SELECT is(pg_temp.ddl('REVOKE SELECT ON capture.person FROM capture_reader'), 'REVOKE capture.person', 'taken back');
 SELECT is(pg_temp.ddl('GRANT SELECT ON finance.account TO capture_reader'), 'GRANT finance.account', 'a grant on our table');
 SELECT is(pg_temp.ddl('GRANT EXECUTE ON FUNCTION finance.audit_trace TO capture_reader'),
 		  'GRANT finance.audit_trace(pg_catalog.uuid)', 'on our function');
 SELECT is(pg_temp.ddl('GRANT USAGE ON SCHEMA finance TO capture_reader'), 'GRANT finance', 'on our schema');
+SELECT is(pg_temp.ddl('GRANT SELECT ON ALL TABLES IN SCHEMA capture TO capture_reader'), 'GRANT capture', 'on a schema''s tables, some of them audited');
+SELECT is(pg_temp.ddl('GRANT USAGE ON SCHEMA capture TO capture_reader'), NULL, 'on a schema that is not ours');
+CREATE SCHEMA capture_empty;
+SELECT is(pg_temp.ddl('GRANT SELECT ON ALL TABLES IN SCHEMA capture_empty TO capture_reader'), NULL, 'or its tables, none of them audited');
+SELECT is(pg_temp.ddl('ALTER DEFAULT PRIVILEGES IN SCHEMA finance GRANT SELECT ON TABLES TO capture_reader'), 'ALTER DEFAULT PRIVILEGES finance',
+		  'privileges of what will be made');
+SELECT is(pg_temp.ddl('ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO capture_reader'), 'ALTER DEFAULT PRIVILEGES finance', 'everywhere');
+SELECT is(pg_temp.ddl('ALTER DEFAULT PRIVILEGES IN SCHEMA capture_empty GRANT SELECT ON TABLES TO capture_reader'), NULL, 'or elsewhere');
+SELECT is(pg_temp.ddl('ALTER EXTENSION finance DROP FUNCTION finance.audit_lag'), 'ALTER EXTENSION finance', 'a part of the extension that is let go');
+SELECT is(pg_temp.ddl('ALTER EXTENSION finance ADD FUNCTION finance.audit_lag'), 'ALTER EXTENSION finance', 'and taken back');
+SELECT throws_ok('ALTER SCHEMA finance RENAME TO elsewhere', '3F000', NULL, 'our schema keeps its name');
+CREATE ROLE capture_leaver;
+GRANT SELECT ON finance.account TO capture_leaver;
+SELECT is(pg_temp.ddl('DROP OWNED BY capture_leaver'), 'DROP OWNED finance', 'what a role had, taken back at once');
 SELECT is(pg_temp.ddl($$SELECT finance.grant_access('capture_reader', 'auditor')$$), NULL,
 		  'grant_access() leaves its own record only');
 SELECT is((SELECT operation FROM finance.audit_record ORDER BY xid DESC, sequence DESC LIMIT 1), 'grant_access', 'this');
@@ -258,6 +316,10 @@ INSERT INTO capture.part VALUES (1, 'x');
 SELECT is(pg_temp.last_request('capture.part'), '{"new":{"id":1,"hidden":"[redacted]"}}', 'renamed in all');
 INSERT INTO capture.part_21 VALUES (12, 'x');
 SELECT is(pg_temp.last_request('capture.part_21'), '{"new":{"id":12,"hidden":"[redacted]"}}', 'of them');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.part DETACH PARTITION capture.part_1'), 'ALTER TABLE capture.part', 'one that is detached');
+INSERT INTO capture.part_1 VALUES (2, 'x');
+SELECT is(pg_temp.last_request('capture.part_1'), '{"new":{"id":2,"hidden":"[redacted]"}}', 'stays audited, as it was');
+SELECT is(pg_temp.ddl('ALTER TABLE capture.part_1 ADD COLUMN more int'), 'ALTER TABLE capture.part_1', 'in all');
 CREATE TABLE capture.root (id int);
 SELECT finance.audit_table('capture.root', rows => 'full') AS attached \gset
 SELECT is(pg_temp.ddl('CREATE TABLE capture.heir (more int) INHERITS (capture.root)'),

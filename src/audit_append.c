@@ -41,6 +41,7 @@
 #include "context.h"
 #include "errors.h"
 #include "ident.h"
+#include "merkle_sql.h"
 #include "partition.h"
 #include "query.h"
 #include "store_direct.h"
@@ -131,13 +132,6 @@ fresh_salt(void)
 	SET_VARSIZE(salt, VARHDRSZ + FIN_AUDIT_SALT_LENGTH);
 	memcpy(VARDATA(salt), pool + left, FIN_AUDIT_SALT_LENGTH);
 	return PointerGetDatum(salt);
-}
-
-static Datum
-hash_datum(const FinHash *hash)
-{
-	return PointerGetDatum(cstring_to_text_with_len((const char *) hash->bytes,
-													FIN_HASH_LENGTH));
 }
 
 static void
@@ -245,10 +239,10 @@ fill_hashes(FinAuditRow *row, StringInfo work)
 	{
 		set_value(row, FIN_AUDIT_SALT, fresh_salt());
 		fin_audit_payload_hash(row, work, &hash);
-		set_value(row, FIN_AUDIT_PAYLOAD_HASH, hash_datum(&hash));
+		set_value(row, FIN_AUDIT_PAYLOAD_HASH, fin_merkle_datum(&hash));
 	}
 	fin_audit_leaf_hash(row, work, &hash);
-	set_value(row, FIN_AUDIT_LEAF_HASH, hash_datum(&hash));
+	set_value(row, FIN_AUDIT_LEAF_HASH, fin_merkle_datum(&hash));
 }
 
 static void

@@ -172,7 +172,7 @@ add_found(Found *found, int64 leaf)
 		found->leaves = repalloc_huge(found->leaves,
 									  sizeof(FinAuditFound) * found->max);
 	}
-	found->leaves[found->n++].leaf = leaf;
+	found->leaves[found->n++].index = leaf;
 }
 
 static void
@@ -218,7 +218,7 @@ static bool
 are_many(const Found *found, int i, int64 size)
 {
 	return i + FIN_FOUND_MANY < found->n &&
-		found->leaves[i + FIN_FOUND_MANY].leaf < size;
+		(int64) found->leaves[i + FIN_FOUND_MANY].index < size;
 }
 
 /* where the records of the leaves are: a block at a time */
@@ -235,13 +235,13 @@ resolve(Found *found)
 		FinAuditFound *one = &found->leaves[i];
 		struct varlena *entry;
 
-		if (one->leaf >= size)
+		if ((int64) one->index >= size)
 		{
-			Datum		values[1] = {Int64GetDatum(one->leaf)};
+			Datum		values[1] = {Int64GetDatum((int64) one->index)};
 
 			CHECK_FOR_INTERRUPTS();
 			if (fin_query_run(&select_block, values, NULL, 1) == 0)
-				refuse_damaged(one->leaf);
+				refuse_damaged((int64) one->index);
 			first_leaf = fin_query_int64(0, 1);
 			size = fin_query_int64(0, 2);
 			leaves = required(0, 3);
@@ -254,13 +254,13 @@ resolve(Found *found)
 				leaves = PointerGetDatum(whole);
 			}
 		}
-		entry = one->leaf < first_leaf ? NULL : (struct varlena *)
+		entry = (int64) one->index < first_leaf ? NULL : (struct varlena *)
 			PG_DETOAST_DATUM_SLICE(leaves,
-								   (one->leaf - first_leaf) * FIN_AUDIT_LEAF_ENTRY,
+								   ((int64) one->index - first_leaf) * FIN_AUDIT_LEAF_ENTRY,
 								   FIN_AUDIT_LEAF_ENTRY);
 		if (entry == NULL || VARSIZE_ANY_EXHDR(entry) != FIN_AUDIT_LEAF_ENTRY)
-			refuse_damaged(one->leaf);
-		fin_audit_leaf_get(VARDATA_ANY(entry), &one->is);
+			refuse_damaged((int64) one->index);
+		fin_audit_leaf_get(VARDATA_ANY(entry), &one->leaf);
 		pfree(entry);
 	}
 }
@@ -315,10 +315,10 @@ finance_audit_find(PG_FUNCTION_ARGS)
 		Datum		values[4];
 		bool		nulls[4] = {false};
 
-		values[0] = Int64GetDatum(found[i].leaf);
-		values[1] = Int64GetDatum(found[i].is.id);
-		values[2] = UInt64GetDatum(found[i].is.position.xid);
-		values[3] = Int32GetDatum(found[i].is.position.sequence);
+		values[0] = Int64GetDatum((int64) found[i].index);
+		values[1] = Int64GetDatum(found[i].leaf.id);
+		values[2] = UInt64GetDatum(found[i].leaf.position.xid);
+		values[3] = Int32GetDatum(found[i].leaf.position.sequence);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	fin_query_end(&scope);

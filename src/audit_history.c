@@ -52,9 +52,7 @@ static FinQuery select_history =
 	"  SELECT 1, NULL, r.id, r.recorded_at, r.operation, r.actor,"
 	"  r.reason, r.trace_id, r.request, r.xid, r.sequence"
 	"  FROM finance.audit_record r"
-	"  WHERE r.xid >= coalesce((SELECT t.horizon FROM finance.audit_tree t"
-	"   JOIN finance.audit_incarnation i ON i.incarnation = t.incarnation"
-	"   WHERE i.system_identifier = $3), '0'::xid8)"
+	"  WHERE r.xid >=" FIN_AUDIT_UNSEALED_FROM("$3")
 	"  AND r.tenant_id = $1 AND r.object = $2 AND r.row_key = $4) q"
 	" ORDER BY q.id, q.part) d"
 	" ORDER BY d.part, d.leaf, d.xid, d.sequence, d.id",

@@ -73,21 +73,13 @@ static FinQuery select_sealed =
 static FinQuery select_unsealed =
 {
 	.sql = "SELECT r.id FROM finance.audit_record r"
-	" WHERE r.id = $1 AND r.tenant_id = $2 AND r.xid >= coalesce("
-	"(SELECT t.horizon FROM finance.audit_tree t"
-	" JOIN finance.audit_incarnation i ON i.incarnation = t.incarnation"
-	" WHERE i.system_identifier = $3), '0')",
+	" WHERE r.id = $1 AND r.tenant_id = $2"
+	" AND r.xid >=" FIN_AUDIT_UNSEALED_FROM("$3"),
 	.nargs = 3,
 	.argtypes = {INT8OID, INT4OID, INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 };
-
-static bool
-same_hash(const FinHash *a, const FinHash *b)
-{
-	return memcmp(a->bytes, b->bytes, FIN_HASH_LENGTH) == 0;
-}
 
 /* ------------------------------------------------------------------------
  * digests
@@ -200,7 +192,7 @@ find_leaf(int64 id, int32 tenant_id, FinAuditFound *found)
 	if (fin_query_run(&select_sealed, values, NULL, 1) == 0)
 		refuse_unknown(id);
 	fin_audit_tree_hash_column(0, 1, &stored);
-	if (!same_hash(&stored, &found->leaf.hash))
+	if (!fin_merkle_same(&stored, &found->leaf.hash))
 		fin_audit_tree_damaged(psprintf("Record %lld is not the one that was sealed as leaf " UINT64_FORMAT ".",
 										(long long) id, found->index));
 	SPI_freetuptable(SPI_tuptable);

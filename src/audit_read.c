@@ -31,12 +31,6 @@
 #define PAGE_DEFAULT	100
 #define PAGE_MAX		10000
 
-/* what of this cluster is not sealed yet; all, if it never sealed */
-#define HORIZON \
-	" coalesce((SELECT t.horizon FROM finance.audit_tree t" \
-	" JOIN finance.audit_incarnation i ON i.incarnation = t.incarnation" \
-	" WHERE i.system_identifier = $3), '0'::xid8)"
-
 /*
  * A trace's records: the first of each append has the term, and tells how far
  * the append goes.  Where this cluster has not sealed yet, both parts find what
@@ -54,7 +48,7 @@ static FinQuery select_trace =
 	"   AND r.sequence >= h.sequence AND r.id BETWEEN h.id AND h.trace_until"
 	"   AND r.trace_id = $1 AND r.tenant_id = $2"
 	"   UNION ALL SELECT 1, NULL, r FROM finance.audit_record r"
-	"   WHERE r.xid >=" HORIZON " AND r.trace_id = $1 AND r.tenant_id = $2) q"
+	"   WHERE r.xid >=" FIN_AUDIT_UNSEALED_FROM("$3") " AND r.trace_id = $1 AND r.tenant_id = $2) q"
 	"  ORDER BY (q.r).id, q.part) d"
 	" ORDER BY d.part, d.leaf, (d.r).xid, (d.r).sequence, (d.r).id",
 	.nargs = 4,

@@ -7,8 +7,8 @@
  * those of others lie between them in the log.  Mostly one or two months take
  * part; a month without is closed and unlocked at once.
  *
- * Not a statement: that costs twice as much for a row, and its locks on all
- * months would stay to the end of the transaction.
+ * Not a statement: its locks on all months would stay to the end of the
+ * transaction, and it would start and end an executor for each batch.
  *
  * Owns nothing between begin and end but what it has open: relations, index
  * scans, slots, which an ERROR leaves to the transaction.  The parent is not
@@ -39,6 +39,7 @@
 #include "audit_scan.h"
 #include "compat.h"
 #include "query.h"
+#include "store_direct.h"
 
 #define COLUMN_NUMBER(column)	((AttrNumber) ((column) + 1))
 
@@ -83,32 +84,11 @@ make_keys(FinAuditScan *scan, const FinAuditPosition *after, uint64 until)
 				UInt64GetDatum(until));
 }
 
-/* a partition may have been made by hand, with columns in another order */
-static bool
-has_layout_of(Relation table, Relation parent)
-{
-	TupleDesc	desc = RelationGetDescr(table);
-	TupleDesc	wanted = RelationGetDescr(parent);
-
-	if (table->rd_rel->relkind != RELKIND_RELATION ||
-		desc->natts != FIN_AUDIT_COLUMNS || wanted->natts != FIN_AUDIT_COLUMNS)
-		return false;
-	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(desc, i);
-
-		if (column->attisdropped || column->atttypid != fin_audit_types[i] ||
-			strcmp(NameStr(column->attname),
-				   NameStr(TupleDescAttr(wanted, i)->attname)) != 0)
-			return false;
-	}
-	return true;
-}
-
 static void
 check_layout(Relation table, Relation parent)
 {
-	if (!has_layout_of(table, parent))
+	if (!fin_direct_has_layout(table, parent, fin_audit_types,
+							   FIN_AUDIT_COLUMNS))
 		ereport(ERROR,
 				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("table finance.%s was altered",
@@ -241,13 +221,6 @@ fin_audit_scan_begin(Snapshot snapshot, int64 system_identifier,
 	return scan;
 }
 
-static bool
-is_before(const FinAuditPosition *one, const FinAuditPosition *other)
-{
-	return one->xid != other->xid ? one->xid < other->xid :
-		one->sequence < other->sequence;
-}
-
 static void
 go_on(FinAuditScan *scan)
 {
@@ -274,7 +247,7 @@ fin_audit_scan_next(FinAuditScan *scan)
 	first = &scan->months[0];
 	for (int i = 1; i < scan->nmonths; i++)
 	{
-		if (is_before(&scan->months[i].position, &first->position))
+		if (fin_audit_compare(&scan->months[i].position, &first->position) < 0)
 			first = &scan->months[i];
 	}
 	slot_getallattrs(first->slot);
@@ -301,4 +274,12 @@ fin_audit_position(const FinAuditRow *row)
 	position.xid = DatumGetUInt64(row->values[FIN_AUDIT_XID]);
 	position.sequence = DatumGetInt32(row->values[FIN_AUDIT_SEQUENCE]);
 	return position;
+}
+
+int
+fin_audit_compare(const FinAuditPosition *a, const FinAuditPosition *b)
+{
+	if (a->xid != b->xid)
+		return a->xid < b->xid ? -1 : 1;
+	return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
 }

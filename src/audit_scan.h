@@ -19,6 +19,10 @@ typedef struct FinAuditPosition
 	int32		sequence;
 } FinAuditPosition;
 
+/* below, at or above 0: as a is before, at or after b in the log */
+extern int	fin_audit_compare(const FinAuditPosition *a,
+							  const FinAuditPosition *b);
+
 /* beyond every transaction id */
 #define FIN_AUDIT_XID_END	PG_UINT64_MAX
 

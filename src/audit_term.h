@@ -5,13 +5,17 @@
  * A term is a 64-bit hash of a tag and what is looked for:
  *
  *		't' trace_id, 16 bytes				of the first record of an append only
- *		'k' tenant_id, 4 bytes big-endian, object, 0, row_key
+ *		'k' tenant_id, 4 bytes big-endian, object, 0, row_key: in UTF-8
  *		'x' transfer_id, 8 bytes big-endian
  *		'a' account_id, 8 bytes big-endian	the account's and the counterparty's
  *
+ * Dumps carry terms to other machines and databases, so they depend on neither
+ * the byte order nor the encoding: t/400_seal.pl has some in full.
+ *
  * Different things may share a term: a reader compares the record's columns.
  * The sealer writes them, so records that are not sealed yet have none: they
- * are found by the index of (xid, sequence), from finance.audit_tree.horizon on.
+ * are found by the index of (xid, sequence), from finance.audit_tree.horizon on:
+ * FIN_AUDIT_UNSEALED_FROM in audit_block.h.
  *
  * A run, a row of finance.audit_term, has the terms of the leaves from
  * first_leaf until just before end_leaf, in ascending order of (term, leaf), each
@@ -21,7 +25,9 @@
  *		leaf		uint4, big-endian: counted from first_leaf
  *
  * Terms being hashes, an entry lies about where its term stands among all 2^64,
- * and a look into a run reads a few kB of it.  Each leaf is in one run.
+ * and a look into a run reads a few kB of it.  Runs follow each other without a
+ * gap, so that each sealed leaf is in one; one that has no entries is still
+ * there.  verify_audit() holds them against the records (verify_term.c).
  */
 #ifndef FIN_AUDIT_TERM_H
 #define FIN_AUDIT_TERM_H
@@ -62,12 +68,6 @@ extern void fin_audit_term_put(char *entry, const FinAuditTerm *term);
 extern void fin_audit_term_get(const char *entry, FinAuditTerm *term);
 
 /* ---- finding ---- */
-
-typedef struct FinAuditFound
-{
-	int64		leaf;			/* its number in the tree, */
-	FinAuditLeaf is;			/* and where its record is */
-} FinAuditFound;
 
 /*
  * The leaves with this term, from from_leaf until just before to_leaf, in

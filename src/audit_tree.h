@@ -28,13 +28,6 @@ typedef struct FinAuditTree
 	FinHash		leaves[FIN_AUDIT_CHUNK_LEAVES];
 } FinAuditTree;
 
-/* a leaf, and where in the tree it is */
-typedef struct FinAuditFound
-{
-	uint64		index;
-	FinAuditLeaf leaf;
-} FinAuditFound;
-
 /* any memory will do; there is nothing to close */
 extern void fin_audit_tree_open(FinAuditTree *tree, uint64 size);
 

@@ -185,14 +185,6 @@ begin_scan(FinAuditWalk *walk, const FinAuditPosition *first)
 	walk->row = fin_audit_scan_next(walk->scan);
 }
 
-static int
-compare_positions(const FinAuditPosition *a, const FinAuditPosition *b)
-{
-	if (a->xid != b->xid)
-		return a->xid < b->xid ? -1 : 1;
-	return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
-}
-
 /* the record of a leaf, or NULL; passes by those of no leaf */
 static const FinAuditRow *
 find_row(FinAuditWalk *walk, const FinAuditLeaf *leaf)
@@ -202,7 +194,7 @@ find_row(FinAuditWalk *walk, const FinAuditLeaf *leaf)
 	while (walk->row != NULL)
 	{
 		FinAuditPosition position = fin_audit_position(walk->row);
-		int			order = compare_positions(&position, &leaf->position);
+		int			order = fin_audit_compare(&position, &leaf->position);
 
 		if (order > 0)
 			return NULL;

@@ -21,6 +21,12 @@ typedef struct FinHash
 	uint8		bytes[FIN_HASH_LENGTH];
 } FinHash;
 
+static inline bool
+fin_merkle_same(const FinHash *a, const FinHash *b)
+{
+	return memcmp(a->bytes, b->bytes, FIN_HASH_LENGTH) == 0;
+}
+
 /* SHA-256 of prefix || data; the prefix tells kinds of hashed things apart */
 extern void fin_merkle_prefixed(uint8 prefix, const void *data, size_t length,
 								FinHash *hash);

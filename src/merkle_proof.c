@@ -16,12 +16,6 @@
 #include "merkle_proof.h"
 
 static bool
-same_hash(const FinHash *a, const FinHash *b)
-{
-	return memcmp(a->bytes, b->bytes, FIN_HASH_LENGTH) == 0;
-}
-
-static bool
 is_power_of_two(uint64 n)
 {
 	return n != 0 && (n & (n - 1)) == 0;
@@ -204,7 +198,7 @@ fin_merkle_verify_inclusion(const FinHash *leaf, uint64 index, uint64 size,
 		else
 			fin_merkle_node(&hash, sibling, &hash);
 	}
-	return at.last == 0 && same_hash(&hash, root);
+	return at.last == 0 && fin_merkle_same(&hash, root);
 }
 
 /*
@@ -230,8 +224,8 @@ verify_growth(Position at, const FinHash *first, const FinHash *rest,
 		else
 			fin_merkle_node(&new_hash, &rest[i], &new_hash);
 	}
-	return at.last == 0 && same_hash(&old_hash, old_root) &&
-		same_hash(&new_hash, new_root);
+	return at.last == 0 && fin_merkle_same(&old_hash, old_root) &&
+		fin_merkle_same(&new_hash, new_root);
 }
 
 bool
@@ -248,11 +242,11 @@ fin_merkle_verify_consistency(uint64 old_size, const FinHash *old_root,
 		FinHash		empty;
 
 		fin_merkle_root(NULL, 0, &empty);
-		return proof->length == 0 && same_hash(old_root, &empty) &&
-			(new_size > 0 || same_hash(new_root, &empty));
+		return proof->length == 0 && fin_merkle_same(old_root, &empty) &&
+			(new_size > 0 || fin_merkle_same(new_root, &empty));
 	}
 	if (old_size == new_size)
-		return proof->length == 0 && same_hash(old_root, new_root);
+		return proof->length == 0 && fin_merkle_same(old_root, new_root);
 	if (proof->length == 0)
 		return false;
 	for (; at.node & 1; at.node >>= 1)

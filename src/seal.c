@@ -20,7 +20,8 @@
  * Transaction ids count within a cluster.  Records bear its system identifier;
  * where it is not that of the last incarnation, the book was restored from a
  * dump, or upgraded.  Then what the old cluster left unsealed comes first, all
- * of it committed, and a new incarnation begins.  Restoring must not be met
+ * of it committed, and a new incarnation begins: after what was sealed of this
+ * cluster before, where the book came back to it.  Restoring must not be met
  * half-way: nothing is begun, neither the log nor an incarnation, before
  * somebody has appended a record here, or called seal_audit().
  *
@@ -113,7 +114,7 @@ judge_leaf(Sealing *sealing, const FinAuditRow *row, FinHash *hash)
 	if (VARSIZE_ANY_EXHDR(stored) == FIN_HASH_LENGTH)
 		memcpy(hash->bytes, VARDATA_ANY(stored), FIN_HASH_LENGTH);
 	if (VARSIZE_ANY_EXHDR(stored) != FIN_HASH_LENGTH ||
-		memcmp(hash->bytes, computed.bytes, FIN_HASH_LENGTH) != 0)
+		!fin_merkle_same(hash, &computed))
 		warn_altered(sealing, row);
 }
 
@@ -270,8 +271,9 @@ begin_incarnation(Sealing *sealing, int32 incarnation)
 {
 	fin_seal_add_incarnation(incarnation, sealing->tree.block + 1);
 	sealing->tree.incarnation = incarnation;
-	sealing->tree.horizon = 0;
-	sealing->position.xid = 0;
+	sealing->tree.horizon =
+		fin_seal_cluster_horizon((int64) GetSystemIdentifier());
+	sealing->position.xid = sealing->tree.horizon;
 	sealing->position.sequence = 0;
 	sealing->changed = true;
 }

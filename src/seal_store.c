@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "query.h"
+#include "merkle_sql.h"
 #include "seal_parts.h"
 #include "store_direct.h"
 
@@ -121,6 +122,18 @@ static FinQuery select_incarnation =
 {
 	.sql = "SELECT incarnation, system_identifier FROM finance.audit_incarnation"
 	" ORDER BY incarnation DESC LIMIT 1",
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+	.in_order = true,
+};
+
+static FinQuery select_cluster_last =
+{
+	.sql = "SELECT b.last_xid FROM finance.audit_block b"
+	" JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation"
+	" WHERE i.system_identifier = $1 ORDER BY b.block DESC LIMIT 1",
+	.nargs = 1,
+	.argtypes = {INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_latest = true,
 	.in_order = true,
@@ -219,6 +232,17 @@ fin_seal_last_block(FinAuditBlock *block)
 	return true;
 }
 
+/* a dump holds whole transactions, and what it brought is sealed to the end */
+uint64
+fin_seal_cluster_horizon(int64 system_identifier)
+{
+	Datum		values[1] = {Int64GetDatum(system_identifier)};
+
+	if (fin_query_run(&select_cluster_last, values, NULL, 1) == 0)
+		return 0;
+	return DatumGetUInt64(required(1)) + 1;
+}
+
 /* a transaction may be sealed in part, as far as the last block went */
 FinAuditPosition
 fin_seal_position(const FinSealTree *tree)
@@ -296,12 +320,6 @@ bytes_datum(const void *bytes, Size length)
 	return PointerGetDatum(value);
 }
 
-static Datum
-hash_datum(const FinHash *hash)
-{
-	return bytes_datum(hash->bytes, FIN_HASH_LENGTH);
-}
-
 static void
 write_block_row(FinDirect *direct, const FinAuditBlock *block)
 {
@@ -314,9 +332,9 @@ write_block_row(FinDirect *direct, const FinAuditBlock *block)
 	values[i++] = Int64GetDatum(block->first_leaf);
 	values[i++] = Int32GetDatum(block->records);
 	values[i++] = Int64GetDatum(block->size);
-	values[i++] = hash_datum(&block->root);
-	values[i++] = hash_datum(&block->previous);
-	values[i++] = hash_datum(&block->digest);
+	values[i++] = fin_merkle_datum(&block->root);
+	values[i++] = fin_merkle_datum(&block->previous);
+	values[i++] = fin_merkle_datum(&block->digest);
 	values[i++] = UInt64GetDatum(block->first.xid);
 	values[i++] = Int32GetDatum(block->first.sequence);
 	values[i++] = UInt64GetDatum(block->last.xid);
@@ -356,7 +374,7 @@ fin_seal_write_node(FinSealWriter *writer, int level, uint64 index,
 
 	values[0] = Int16GetDatum(level);
 	values[1] = Int64GetDatum((int64) index);
-	values[2] = hash_datum(hash);
+	values[2] = fin_merkle_datum(hash);
 	fin_direct_put(writer->nodes, values, nulls);
 	pfree(DatumGetPointer(values[2]));
 }
@@ -402,7 +420,7 @@ fin_seal_save_tree(const FinSealTree *tree)
 	values[2] = Int32GetDatum(tree->incarnation);
 	values[3] = UInt64GetDatum(tree->horizon);
 	values[4] = Int64GetDatum(tree->block);
-	values[5] = hash_datum(&tree->digest);
+	values[5] = fin_merkle_datum(&tree->digest);
 	if (tree->is_there)
 		fin_seal_issue_pass();
 	(void) fin_query_run(tree->is_there ? &update_tree : &insert_tree,

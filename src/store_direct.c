@@ -140,6 +140,14 @@ has_layout_of(Relation table, Relation parent)
 	return true;
 }
 
+bool
+fin_direct_has_layout(Relation table, Relation parent, const Oid *types,
+					  int columns)
+{
+	return table->rd_rel->relkind == RELKIND_RELATION &&
+		has_columns(table, types, columns) && has_layout_of(table, parent);
+}
+
 /* what the executor refuses before it writes, we refuse */
 static void
 check_may_write(const char *command)

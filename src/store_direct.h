@@ -17,10 +17,18 @@
 #include "access/skey.h"
 #include "executor/tuptable.h"
 #include "storage/itemptr.h"
+#include "utils/relcache.h"
 
 #include "partition.h"
 
 typedef struct FinDirect FinDirect;
+
+/*
+ * Does the table have these columns, of these types, in this order and by its
+ * parent's names?  A partition may have been made by hand.
+ */
+extern bool fin_direct_has_layout(Relation table, Relation parent,
+								  const Oid *types, int columns);
 
 /*
  * Start appending to a partitioned table whose columns have these types, in

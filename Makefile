@@ -66,8 +66,10 @@ PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno
 endif
 
 # Out of tree, objects lie in src/ below the build directory, which PGXS does
-# not make; a src/ with sources in it is never the one to clean away.
+# not make; a src/ with sources in it is never the one to clean away.  The PGXS
+# of a server that was built in its source tree needs to be told VPATH.
 ifeq (,$(wildcard $(CURDIR)/src/*.c))
+VPATH = $(patsubst %/,%,$(srcdir_))
 $(shell mkdir -p src)
 EXTRA_CLEAN += src
 endif

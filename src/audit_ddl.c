@@ -213,6 +213,9 @@ is_of_no_concern(const Node *command)
 {
 	if (IsBinaryUpgrade || is_extension_command(command) || is_restoring())
 		return true;
+	/* changes nothing; servers before 17 do not tell of it, later ones of each index */
+	if (IsA(command, ReindexStmt))
+		return true;
 	if (IsA(command, CreateStmt))
 		return is_temporary(((const CreateStmt *) command)->relation);
 	if (IsA(command, CreateTableAsStmt))

@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "audit_shape.h"
 #include "audit_term.h"
 #include "compat.h"
 #include "context.h"
@@ -125,8 +126,7 @@ append_column(StringInfo json, Relation table, Form_pg_attribute column,
 static char *
 key_text(Relation table, const Jsonb *key)
 {
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	StringInfoData json;
 	int			column = -1;
 

@@ -23,19 +23,18 @@
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "nodes/readfuncs.h"
-#include "optimizer/optimizer.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -47,6 +46,7 @@
 
 #include "audit.h"
 #include "audit_choice.h"
+#include "audit_shape.h"
 #include "audit_table.h"
 #include "compat.h"
 #include "context.h"
@@ -83,12 +83,21 @@ static const AuditTrigger audit_triggers[] =
 	TRIGGER_FIRES_ON_REPLICA, true, false, false},
 };
 
+/* not by its name as a command has it: everybody's DDL is looked at */
 Oid
 fin_audit_table_function(void)
 {
-	return LookupFuncName(list_make2(makeString("finance"),
-									 makeString("_audit_rows")),
-						  0, NULL, false);
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+										   CStringGetDatum("_audit_rows"),
+										   PointerGetDatum(buildoidvector(NULL, 0)),
+										   ObjectIdGetDatum(get_namespace_oid("finance", false)));
+
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_FUNCTION),
+				errmsg("function finance._audit_rows() does not exist"),
+				errhint("Run CREATE EXTENSION finance in this database."));
+	return function;
 }
 
 static void
@@ -514,8 +523,7 @@ static void
 check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	int			column = -1;
 
 	while ((column = bms_next_member(columns, column)) >= 0)
@@ -545,42 +553,27 @@ refuse_telling(const char *generated, const char *masked)
 			errhint("Mask it as well, or leave it out with columns or ignore."));
 }
 
-/* the expression of a generated column against the masks of what it reads */
 static void
-check_generated(const FinAuditChoice *choice, TupleDesc columns,
-				const AttrDefault *made)
-{
-	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
-	Bitmapset  *reads = NULL;
-	int			column = -1;
-
-	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
-		!fin_audit_choice_records(choice, name) ||
-		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
-		return;
-	pull_varattnos(stringToNode(made->adbin), 1, &reads);
-	while ((column = bms_next_member(reads, column)) >= 0)
-	{
-		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
-		const char *read;
-
-		if (attnum <= 0)
-			continue;
-		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
-		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
-			refuse_telling(name, read);
-	}
-	bms_free(reads);
-}
-
-static void
-check_all_generated(const FinAuditChoice *choice, Oid relid)
+check_generated(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
 	TupleDesc	columns = RelationGetDescr(table);
+	const char *name = fin_audit_choice_virtual(choice, columns);
 
-	for (int i = 0; columns->constr != NULL && i < columns->constr->num_defval; i++)
-		check_generated(choice, columns, &columns->constr->defval[i]);
+	if (name != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("virtual column \"%s\" of table \"%s\" has no value to record",
+					   name, RelationGetRelationName(table)),
+				errhint("It follows from the columns it is computed from: record those."));
+	for (int i = 0; i < columns->natts; i++)
+	{
+		const char *masked = fin_audit_choice_told(choice, columns, i + 1);
+
+		name = NameStr(TupleDescAttr(columns, i)->attname);
+		if (masked != NULL && fin_audit_choice_records(choice, name))
+			refuse_telling(name, masked);
+	}
 	table_close(table, NoLock);
 }
 
@@ -600,8 +593,7 @@ check_choice(const FinAuditChoice *choice, List *tables)
 					errmsg("column \"%s\" of table \"%s\" does not exist",
 						   stranger, get_rel_name(lfirst_oid(cell))));
 		check_key_not_encrypted(choice, lfirst_oid(cell));
-		if (choice->masks != NIL)
-			check_all_generated(choice, lfirst_oid(cell));
+		check_generated(choice, lfirst_oid(cell));
 	}
 }
 
@@ -625,7 +617,7 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
  * or of the primary key, a masked subject, a generated column that tells of a
- * masked one; 22004 null as a name.  Null for null.
+ * masked one, or a virtual one named in columns or as subject; 22004 null as a name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */

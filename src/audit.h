@@ -55,7 +55,7 @@ extern void fin_audit_read(FunctionCallInfo fcinfo, FinAuditRead which);
 
 extern void fin_audit_init(void);
 
-#define FIN_AUDIT_BATCH_ROWS	100
+#define FIN_AUDIT_BATCH_ROWS	512
 #define FIN_AUDIT_BATCH_BYTES	(1024 * 1024)
 
 #endif							/* FIN_AUDIT_H */

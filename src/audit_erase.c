@@ -22,6 +22,7 @@
 
 #include "argument.h"
 #include "audit.h"
+#include "audit_gone.h"
 #include "audit_key.h"
 #include "audit_mask.h"
 #include "audit_row.h"
@@ -74,12 +75,18 @@ static FinQuery erase_payload =
 
 /* in an open scope */
 static void
-record_erasure(const char *operation, const char *what, const char *id,
-			   const char *reason, bool erased)
+record_erasure(const char *operation, int64 payload_of, const char *what,
+			   const char *id, const char *reason, bool erased)
 {
 	FinAuditRecord record = {.operation = operation};
 	StringInfoData json;
 
+	/* verify_audit() asks for it where a payload is missing */
+	if (payload_of != 0)
+	{
+		record.object = FIN_AUDIT_ERASE_OBJECT;
+		record.row_key = fin_audit_erased_key(payload_of);
+	}
 	initStringInfo(&json);
 	fin_json_text(&json, what, id);
 	fin_json_text(&json, "reason", reason);
@@ -113,7 +120,8 @@ finance_audit_erase_subject(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	erased = fin_audit_key_erase(tenant_id, subject);
-	record_erasure("audit_erase_subject", "subject", subject, reason, erased);
+	record_erasure("audit_erase_subject", 0, "subject", subject, reason,
+				   erased);
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(erased);
 }
@@ -207,7 +215,7 @@ finance_audit_erase_payload(PG_FUNCTION_ARGS)
 	{
 		fin_audit_pass_erasure();
 		(void) fin_query_run(&erase_payload, values, NULL, 0);
-		record_erasure("audit_erase_payload", "record_id",
+		record_erasure(FIN_AUDIT_ERASE_OPERATION, record_id, "record_id",
 					   psprintf(INT64_FORMAT, record_id), reason, true);
 	}
 	fin_query_end(&scope);

@@ -106,11 +106,48 @@ static const FinAuditColumn encoded[] =
 	FIN_AUDIT_COUNTERPARTY_BALANCE_AFTER,
 };
 
+/* a field of this length, to be filled by the caller */
+static char *
+put_length(StringInfo leaf, uint32 length)
+{
+	uint32		start = pg_hton32(length);
+	char	   *field;
+
+	enlargeStringInfo(leaf, sizeof(start) + length);
+	field = leaf->data + leaf->len;
+	memcpy(field, &start, sizeof(start));
+	leaf->len += sizeof(start) + length;
+	return field + sizeof(start);
+}
+
 static void
 put_bytes(StringInfo leaf, const void *bytes, uint32 length)
 {
-	pq_sendint32(leaf, length);
-	appendBinaryStringInfo(leaf, bytes, length);
+	memcpy(put_length(leaf, length), bytes, length);
+}
+
+static void
+put_null(StringInfo leaf)
+{
+	static const uint32 length = NULL_LENGTH;	/* in any byte order */
+
+	appendBinaryStringInfoNT(leaf, (const char *) &length, sizeof(length));
+}
+
+static void
+put_int64(StringInfo leaf, int64 value)
+{
+	uint64		bytes = pg_hton64((uint64) value);
+
+	put_bytes(leaf, &bytes, sizeof(bytes));
+}
+
+static void
+put_int32(StringInfo leaf, int32 value)
+{
+	uint32		bytes = pg_hton32((uint32) value);
+
+	put_bytes(leaf, &bytes, sizeof(bytes));
 }
 
 static void
@@ -127,8 +164,10 @@ put_text(StringInfo leaf, Datum value)
 	text	   *stored = DatumGetTextPP(value);
 	int			length = VARSIZE_ANY_EXHDR(stored);
 	char	   *bytes = VARDATA_ANY(stored);
-	char	   *utf8 = pg_server_to_any(bytes, length, PG_UTF8);
+	char	   *utf8 = bytes;
 
+	if (GetDatabaseEncoding() != PG_UTF8)
+		utf8 = pg_server_to_any(bytes, length, PG_UTF8);
 	put_bytes(leaf, utf8, utf8 == bytes ? length : (int) strlen(utf8));
 }
 
@@ -155,7 +194,7 @@ put_field(StringInfo leaf, const FinAuditRow *row, FinAuditColumn column)
 
 	if (row->nulls[column])
 	{
-		pq_sendint32(leaf, NULL_LENGTH);
+		put_null(leaf);
 		return;
 	}
 	switch (fin_audit_types[column])
@@ -163,12 +202,10 @@ put_field(StringInfo leaf, const FinAuditRow *row, FinAuditColumn column)
 		case INT8OID:
 		case TIMESTAMPTZOID:
 		case XID8OID:
-			pq_sendint32(leaf, sizeof(int64));
-			pq_sendint64(leaf, DatumGetInt64(value));
+			put_int64(leaf, DatumGetInt64(value));
 			break;
 		case INT4OID:
-			pq_sendint32(leaf, sizeof(int32));
-			pq_sendint32(leaf, DatumGetInt32(value));
+			put_int32(leaf, DatumGetInt32(value));
 			break;
 		case UUIDOID:
 			put_bytes(leaf, DatumGetUUIDP(value)->data, UUID_LEN);

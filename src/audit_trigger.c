@@ -94,9 +94,9 @@ next_record(RowWriter *writer)
 	/* statements of one row are the most frequent: no more for them */
 	if (writer->nrecords == 0)
 		writer->records = palloc(sizeof(FinAuditRecord));
-	else if (writer->nrecords == 1)
+	else if ((writer->nrecords & (writer->nrecords - 1)) == 0)
 		writer->records = repalloc(writer->records,
-								   FIN_AUDIT_BATCH_ROWS * sizeof(FinAuditRecord));
+								   2 * writer->nrecords * sizeof(FinAuditRecord));
 	record = &writer->records[writer->nrecords++];
 	memset(record, 0, sizeof(*record));
 	record->operation = writer->operation;

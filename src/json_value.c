@@ -4,7 +4,7 @@
  *
  * Pure, but for the output functions and casts of types it does not know
  * itself.  Allocates in the StringInfo's context; what output functions leave
- * behind is in the current one.
+ * behind is in the current one.  Owns, per backend, the text of one day.
  */
 #include "postgres.h"
 
@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -116,15 +117,16 @@ write_name(StringInfo json, FinJsonType *type, Datum value)
 	fin_json_string(json, name, strlen(name));
 }
 
-static void
-append_hex(StringInfo json, const uint8 *bytes, int length)
+/* returns where it ends */
+static char *
+put_hex(char *to, const uint8 *bytes, int length)
 {
-	enlargeStringInfo(json, 2 * length);
 	for (int i = 0; i < length; i++)
 	{
-		appendStringInfoCharMacro(json, HEX_DIGITS[bytes[i] >> 4]);
-		appendStringInfoCharMacro(json, HEX_DIGITS[bytes[i] & 15]);
+		*to++ = HEX_DIGITS[bytes[i] >> 4];
+		*to++ = HEX_DIGITS[bytes[i] & 15];
 	}
+	return to;
 }
 
 static void
@@ -133,8 +135,10 @@ write_bytea(StringInfo json, FinJsonType *type, Datum value)
 	struct varlena *stored = PG_DETOAST_DATUM_PACKED(value);
 
 	append_digits(json, "\"\\\\x");
-	append_hex(json, (const uint8 *) VARDATA_ANY(stored),
-			   VARSIZE_ANY_EXHDR(stored));
+	enlargeStringInfo(json, 2 * VARSIZE_ANY_EXHDR(stored));
+	json->len = put_hex(json->data + json->len,
+						(const uint8 *) VARDATA_ANY(stored),
+						VARSIZE_ANY_EXHDR(stored)) - json->data;
 	appendStringInfoChar(json, '"');
 	if ((Pointer) stored != DatumGetPointer(value))
 		pfree(stored);
@@ -145,16 +149,17 @@ write_uuid(StringInfo json, FinJsonType *type, Datum value)
 {
 	static const int groups[] = {4, 2, 2, 2, 6};
 	const uint8 *bytes = DatumGetUUIDP(value)->data;
+	char		text[2 * UUID_LEN + lengthof(groups) + 1];
+	char	   *end = text;
 
-	appendStringInfoChar(json, '"');
 	for (int i = 0; i < (int) lengthof(groups); i++)
 	{
-		if (i > 0)
-			appendStringInfoChar(json, '-');
-		append_hex(json, bytes, groups[i]);
+		*end++ = i == 0 ? '"' : '-';
+		end = put_hex(end, bytes, groups[i]);
 		bytes += groups[i];
 	}
-	appendStringInfoChar(json, '"');
+	*end++ = '"';
+	appendBinaryStringInfo(json, text, end - text);
 }
 
 /* ------------------------------------------------------------------------
@@ -234,33 +239,124 @@ write_numeric(StringInfo json, FinJsonType *type, Datum value)
  * times
  * ------------------------------------------------------------------------ */
 
-static void
-append_time(StringInfo json, Datum value, Oid type, const int *zone)
+static char *
+put_two_digits(char *to, int number)
 {
-	char		text[MAXDATELEN + 1];
+	*to++ = '0' + number / 10;
+	*to++ = '0' + number % 10;
+	return to;
+}
 
-	JsonEncodeDateTime(text, value, type, zone);
-	append_quoted(json, text);
+/*
+ * "2026-11-22"; NULL for what is not finite or whose year has not four digits.
+ * The rows of a statement have mostly one day, so the last one is kept.
+ */
+static const char *
+day_text(int64 day)
+{
+	static int64 kept = PG_INT64_MIN;
+	static char text[sizeof("2026-11-22")];
+
+	if (day != kept)
+	{
+		char	   *end;
+		int			year,
+					month,
+					of_month;
+
+		if (day < date2j(1, 1, 1) - POSTGRES_EPOCH_JDATE ||
+			day > date2j(9999, 12, 31) - POSTGRES_EPOCH_JDATE)
+			return NULL;
+		j2date((int) day + POSTGRES_EPOCH_JDATE, &year, &month, &of_month);
+		end = put_two_digits(text, year / 100);
+		end = put_two_digits(end, year % 100);
+		*end++ = '-';
+		end = put_two_digits(end, month);
+		*end++ = '-';
+		(void) put_two_digits(end, of_month);
+		kept = day;
+	}
+	return text;
+}
+
+/* "11:53:25.01954", with no more digits of a second than there are */
+static char *
+put_time_of_day(char *to, int64 time)
+{
+	int			fraction = (int) (time % USECS_PER_SEC);
+	int			seconds = (int) (time / USECS_PER_SEC);
+
+	to = put_two_digits(to, seconds / SECS_PER_HOUR);
+	*to++ = ':';
+	to = put_two_digits(to, seconds / SECS_PER_MINUTE % MINS_PER_HOUR);
+	*to++ = ':';
+	to = put_two_digits(to, seconds % SECS_PER_MINUTE);
+	if (fraction == 0)
+		return to;
+	*to++ = '.';
+	for (int digit = USECS_PER_SEC / 10; fraction > 0; digit /= 10)
+	{
+		*to++ = '0' + fraction / digit;
+		fraction %= digit;
+	}
+	return to;
+}
+
+static void
+append_moment(StringInfo json, Timestamp moment, Oid type, const char *zone)
+{
+	int64		day = moment / USECS_PER_DAY;
+	int64		time = moment % USECS_PER_DAY;
+	const char *date;
+	char		text[MAXDATELEN + 3];
+	char	   *end = text;
+
+	if (time < 0)
+	{
+		day--;
+		time += USECS_PER_DAY;
+	}
+	date = day_text(day);
+	if (date == NULL)
+	{
+		int			utc = 0;
+
+		JsonEncodeDateTime(text, TimestampGetDatum(moment), type, &utc);
+		append_quoted(json, text);
+		return;
+	}
+	*end++ = '"';
+	memcpy(end, date, strlen(date));
+	end += strlen(date);
+	*end++ = 'T';
+	end = put_time_of_day(end, time);
+	memcpy(end, zone, strlen(zone));
+	end += strlen(zone);
+	*end++ = '"';
+	appendBinaryStringInfo(json, text, end - text);
 }
 
 static void
 write_date(StringInfo json, FinJsonType *type, Datum value)
 {
-	append_time(json, value, DATEOID, NULL);
+	const char *date = day_text(DatumGetDateADT(value));
+	char		text[MAXDATELEN + 1];
+
+	if (date == NULL)
+		date = JsonEncodeDateTime(text, value, DATEOID, NULL);
+	append_quoted(json, date);
 }
 
 static void
 write_timestamp(StringInfo json, FinJsonType *type, Datum value)
 {
-	append_time(json, value, TIMESTAMPOID, NULL);
+	append_moment(json, DatumGetTimestamp(value), TIMESTAMPOID, "");
 }
 
 static void
 write_timestamptz(StringInfo json, FinJsonType *type, Datum value)
 {
-	int			utc = 0;
-
-	append_time(json, value, TIMESTAMPTZOID, &utc);
+	append_moment(json, DatumGetTimestampTz(value), TIMESTAMPTZOID, "+00:00");
 }
 
 static void

@@ -144,7 +144,8 @@ rebuild(void)
 		refuse_damaged("The leaves do not give the root of block %lld.",
 					   last.block);
 	tree.incarnation = fin_seal_last_incarnation(&cluster);
-	tree.horizon = last.incarnation == tree.incarnation ? last.last.xid : 0;
+	tree.horizon = last.incarnation == tree.incarnation ? last.last.xid :
+		fin_seal_cluster_horizon(cluster);
 	tree.block = last.block;
 	tree.digest = last.digest;
 	fin_seal_save_tree(&tree);

@@ -49,7 +49,7 @@
 typedef struct OtherCluster
 {
 	int64		system_identifier;
-	bool		has_turn;		/* has an incarnation of its own */
+	bool		has_turn;		/* has sealed in an incarnation of its own */
 	FinVerifyOrder order;
 } OtherCluster;
 
@@ -74,6 +74,7 @@ typedef struct Verify
 	FinVerifyOrder order;		/* of the incarnation's records */
 	FinVerifySeen seen;			/* of the block at work */
 	FinVerifyTerms *terms;
+	FinVerifyGone *gone;
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */
@@ -133,16 +134,6 @@ static FinQuery select_incarnation =
 	" WHERE i.incarnation BETWEEN $1 AND $2 ORDER BY 1",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT4OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-};
-
-static FinQuery select_incarnations =
-{
-	.sql = "SELECT pg_catalog.count(*) FROM finance.audit_incarnation i"
-	" WHERE i.system_identifier = $1",
-	.nargs = 1,
-	.argtypes = {INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 };
@@ -228,18 +219,6 @@ tell_progress(Verify *verify)
  * records
  * ------------------------------------------------------------------------ */
 
-static bool
-is_of_incarnation(int64 system_identifier)
-{
-	Datum		values[1] = {Int64GetDatum(system_identifier)};
-	bool		found;
-
-	fin_query_run(&select_incarnations, values, NULL, 1);
-	found = fin_query_int64(0, 1) > 0;
-	SPI_freetuptable(SPI_tuptable);
-	return found;
-}
-
 /* a record that no leaf has yet */
 static void
 check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
@@ -255,6 +234,8 @@ check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
 	if (fin_verify_place(verify->result, order, -1,
 						 DatumGetInt64(row->values[FIN_AUDIT_ID]), &place, true))
 		fin_verify_call(verify->result, order, row, true);
+	fin_verify_gone_hear(verify->gone, row);
+	fin_verify_gone_payload(verify->gone, row, -1);
 	(void) fin_verify_record(verify->result, row, -1, NULL, &verify->work);
 }
 
@@ -277,7 +258,7 @@ find_other(Verify *verify, int64 system_identifier)
 											sizeof(OtherCluster));
 	other = &verify->others[verify->nothers++];
 	other->system_identifier = system_identifier;
-	other->has_turn = is_of_incarnation(system_identifier);
+	other->has_turn = fin_verify_has_turn(system_identifier, 0);
 	MemoryContextSwitchTo(caller);
 	fin_verify_order_begin(&other->order);
 	return other;
@@ -343,12 +324,26 @@ pass_unsealed(Verify *verify, uint64 horizon)
 	}
 }
 
+/* those left are for a later incarnation of the cluster */
+static void
+pass_by(Verify *verify)
+{
+	while (verify->row != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		next_record(verify);
+	}
+}
+
 static void
 end_incarnation(Verify *verify, uint64 horizon)
 {
 	if (verify->scan == NULL)
 		return;
-	pass_unsealed(verify, horizon);
+	if (fin_verify_has_turn(verify->system_identifier, verify->incarnation))
+		pass_by(verify);
+	else
+		pass_unsealed(verify, horizon);
 	fin_verify_order_end(verify->result, &verify->order);
 	fin_audit_scan_end(verify->scan);
 	verify->scan = NULL;
@@ -422,8 +417,23 @@ begin_incarnation(Verify *verify, int32 incarnation)
 		report_block(verify, verify->size, "incarnation missing",
 					 psprintf("%d", incarnation), NULL);
 	if (verify->incarnation != incarnation)
+	{
 		fin_verify_order_begin(&verify->order);
+		(void) fin_verify_left_at(verify->system_identifier, incarnation,
+								  &verify->order.place);
+	}
 	begin_scan(verify);
+}
+
+/*
+ * The horizon of an incarnation that another one follows: all was sealed, but
+ * what this cluster wrote since the book came back to it.
+ */
+static uint64
+horizon_before(const Verify *verify)
+{
+	return verify->system_identifier == (int64) GetSystemIdentifier() ? 0 :
+		FIN_AUDIT_XID_END;
 }
 
 /* ------------------------------------------------------------------------
@@ -435,16 +445,14 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 {
 	FinProblem	problem = {0};
 
-	/* gone on purpose, which drop_audit_month() recorded */
-	if (fin_audit_month_is_detached(leaf->id))
-		return;
 	problem.has_leaf = true;
 	problem.leaf = verify->size;
 	problem.record_id = leaf->id;
 	problem.position = leaf->position;
 	problem.problem = "missing";
 	problem.expected = fin_verify_hex(&leaf->hash);
-	fin_verify_report(verify->result, &problem);
+	if (!fin_verify_gone_record(verify->gone, &problem))
+		fin_verify_report(verify->result, &problem);
 }
 
 static void
@@ -454,8 +462,10 @@ check_sealed(Verify *verify, const FinAuditLeaf *leaf, bool wanted)
 
 	fin_verify_see_record(&verify->seen, verify->row);
 	fin_verify_call(verify->result, &verify->order, verify->row, wanted);
+	fin_verify_gone_hear(verify->gone, verify->row);
 	if (!wanted)
 		return;
+	fin_verify_gone_payload(verify->gone, verify->row, verify->size);
 	is_right = fin_verify_record(verify->result, verify->row, verify->size,
 								 &leaf->hash, &verify->work);
 	fin_verify_terms_add(verify->terms, verify->size,
@@ -665,7 +675,7 @@ check_block(Verify *verify, const StoredBlock *stored)
 		verify->size = block->first_leaf;
 	if (block->incarnation != verify->incarnation || verify->scan == NULL)
 	{
-		end_incarnation(verify, FIN_AUDIT_XID_END);
+		end_incarnation(verify, horizon_before(verify));
 		begin_incarnation(verify, block->incarnation);
 	}
 	verify->incarnation = block->incarnation;
@@ -930,6 +940,7 @@ walk(Verify *verify)
 										 "finance verify record",
 										 ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&verify->work);
+	verify->gone = fin_verify_gone_begin();
 	verify->told_at = GetCurrentTimestamp();
 	verify->terms = fin_verify_terms_begin(verify->result, verify->from,
 										   verify->to, verify->sealed);
@@ -938,6 +949,8 @@ walk(Verify *verify)
 	check_blocks(verify);
 	fin_verify_terms_end(verify->terms, Min(verify->to, verify->sealed));
 	finish(verify);
+	fin_verify_gone_end(verify->result, verify->gone, verify->snapshot,
+						verify->to_end, verify->from == 0 && verify->to_end);
 }
 
 static void
@@ -965,7 +978,9 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * (null: to its end, with what is not sealed yet); no row: nothing.  Of the
  * whole log also whether every version of every account has its record.
  * Problems: 'altered' (a record's content is not what was hashed), 'payload
- * altered', 'missing' (a leaf without its record, or the last of a call),
+ * altered', 'payload missing' (nor was it erased), 'missing' (a leaf without its
+ * record, or the last of a call), 'month N' and 'months taken out' (not by
+ * drop_audit_month(), or more is missing than it took),
  * 'inserted' (a record without a leaf, where all are sealed), 'gap' (numbers
  * of a transaction's records that none has: xid and sequence tell where), 'out
  * of order' (a place twice), 'call' (trace_until is not where a call begins, or

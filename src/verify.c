@@ -73,8 +73,8 @@ typedef struct Verify
 	FinHash		digest;			/* its */
 	FinVerifyOrder order;		/* of the incarnation's records */
 	FinVerifySeen seen;			/* of the block at work */
-	FinVerifyTerms *terms;
 	FinVerifyGone *gone;
+	FinVerifyTerms *terms;
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */

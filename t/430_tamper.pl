@@ -319,6 +319,10 @@ my %kinds = (
 	'edit of the payload with both hashes' => [ 30, sub { my $w = pick(grep { $_->{has_payload} } @sealed); return (edit($w, pick(qw(request response salt)), 1), $w->{id}) } ],
 	'erasing a column' => [ 20, sub { my $w = pick(@was); return ("UPDATE $r SET actor = '', request = NULL WHERE id = $w->{id}", $w->{id}) } ],
 	'delete one, sealed' => [ 60, sub { my $w = pick(@sealed); return ("DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
+	'delete one, as if its month was dropped' => [ 20, sub { my $w = pick(@sealed); my $month = pick("'2020-01-01', id, id, 1", "'2020-01-01', 0, id, 1",
+				"date_trunc('month', now(), 'UTC'), finance.id_floor(date_trunc('month', now(), 'UTC')), finance.id_floor(date_trunc('month', now(), 'UTC') + interval '1 month') - 1, 1");
+			return ("INSERT INTO finance.audit_month SELECT $month, 'audit_detached_2020_01', now() FROM $r WHERE id = $w->{id}; DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
+	'take a payload away' => [ 30, sub { my $w = pick(grep { $_->{has_payload} } @was); return ("UPDATE $r SET request = NULL, response = NULL, salt = NULL WHERE id = $w->{id}", $w->{id}) } ],
 	'delete one, not sealed' => [ 80, sub { my $w = pick(@found); return ("DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
 	'delete a run, sealed' => [ 20, sub { my $i = int(rand(@sealed - 20)); my @w = @sealed[ $i .. $i + int(rand(20)) ];
 			return ("DELETE FROM $r WHERE id IN (" . join(', ', map { $_->{id} } @w) . ')', map { $_->{id} } @w) } ],

@@ -102,8 +102,10 @@ PG_FUNCTION_INFO_V1(finance_audit_erase_subject);
  *
  * Destroys the key of a subject of the session's tenant: what was encrypted
  * with it is never readable again, in any record.  Later values of the subject
- * are left out.  False: there was no key.  Either way it is recorded.
- * Errors: 22004 null, 22023 empty or too long.
+ * are left out.  False: there was no key.  Either way it is recorded.  Waits for
+ * a transaction that is open and has made the key.
+ * Errors: 22004 null, 22023 empty or too long; 40001 above READ COMMITTED, the
+ * key was made since the snapshot.
  */
 Datum
 finance_audit_erase_subject(PG_FUNCTION_ARGS)

@@ -379,6 +379,8 @@ follow_table(const Node *command, Oid table)
 							   ((const RenameStmt *) command)->newname);
 	else if (has_step(command, AT_DropColumn, AT_DropColumn))
 		fin_audit_table_follow(table, NULL, NULL);
+	if (IsA(command, AlterTableStmt))
+		fin_audit_table_altered(table);
 }
 
 /* does the command concern us, or make something below an audited table? */

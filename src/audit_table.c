@@ -55,15 +55,19 @@
 
 /*
  * Where changes are replicated, row triggers fire but statement triggers do
- * not, except for TRUNCATE; so each change meets exactly one of these.  A
- * partitioned table has no rows of its own.
+ * not, except for TRUNCATE; so each change meets exactly one of these but the
+ * last.  A partitioned table has no rows of its own.
+ *
+ * The last never fires.  For a row routed to a partition the server hands the
+ * transition tables what was routed, before generated columns were computed,
+ * unless the partition has a BEFORE trigger, enabled or not: then it hands over
+ * the row as it was stored.
  */
 typedef struct AuditTrigger
 {
 	const char *name;
-	int16		event;
+	int16		type;			/* pg_trigger.tgtype: what it is found by */
 	char		fires;			/* pg_trigger.tgenabled */
-	bool		for_rows;
 	bool		reads_old;
 	bool		reads_new;
 } AuditTrigger;
@@ -71,16 +75,16 @@ typedef struct AuditTrigger
 static const AuditTrigger audit_triggers[] =
 {
 	{"finance_audit_insert", TRIGGER_TYPE_INSERT, TRIGGER_FIRES_ON_ORIGIN,
-	false, false, true},
+	false, true},
 	{"finance_audit_update", TRIGGER_TYPE_UPDATE, TRIGGER_FIRES_ON_ORIGIN,
-	false, true, true},
+	true, true},
 	{"finance_audit_delete", TRIGGER_TYPE_DELETE, TRIGGER_FIRES_ON_ORIGIN,
-	false, true, false},
+	true, false},
 	{"finance_audit_truncate", TRIGGER_TYPE_TRUNCATE, TRIGGER_FIRES_ALWAYS,
-	false, false, false},
-	{FIN_AUDIT_REPLICATED,
-		TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
-	TRIGGER_FIRES_ON_REPLICA, true, false, false},
+	false, false},
+	{"finance_audit_replicated", FIN_AUDIT_REPLICATED,
+	TRIGGER_FIRES_ON_REPLICA, false, false},
+	{"finance_audit_routed", FIN_AUDIT_ROUTED, TRIGGER_DISABLED, false, false},
 };
 
 Oid
@@ -194,9 +198,9 @@ create_trigger(Oid table, const AuditTrigger *kind, const char *argument)
 	stmt->trigname = pstrdup(kind->name);
 	stmt->funcname = list_make2(makeString("finance"),
 								makeString("_audit_rows"));
-	stmt->timing = TRIGGER_TYPE_AFTER;
-	stmt->events = kind->event;
-	stmt->row = kind->for_rows;
+	stmt->timing = kind->type & TRIGGER_TYPE_TIMING_MASK;
+	stmt->events = kind->type & TRIGGER_TYPE_EVENT_MASK;
+	stmt->row = TRIGGER_FOR_ROW(kind->type);
 	if (argument != NULL)
 		stmt->args = list_make1(makeString(pstrdup(argument)));
 	if (kind->reads_old)
@@ -213,35 +217,47 @@ create_trigger(Oid table, const AuditTrigger *kind, const char *argument)
 typedef struct FoundTrigger
 {
 	Oid			oid;
+	int16		type;
 	char		enabled;
 	char	   *argument;		/* NULL: none */
 } FoundTrigger;
 
-/* the trigger of ours of this kind, or any when kind is NULL */
-static bool
-find_trigger(Oid table, const AuditTrigger *kind, FoundTrigger *found)
+/* ours, whatever their names are now */
+static List *
+find_triggers(Oid table)
 {
 	Relation	relation = table_open(table, NoLock);
 	TriggerDesc *triggers = relation->trigdesc;
 	Oid			function = fin_audit_table_function();
+	List	   *all = NIL;
 
-	found->oid = InvalidOid;
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
+		FoundTrigger *found;
 
-		if (trigger->tgfoid == function &&
-			(kind == NULL || strcmp(trigger->tgname, kind->name) == 0))
-		{
-			found->oid = trigger->tgoid;
-			found->enabled = trigger->tgenabled;
-			found->argument = trigger->tgnargs > 0 ?
-				pstrdup(trigger->tgargs[0]) : NULL;
-			break;
-		}
+		if (trigger->tgfoid != function)
+			continue;
+		found = palloc(sizeof(FoundTrigger));
+		found->oid = trigger->tgoid;
+		found->type = trigger->tgtype;
+		found->enabled = trigger->tgenabled;
+		found->argument = trigger->tgnargs > 0 ?
+			pstrdup(trigger->tgargs[0]) : NULL;
+		all = lappend(all, found);
 	}
 	table_close(relation, NoLock);
-	return OidIsValid(found->oid);
+	return all;
+}
+
+/* has it triggers of ours?  They have the same argument; NULL: none */
+static bool
+is_attached(Oid table, const char **argument)
+{
+	List	   *all = find_triggers(table);
+
+	*argument = all == NIL ? NULL : ((FoundTrigger *) linitial(all))->argument;
+	return all != NIL;
 }
 
 static void
@@ -262,7 +278,57 @@ is_same_argument(const char *a, const char *b)
 	return strcmp(a, b) == 0;
 }
 
-/* one that is enabled otherwise, or of another choice, is replaced */
+/* a partition whose rows, when routed to it, are yet to be completed */
+static bool
+completes_rows(Oid table)
+{
+	Relation	relation = table_open(table, NoLock);
+	TupleConstr *constraints = RelationGetDescr(relation)->constr;
+	bool		completes = relation->rd_rel->relispartition &&
+	constraints != NULL && constraints->has_generated_stored;
+
+	table_close(relation, NoLock);
+	return completes;
+}
+
+static bool
+is_wanted(Oid table, const AuditTrigger *kind)
+{
+	if (TRIGGER_FOR_ROW(kind->type) &&
+		get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
+		return false;
+	return kind->type != FIN_AUDIT_ROUTED || completes_rows(table);
+}
+
+/* those that are enabled otherwise, of another choice, or one too many, go */
+static bool
+attach_trigger(Oid table, const AuditTrigger *kind, const char *argument)
+{
+	List	   *all = find_triggers(table);
+	bool		lacks = is_wanted(table, kind);
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		const FoundTrigger *found = lfirst(cell);
+
+		if (found->type != kind->type)
+			continue;
+		if (lacks && found->enabled == kind->fires &&
+			is_same_argument(found->argument, argument))
+		{
+			lacks = false;
+			continue;
+		}
+		drop_trigger(found->oid);
+		changed = true;
+	}
+	if (lacks)
+		create_trigger(table, kind, argument);
+	return changed || lacks;
+}
+
 static bool
 attach_triggers(Oid table, const char *argument)
 {
@@ -270,20 +336,8 @@ attach_triggers(Oid table, const char *argument)
 
 	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
 	{
-		const AuditTrigger *kind = &audit_triggers[i];
-		FoundTrigger found;
-
-		if (kind->for_rows &&
-			get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
-			continue;
-		if (find_trigger(table, kind, &found) &&
-			found.enabled == kind->fires &&
-			is_same_argument(found.argument, argument))
-			continue;
-		if (OidIsValid(found.oid))
-			drop_trigger(found.oid);
-		create_trigger(table, kind, argument);
-		changed = true;
+		if (attach_trigger(table, &audit_triggers[i], argument))
+			changed = true;
 	}
 	if (changed)
 		CommandCounterIncrement();
@@ -294,15 +348,12 @@ attach_triggers(Oid table, const char *argument)
 static bool
 detach_triggers(Oid table, const char *argument)
 {
-	bool		changed = false;
-	FoundTrigger found;
+	List	   *all = find_triggers(table);
+	ListCell   *cell;
 
-	while (find_trigger(table, NULL, &found))
-	{
-		drop_trigger(found.oid);
-		changed = true;
-	}
-	return changed;
+	foreach(cell, all)
+		drop_trigger(((FoundTrigger *) lfirst(cell))->oid);
+	return all != NIL;
 }
 
 /* that auditing began, ended or changed is itself recorded */
@@ -370,17 +421,40 @@ is_auditable(Oid relid)
 		get_rel_persistence(relid) != RELPERSISTENCE_TEMP;
 }
 
+/* to a table that has its triggers */
+static void
+add_routed_trigger(Oid relid, const char *argument)
+{
+	const AuditTrigger *kind = &audit_triggers[lengthof(audit_triggers) - 1];
+	List	   *all = find_triggers(relid);
+	ListCell   *cell;
+
+	Assert(kind->type == FIN_AUDIT_ROUTED);
+	foreach(cell, all)
+	{
+		if (((FoundTrigger *) lfirst(cell))->type == kind->type)
+			return;
+	}
+	if (!is_wanted(relid, kind))
+		return;
+	create_trigger(relid, kind, argument);
+	CommandCounterIncrement();
+}
+
 /* one that has triggers keeps them, whatever they record */
 static void
 inherit_triggers(Oid relid, const char *argument)
 {
-	FoundTrigger found;
+	const char *own;
 
 	if (!is_auditable(relid))
 		return;
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	if (find_trigger(relid, NULL, &found))
+	if (is_attached(relid, &own))
+	{
+		add_routed_trigger(relid, own);
 		return;
+	}
 	(void) attach_triggers(relid, argument);
 	record_change(relid, "audit_table",
 				  fin_audit_choice_text(fin_audit_choice_read(argument)));
@@ -394,14 +468,12 @@ hand_down(Oid relid, const char *argument)
 
 	foreach(cell, tables)
 	{
-		FoundTrigger found;
 		Relation	table = try_table_open(lfirst_oid(cell), AccessShareLock);
 
 		if (table == NULL)
 			continue;
 		table_close(table, NoLock);
-		if (!find_trigger(lfirst_oid(cell), NULL, &found))
-			inherit_triggers(lfirst_oid(cell), argument);
+		inherit_triggers(lfirst_oid(cell), argument);
 	}
 }
 
@@ -409,15 +481,15 @@ void
 fin_audit_table_inherit(Oid relid)
 {
 	Datum		values[1] = {ObjectIdGetDatum(relid)};
-	FoundTrigger found;
+	const char *argument;
 	Oid		   *parents;
 	int			n;
 
 	if (!is_auditable(relid))
 		return;
-	if (find_trigger(relid, NULL, &found))
+	if (is_attached(relid, &argument))
 	{
-		hand_down(relid, found.argument);
+		hand_down(relid, argument);
 		return;
 	}
 	n = (int) fin_query_run(&find_parents, values, NULL, 0);
@@ -431,9 +503,9 @@ fin_audit_table_inherit(Oid relid)
 	for (int i = 0; i < n; i++)
 	{
 		LockRelationOid(parents[i], AccessShareLock);
-		if (!find_trigger(parents[i], NULL, &found))
+		if (!is_attached(parents[i], &argument))
 			continue;
-		hand_down(relid, found.argument);
+		hand_down(relid, argument);
 		return;
 	}
 }
@@ -476,21 +548,18 @@ set_argument(Oid trigger, const char *argument)
 static void
 follow_columns(Oid relid, const char *old_name, const char *new_name)
 {
-	FoundTrigger found;
 	const char *argument;
 	FinAuditChoice *choice;
+	ListCell   *cell;
 
-	if (!find_trigger(relid, NULL, &found) || found.argument == NULL)
+	if (!is_attached(relid, &argument) || argument == NULL)
 		return;
-	choice = fin_audit_choice_read(found.argument);
+	choice = fin_audit_choice_read(argument);
 	if (!fin_audit_choice_follow(choice, relid, old_name, new_name))
 		return;
 	argument = fin_audit_choice_text(choice);
-	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
-	{
-		if (find_trigger(relid, &audit_triggers[i], &found))
-			set_argument(found.oid, argument);
-	}
+	foreach(cell, find_triggers(relid))
+		set_argument(((FoundTrigger *) lfirst(cell))->oid, argument);
 	CommandCounterIncrement();
 	record_change(relid, "audit_table", argument);
 }
@@ -503,6 +572,24 @@ fin_audit_table_follow(Oid relid, const char *old_name, const char *new_name)
 
 	foreach(cell, tables)
 		follow_columns(lfirst_oid(cell), old_name, new_name);
+}
+
+void
+fin_audit_table_altered(Oid relid)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const char *argument;
+
+		if (!is_auditable(lfirst_oid(cell)))
+			continue;
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+		if (is_attached(lfirst_oid(cell), &argument))
+			add_routed_trigger(lfirst_oid(cell), argument);
+	}
 }
 
 /* ------------------------------------------------------------------------

@@ -7,10 +7,17 @@
 #ifndef FIN_AUDIT_TABLE_H
 #define FIN_AUDIT_TABLE_H
 
-#include "postgres_ext.h"
+#include "catalog/pg_trigger.h"
 
-/* the trigger that records row by row what is replicated */
-#define FIN_AUDIT_REPLICATED	"finance_audit_replicated"
+/*
+ * Types, as in pg_trigger.tgtype, of the triggers for each row: the one that
+ * records what is replicated, and the one that is there to be there.
+ */
+#define FIN_AUDIT_REPLICATED \
+	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | \
+	 TRIGGER_TYPE_DELETE)
+#define FIN_AUDIT_ROUTED \
+	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT)
 
 /* the trigger function of audited tables */
 extern Oid	fin_audit_table_function(void);
@@ -28,5 +35,11 @@ extern void fin_audit_table_inherit(Oid table);
  */
 extern void fin_audit_table_follow(Oid table, const char *old_name,
 								   const char *new_name);
+
+/*
+ * The table and those that inherit from it got columns: their triggers are
+ * completed.
+ */
+extern void fin_audit_table_altered(Oid table);
 
 #endif							/* FIN_AUDIT_TABLE_H */

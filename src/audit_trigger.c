@@ -267,13 +267,20 @@ write_row_change(const TriggerData *trigger)
 }
 
 /*
- * The one trigger for each row.  It may be enabled otherwise, as ENABLE TRIGGER
- * ALL does; the others record what is not replicated.
+ * The one that records row by row.  It may be enabled otherwise, as ENABLE
+ * TRIGGER ALL does; the others record what is not replicated.
  */
 static bool
 is_for_replicated(const TriggerData *trigger)
 {
-	return strcmp(trigger->tg_trigger->tgname, FIN_AUDIT_REPLICATED) == 0;
+	return trigger->tg_trigger->tgtype == FIN_AUDIT_REPLICATED;
+}
+
+/* the one that does not fire, unless all are enabled */
+static bool
+is_for_routed(const TriggerData *trigger)
+{
+	return trigger->tg_trigger->tgtype == FIN_AUDIT_ROUTED;
 }
 
 /* attached by hand, without the transition tables it reads? */
@@ -307,6 +314,8 @@ finance_audit_rows(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
+	if (CALLED_AS_TRIGGER(fcinfo) && is_for_routed(trigger))
+		return PointerGetDatum(trigger->tg_trigtuple);
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		(TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ?

@@ -1,0 +1,109 @@
+-- Tables that change while they are audited: partitions, generated columns,
+-- triggers renamed, columns that go and come back, schemas renamed.
+-- Run by pg_prove as a superuser; leaves nothing behind.
+\set ECHO none
+\set QUIET 1
+\pset format unaligned
+\pset tuples_only true
+\pset pager off
+\set ON_ERROR_STOP 1
+SET client_min_messages = warning;
+
+BEGIN;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS finance;
+
+SELECT plan(19);
+
+CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
+LANGUAGE sql AS $$
+	SELECT r.request::text FROM finance.audit_record r WHERE r.object = which
+	ORDER BY r.xid DESC, r.sequence DESC LIMIT 1
+$$;
+
+CREATE FUNCTION pg_temp.records(which text, what text) RETURNS bigint
+LANGUAGE sql AS $$
+	SELECT count(*) FROM finance.audit_record r
+	WHERE r.object = which AND r.operation = what
+$$;
+
+-- names of the table's triggers for each row that never fire
+CREATE FUNCTION pg_temp.routed(which regclass) RETURNS text[]
+LANGUAGE sql AS $$
+	SELECT array_agg(t.tgname::text) FROM pg_trigger t
+	WHERE t.tgrelid = which AND t.tgtype = 7 AND t.tgenabled = 'D'
+$$;
+
+CREATE SCHEMA follow;
+
+-- ------------------------------------------------------------------------
+-- rows routed to partitions with columns elsewhere
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.part (id int PRIMARY KEY, v text, g text GENERATED ALWAYS AS ('g' || v) STORED) PARTITION BY LIST (id);
+CREATE TABLE follow.part_1 PARTITION OF follow.part FOR VALUES IN (1);
+CREATE TABLE follow.part_2 (g text GENERATED ALWAYS AS ('g' || v) STORED, gone int, v text, id int NOT NULL);
+ALTER TABLE follow.part_2 DROP COLUMN gone;
+SELECT finance.audit_table('follow.part') AS tables \gset
+ALTER TABLE follow.part ATTACH PARTITION follow.part_2 FOR VALUES IN (2);
+SELECT is(pg_temp.routed('follow.part_2'), '{finance_audit_routed}', 'a partition that completes its rows has a trigger more');
+SELECT is(pg_temp.routed('follow.part'), NULL, 'the partitioned table has not');
+INSERT INTO follow.part VALUES (2, 'b');
+SELECT is(pg_temp.last_request('follow.part'), '{"new":{"id":2,"v":"b","g":"gb"}}', 'INSERT: the generated column as it was stored');
+UPDATE follow.part SET v = 'c' WHERE id = 2;
+SELECT is(pg_temp.last_request('follow.part'), '{"old":{"v":"b","g":"gb"},"new":{"id":2,"v":"c","g":"gc"}}', 'UPDATE');
+DELETE FROM follow.part;
+MERGE INTO follow.part AS p USING (VALUES (2, 'd')) AS s (id, v) ON p.id = s.id
+WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v);
+SELECT is(pg_temp.last_request('follow.part'), '{"new":{"id":2,"v":"d","g":"gd"}}', 'MERGE');
+INSERT INTO follow.part VALUES (1, 'e');
+SELECT is(pg_temp.last_request('follow.part'), '{"new":{"id":1,"v":"e","g":"ge"}}', 'a partition with the same columns');
+DELETE FROM follow.part WHERE id = 2;
+UPDATE follow.part SET id = 2;
+SELECT is((SELECT pg_temp.last_request('follow.part')::json #>> '{new,g}'), (SELECT g FROM follow.part), 'a row that moves');
+ALTER TABLE follow.part_2 ENABLE TRIGGER ALL;
+INSERT INTO follow.part VALUES (1, 'f');
+DELETE FROM follow.part WHERE id = 2;
+INSERT INTO follow.part VALUES (2, 'f');
+SELECT is((SELECT v FROM follow.part_2), 'f', 'enabled by hand, it lets the row pass');
+SELECT is(finance.audit_table('follow.part'), 1, 'and is put right');
+
+CREATE TABLE follow.plain (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+CREATE TABLE follow.plain_1 PARTITION OF follow.plain FOR VALUES IN (1);
+SELECT finance.audit_table('follow.plain') AS tables \gset
+SELECT is(pg_temp.routed('follow.plain_1'), NULL, 'no such trigger where nothing is generated');
+ALTER TABLE follow.plain ADD COLUMN g text GENERATED ALWAYS AS ('g' || v) STORED;
+SELECT is(pg_temp.routed('follow.plain_1'), '{finance_audit_routed}', 'until a generated column is added');
+CREATE TABLE follow.plain_2 (v text, g text GENERATED ALWAYS AS ('g' || v) STORED, id int NOT NULL);
+SELECT finance.audit_table('follow.plain_2') AS tables \gset
+ALTER TABLE follow.plain ATTACH PARTITION follow.plain_2 FOR VALUES IN (2);
+INSERT INTO follow.plain VALUES (2, 'a');
+SELECT is(pg_temp.last_request('follow.plain'), '{"new":{"id":2,"v":"a","g":"ga"}}', 'one that had triggers of its own');
+
+-- ------------------------------------------------------------------------
+-- triggers renamed
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.renamed (id int PRIMARY KEY, v text);
+SELECT finance.audit_table('follow.renamed') AS tables \gset
+ALTER TRIGGER finance_audit_insert ON follow.renamed RENAME TO zz_audit_insert;
+ALTER TRIGGER finance_audit_replicated ON follow.renamed RENAME TO zz_audit_replicated;
+SELECT is(finance.audit_table('follow.renamed'), 0, 'a renamed trigger is one of the table''s still');
+INSERT INTO follow.renamed VALUES (1, 'a');
+SELECT is(pg_temp.records('follow.renamed', 'INSERT'), 1::bigint, 'and records each row once');
+SET LOCAL session_replication_role = replica;
+INSERT INTO follow.renamed VALUES (2, 'b');
+SET LOCAL session_replication_role = origin;
+SELECT is(pg_temp.records('follow.renamed', 'INSERT'), 2::bigint, 'so does that for replicated rows');
+CREATE TRIGGER finance_audit_insert AFTER INSERT ON follow.renamed REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION finance._audit_rows();
+SELECT is(finance.audit_table('follow.renamed'), 1, 'one too many goes');
+INSERT INTO follow.renamed VALUES (3, 'c');
+SELECT is(pg_temp.records('follow.renamed', 'INSERT'), 3::bigint, 'each row once again');
+ALTER TABLE follow.renamed RENAME COLUMN v TO w;
+SELECT is(finance.audit_table('follow.renamed', mask => '{"w": "redact"}'), 1, 'another choice');
+INSERT INTO follow.renamed VALUES (4, 'd');
+SELECT is(pg_temp.last_request('follow.renamed'), '{"new":{"id":4,"w":"[redacted]"}}', 'replaces it as well');
+
+SELECT * FROM finish();
+ROLLBACK;

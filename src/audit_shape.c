@@ -95,7 +95,7 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	field->mask = mask;
 	field->label = label.data;
 	field->label_length = label.len;
-	fin_json_type(&field->type, column->atttypid, column->atttypmod);
+	fin_json_type(&field->type, column->atttypid);
 }
 
 static void
@@ -155,6 +155,18 @@ make_subject(FinAuditShape *shape, const FinAuditChoice *choice,
 	getTypeOutputInfo(TupleDescAttr(columns, shape->subject)->atttypid,
 					  &output, &is_varlena);
 	fmgr_info(output, &shape->subject_output);
+	shape->need = Max(shape->need,
+					  fin_output_need(getBaseType(TupleDescAttr(columns, shape->subject)->atttypid),
+									  &shape->subject_output));
+}
+
+static void
+find_need(FinAuditShape *shape)
+{
+	for (int i = 0; i < shape->nfields; i++)
+		shape->need = Max(shape->need, shape->fields[i].type.need);
+	for (int i = 0; i < shape->nkeys; i++)
+		shape->need = Max(shape->need, shape->keys[i].type.need);
 }
 
 static FinAuditShape *
@@ -179,6 +191,7 @@ make_shape(const TriggerData *trigger)
 	make_fields(shape, choice, RelationGetDescr(table));
 	make_keys(shape, choice, table);
 	make_subject(shape, choice, RelationGetDescr(table));
+	find_need(shape);
 	MemoryContextSwitchTo(caller);
 	return shape;
 }

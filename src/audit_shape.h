@@ -47,6 +47,7 @@ typedef struct FinAuditShape
 	char	   *object;			/* schema.table, quoted */
 	FinAuditRows rows;
 	bool		ignores;		/* not all columns are looked at */
+	FinOutputNeed need;			/* to be fixed while rows are written */
 	int			natts;			/* of the row */
 	int			nfields;
 	FinAuditField *fields;		/* what is recorded */

@@ -14,8 +14,8 @@
  * there, row by row.
  *
  * Rows are turned into JSON as the user who runs the statement, outside of
- * fin_query_begin: output functions and casts to json of a table's types may
- * be anybody's code.
+ * fin_query_begin: output functions of a table's types may be anybody's code.
+ * The settings they depend on are fixed for each batch.
  *
  * Owns nothing beyond a call.  Locks: none but those of the INSERT.
  */
@@ -47,6 +47,7 @@ typedef struct RowWriter
 {
 	const char *operation;
 	FinAuditShape *shape;
+	int			nest;			/* of fixed settings; 0: none were changed */
 	MemoryContext batch;		/* the texts of the records; reset by flush */
 	FinAuditRecord *records;
 	int			nrecords;
@@ -59,6 +60,7 @@ open_writer(RowWriter *writer, const TriggerData *trigger,
 {
 	writer->operation = operation;
 	writer->shape = fin_audit_shape(trigger);
+	writer->nest = 0;
 	/* blocks that malloc() keeps: no page faults for each batch anew */
 	writer->batch = AllocSetContextCreate(CurrentMemoryContext,
 										  "finance audit batch", 0,
@@ -73,6 +75,8 @@ flush_writer(RowWriter *writer)
 {
 	FinQueryScope scope;
 
+	fin_output_restore(writer->nest);
+	writer->nest = 0;
 	if (writer->nrecords == 0)
 		return;
 	(void) fin_context();
@@ -109,8 +113,11 @@ static void
 write_row(RowWriter *writer, TupleTableSlot *old_row, TupleTableSlot *new_row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
-	text	   *change = fin_audit_change_text(writer->shape, old_row, new_row);
+	text	   *change;
 
+	if (writer->shape->need != FIN_OUTPUT_FREE && writer->nest == 0)
+		writer->nest = fin_output_fix(writer->shape->need);
+	change = fin_audit_change_text(writer->shape, old_row, new_row);
 	if (change != NULL)
 	{
 		FinAuditRecord *record = next_record(writer);

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(19);
+SELECT plan(25);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -104,6 +104,25 @@ ALTER TABLE follow.renamed RENAME COLUMN v TO w;
 SELECT is(finance.audit_table('follow.renamed', mask => '{"w": "redact"}'), 1, 'another choice');
 INSERT INTO follow.renamed VALUES (4, 'd');
 SELECT is(pg_temp.last_request('follow.renamed'), '{"new":{"id":4,"w":"[redacted]"}}', 'replaces it as well');
+
+-- ------------------------------------------------------------------------
+-- generated columns that would tell what is masked
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.secret (id int PRIMARY KEY, ssn text);
+SELECT finance.audit_table('follow.secret', mask => '{"ssn": "redact"}') AS tables \gset
+SELECT throws_ok($$ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') STORED$$, '22023',
+				 'generated column "told" tells of the masked column "ssn"', 'a generated column added');
+SELECT throws_ok($$CREATE TABLE follow.heir (told text GENERATED ALWAYS AS (ssn || '!') STORED) INHERITS (follow.secret)$$, '22023',
+				 'generated column "told" tells of the masked column "ssn"', 'or by a table that inherits');
+CREATE TABLE follow.heir (id int NOT NULL, ssn text, told text GENERATED ALWAYS AS (ssn || '!') STORED);
+SELECT throws_ok($$ALTER TABLE follow.heir INHERIT follow.secret$$, '22023', NULL, 'or that begins to');
+SELECT lives_ok($$ALTER TABLE follow.secret ADD COLUMN twice int GENERATED ALWAYS AS (id * 2) STORED$$, 'another that is generated');
+SELECT finance.unaudit_table('follow.secret') AS tables \gset
+ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') STORED;
+SELECT is(finance.audit_table('follow.secret', mask => '{"ssn": "redact", "told": "redact"}'), 1, 'masked as well');
+INSERT INTO follow.secret VALUES (1, '123');
+SELECT is(pg_temp.last_request('follow.secret'), '{"new":{"id":1,"ssn":"[redacted]","twice":2,"told":"[redacted]"}}', 'it tells nothing');
 
 SELECT * FROM finish();
 ROLLBACK;

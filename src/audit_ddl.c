@@ -433,7 +433,7 @@ PG_FUNCTION_INFO_V1(finance_audit_ddl);
  * New partitions and inheriting tables of an audited table get its triggers;
  * the names of columns that a table's triggers were given follow them.
  * Errors: 39P03 not called as an event trigger; 2BP01 the column dropped is the
- * subject of encrypted values; for what concerns us, those of
+ * subject of encrypted values; 22023 a generated column tells of a masked one; for what concerns us, those of
  * fin_context_of_database().
  */
 Datum

@@ -399,6 +399,109 @@ change_tables(List *tables, const TableChange *change)
 }
 
 /* ------------------------------------------------------------------------
+ * the choice, against the table
+ * ------------------------------------------------------------------------ */
+
+/* two ciphertexts of a value differ: nothing would be found by such a key */
+static void
+check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
+{
+	Relation	table = table_open(relid, NoLock);
+	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
+													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		const char *name =
+		NameStr(TupleDescAttr(RelationGetDescr(table),
+							  column + FirstLowInvalidHeapAttributeNumber - 1)->attname);
+
+		if (fin_audit_choice_mask(choice, name) == FIN_MASK_ENCRYPT)
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("column \"%s\" of the primary key of \"%s\" cannot be encrypted",
+						   name, RelationGetRelationName(table)),
+					errhint("Mask it with hash: the row stays to be found by it."));
+	}
+	bms_free(columns);
+	table_close(table, NoLock);
+}
+
+#define HINT_CHOOSING "Mask it as well, or leave it out with columns or ignore."
+#define HINT_ALTERING "Call finance.unaudit_table() before and finance.audit_table() afterwards, in the same transaction, and mask or leave out that column too."
+
+static void
+refuse_telling(const char *generated, const char *masked, const char *hint)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("generated column \"%s\" tells of the masked column \"%s\"",
+				   generated, masked),
+			errhint("%s", hint));
+}
+
+/* the expression of a generated column against the masks of what it reads */
+static void
+check_generated(const FinAuditChoice *choice, TupleDesc columns,
+				const AttrDefault *made, const char *hint)
+{
+	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
+	Bitmapset  *reads = NULL;
+	int			column = -1;
+
+	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
+		!fin_audit_choice_records(choice, name) ||
+		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
+		return;
+	pull_varattnos(stringToNode(made->adbin), 1, &reads);
+	while ((column = bms_next_member(reads, column)) >= 0)
+	{
+		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
+		const char *read;
+
+		if (attnum <= 0)
+			continue;
+		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
+		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
+			refuse_telling(name, read, hint);
+	}
+	bms_free(reads);
+}
+
+static void
+check_all_generated(const FinAuditChoice *choice, Oid relid, const char *hint)
+{
+	Relation	table = table_open(relid, NoLock);
+	TupleConstr *constraints = RelationGetDescr(table)->constr;
+
+	for (int i = 0; constraints != NULL && i < constraints->num_defval; i++)
+		check_generated(choice, RelationGetDescr(table),
+						&constraints->defval[i], hint);
+	table_close(table, NoLock);
+}
+
+static void
+check_choice(const FinAuditChoice *choice, List *tables)
+{
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const char *stranger = fin_audit_choice_stranger(choice,
+														 lfirst_oid(cell));
+
+		if (stranger != NULL)
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_COLUMN),
+					errmsg("column \"%s\" of table \"%s\" does not exist",
+						   stranger, get_rel_name(lfirst_oid(cell))));
+		check_key_not_encrypted(choice, lfirst_oid(cell));
+		check_all_generated(choice, lfirst_oid(cell), HINT_CHOOSING);
+	}
+}
+
+/* ------------------------------------------------------------------------
  * tables that change
  * ------------------------------------------------------------------------ */
 
@@ -445,6 +548,7 @@ add_routed_trigger(Oid relid, const char *argument)
 static void
 inherit_triggers(Oid relid, const char *argument)
 {
+	FinAuditChoice *choice;
 	const char *own;
 
 	if (!is_auditable(relid))
@@ -455,9 +559,10 @@ inherit_triggers(Oid relid, const char *argument)
 		add_routed_trigger(relid, own);
 		return;
 	}
+	choice = fin_audit_choice_read(argument);
+	check_all_generated(choice, relid, HINT_ALTERING);
 	(void) attach_triggers(relid, argument);
-	record_change(relid, "audit_table",
-				  fin_audit_choice_text(fin_audit_choice_read(argument)));
+	record_change(relid, "audit_table", fin_audit_choice_text(choice));
 }
 
 static void
@@ -587,110 +692,17 @@ fin_audit_table_altered(Oid relid)
 		if (!is_auditable(lfirst_oid(cell)))
 			continue;
 		LockRelationOid(lfirst_oid(cell), AccessShareLock);
-		if (is_attached(lfirst_oid(cell), &argument))
-			add_routed_trigger(lfirst_oid(cell), argument);
+		if (!is_attached(lfirst_oid(cell), &argument))
+			continue;
+		check_all_generated(fin_audit_choice_read(argument), lfirst_oid(cell),
+							HINT_ALTERING);
+		add_routed_trigger(lfirst_oid(cell), argument);
 	}
 }
 
 /* ------------------------------------------------------------------------
- * the choice, against the table
+ * SQL functions
  * ------------------------------------------------------------------------ */
-
-/* two ciphertexts of a value differ: nothing would be found by such a key */
-static void
-check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
-{
-	Relation	table = table_open(relid, NoLock);
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
-	int			column = -1;
-
-	while ((column = bms_next_member(columns, column)) >= 0)
-	{
-		const char *name =
-		NameStr(TupleDescAttr(RelationGetDescr(table),
-							  column + FirstLowInvalidHeapAttributeNumber - 1)->attname);
-
-		if (fin_audit_choice_mask(choice, name) == FIN_MASK_ENCRYPT)
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("column \"%s\" of the primary key of \"%s\" cannot be encrypted",
-						   name, RelationGetRelationName(table)),
-					errhint("Mask it with hash: the row stays to be found by it."));
-	}
-	bms_free(columns);
-	table_close(table, NoLock);
-}
-
-static void
-refuse_telling(const char *generated, const char *masked)
-{
-	ereport(ERROR,
-			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("generated column \"%s\" tells of the masked column \"%s\"",
-				   generated, masked),
-			errhint("Mask it as well, or leave it out with columns or ignore."));
-}
-
-/* the expression of a generated column against the masks of what it reads */
-static void
-check_generated(const FinAuditChoice *choice, TupleDesc columns,
-				const AttrDefault *made)
-{
-	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
-	Bitmapset  *reads = NULL;
-	int			column = -1;
-
-	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
-		!fin_audit_choice_records(choice, name) ||
-		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
-		return;
-	pull_varattnos(stringToNode(made->adbin), 1, &reads);
-	while ((column = bms_next_member(reads, column)) >= 0)
-	{
-		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
-		const char *read;
-
-		if (attnum <= 0)
-			continue;
-		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
-		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
-			refuse_telling(name, read);
-	}
-	bms_free(reads);
-}
-
-static void
-check_all_generated(const FinAuditChoice *choice, Oid relid)
-{
-	Relation	table = table_open(relid, NoLock);
-	TupleDesc	columns = RelationGetDescr(table);
-
-	for (int i = 0; columns->constr != NULL && i < columns->constr->num_defval; i++)
-		check_generated(choice, columns, &columns->constr->defval[i]);
-	table_close(table, NoLock);
-}
-
-static void
-check_choice(const FinAuditChoice *choice, List *tables)
-{
-	ListCell   *cell;
-
-	foreach(cell, tables)
-	{
-		const char *stranger = fin_audit_choice_stranger(choice,
-														 lfirst_oid(cell));
-
-		if (stranger != NULL)
-			ereport(ERROR,
-					errcode(ERRCODE_UNDEFINED_COLUMN),
-					errmsg("column \"%s\" of table \"%s\" does not exist",
-						   stranger, get_rel_name(lfirst_oid(cell))));
-		check_key_not_encrypted(choice, lfirst_oid(cell));
-		if (choice->masks != NIL)
-			check_all_generated(choice, lfirst_oid(cell));
-	}
-}
 
 PG_FUNCTION_INFO_V1(finance_audit_table);
 

@@ -25,7 +25,8 @@ extern Oid	fin_audit_table_function(void);
 /*
  * The table was made below another, or something was attached to it: whatever
  * of them has no triggers gets those of what it inherits from.  Inside of
- * fin_query_begin/end, after fin_context().
+ * fin_query_begin/end, after fin_context().  Error: 22023 it has a generated
+ * column that tells of a masked one.
  */
 extern void fin_audit_table_inherit(Oid table);
 
@@ -37,8 +38,8 @@ extern void fin_audit_table_follow(Oid table, const char *old_name,
 								   const char *new_name);
 
 /*
- * The table and those that inherit from it got columns: their triggers are
- * completed.
+ * The table was altered: it and those that inherit from it may have got columns
+ * that need a trigger more.  Error: 22023 a generated one tells of a masked one.
  */
 extern void fin_audit_table_altered(Oid table);
 

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(25);
+SELECT plan(33);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -79,6 +79,48 @@ SELECT finance.audit_table('follow.plain_2') AS tables \gset
 ALTER TABLE follow.plain ATTACH PARTITION follow.plain_2 FOR VALUES IN (2);
 INSERT INTO follow.plain VALUES (2, 'a');
 SELECT is(pg_temp.last_request('follow.plain'), '{"new":{"id":2,"v":"a","g":"ga"}}', 'one that had triggers of its own');
+
+-- ------------------------------------------------------------------------
+-- partitions made by CREATE SCHEMA
+-- ------------------------------------------------------------------------
+
+CREATE SCHEMA follow_parts
+	CREATE TABLE part_3 PARTITION OF follow.part FOR VALUES IN (3)
+	CREATE TABLE other (id int);
+INSERT INTO follow_parts.part_3 VALUES (3, 'a');
+SELECT is(pg_temp.last_request('follow_parts.part_3'), '{"new":{"id":3,"v":"a","g":"ga"}}', 'a partition made by CREATE SCHEMA');
+SELECT is((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'follow_parts.other'::regclass), 0::bigint, 'nothing else of it');
+
+-- ------------------------------------------------------------------------
+-- columns that go with something else
+-- ------------------------------------------------------------------------
+
+CREATE DOMAIN follow.number AS text;
+CREATE TABLE follow.holder (id int PRIMARY KEY, ssn follow.number, name text, whose follow.number);
+CREATE TABLE follow.heiress () INHERITS (follow.holder);
+SELECT finance.audit_table('follow.holder', mask => '{"ssn": "redact", "name": "redact"}') AS tables \gset
+DROP DOMAIN follow.number CASCADE;
+INSERT INTO follow.holder VALUES (1, 'Ann');
+SELECT is(pg_temp.last_request('follow.holder'), '{"new":{"id":1,"name":"[redacted]"}}', 'a domain dropped with the masked column');
+INSERT INTO follow.heiress VALUES (1, 'Bob');
+SELECT is(pg_temp.last_request('follow.heiress'), '{"new":{"id":1,"name":"[redacted]"}}', 'and that of an inheriting table');
+CREATE TYPE follow.mood AS ENUM ('calm');
+CREATE TABLE follow.subject (id int PRIMARY KEY, who follow.mood, email text);
+SELECT finance.audit_table('follow.subject', mask => '{"email": "encrypt"}', subject => 'who') AS tables \gset
+SELECT throws_ok('DROP TYPE follow.mood CASCADE', '2BP01', NULL, 'the subject of encrypted values stays');
+CREATE TYPE follow.typed AS (id int, ssn text, name text);
+CREATE TABLE follow.of_type OF follow.typed (PRIMARY KEY (id));
+SELECT finance.audit_table('follow.of_type', mask => '{"ssn": "redact", "name": "redact"}') AS tables \gset
+ALTER TYPE follow.typed DROP ATTRIBUTE ssn CASCADE;
+INSERT INTO follow.of_type VALUES (1, 'Ann');
+SELECT is(pg_temp.last_request('follow.of_type'), '{"new":{"id":1,"name":"[redacted]"}}', 'an attribute of a table''s type dropped');
+ALTER TYPE follow.typed RENAME ATTRIBUTE name TO title CASCADE;
+INSERT INTO follow.of_type VALUES (2, 'Bob');
+SELECT is(pg_temp.last_request('follow.of_type'), '{"new":{"id":2,"title":"[redacted]"}}', 'or renamed');
+ALTER TYPE follow.mood RENAME VALUE 'calm' TO 'quiet';
+CREATE TYPE follow.lonely AS (a int);
+ALTER TYPE follow.lonely RENAME ATTRIBUTE a TO b;
+SELECT lives_ok('ALTER TYPE follow.lonely DROP ATTRIBUTE b', 'types without tables');
 
 -- ------------------------------------------------------------------------
 -- triggers renamed

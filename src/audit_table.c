@@ -676,7 +676,12 @@ fin_audit_table_follow(Oid relid, const char *old_name, const char *new_name)
 	ListCell   *cell;
 
 	foreach(cell, tables)
+	{
+		if (!is_auditable(lfirst_oid(cell)))
+			continue;
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
 		follow_columns(lfirst_oid(cell), old_name, new_name);
+	}
 }
 
 void

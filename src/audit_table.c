@@ -116,19 +116,25 @@ check_kind(Oid relid, Form_pg_class class)
 					   NameStr(class->relname)));
 }
 
-/* finance.audit_record or one of its partitions */
+/*
+ * A table of the audit log: it would record its own records, its sealing, or
+ * the keys that are to be forgotten.
+ */
 static void
 check_not_the_log(Oid relid, Form_pg_class class)
 {
+	const char *name = NameStr(class->relname);
 	Oid			log = fin_query_relation("audit_record");
 
-	if (relid == log ||
+	if ((class->relnamespace == get_namespace_oid("finance", false) &&
+		 (strncmp(name, "audit_", strlen("audit_")) == 0 ||
+		  strncmp(name, "_audit_", strlen("_audit_")) == 0)) ||
 		(class->relispartition &&
 		 list_member_oid(get_partition_ancestors(relid), log)))
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_AUDIT_PROTECTED),
-				errmsg("\"%s\" cannot be audited", NameStr(class->relname)),
-				errdetail("It is the audit log, which would record its own records."));
+				errmsg("\"%s\" cannot be audited", name),
+				errdetail("It is of the audit log itself."));
 }
 
 /* false when the table is gone */
@@ -250,6 +256,17 @@ find_triggers(Oid table)
 	return all;
 }
 
+static const AuditTrigger *
+kind_of(int16 type)
+{
+	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
+	{
+		if (audit_triggers[i].type == type)
+			return &audit_triggers[i];
+	}
+	return NULL;
+}
+
 /* has it triggers of ours?  They have the same argument; NULL: none */
 static bool
 is_attached(Oid table, const char **argument)
@@ -356,6 +373,65 @@ detach_triggers(Oid table, const char *argument)
 	return all != NIL;
 }
 
+static FinQuery find_parents =
+{
+	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
+	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+};
+
+/* inside of fin_query_begin/end; locked against going away */
+static List *
+parents_of(Oid relid)
+{
+	Datum		values[1] = {ObjectIdGetDatum(relid)};
+	uint64		n = fin_query_run(&find_parents, values, NULL, 0);
+	List	   *parents = NIL;
+	ListCell   *cell;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		parents = lappend_oid(parents,
+							  DatumGetObjectId(fin_query_datum(i, 1, &isnull)));
+	}
+	foreach(cell, parents)
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+	return parents;
+}
+
+static FIN_NORETURN void
+refuse_unseen(Oid table, Oid parent)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("\"%s\" cannot be audited below \"%s\", which is not",
+				   get_rel_name(table), get_rel_name(parent)),
+			errdetail("What is written by way of \"%s\" would not be recorded.",
+					  get_rel_name(parent)),
+			errhint("Call finance.audit_table() for \"%s\", or finance.unaudit_table() for \"%s\".",
+					get_rel_name(parent), get_rel_name(table)));
+}
+
+/* only triggers of the table that a statement names fire */
+static void
+check_parents(Oid table, const List *with)
+{
+	ListCell   *cell;
+
+	foreach(cell, parents_of(table))
+	{
+		const char *argument;
+
+		if (!list_member_oid(with, lfirst_oid(cell)) &&
+			!is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(table, lfirst_oid(cell));
+	}
+}
+
 /* that auditing began, ended or changed is itself recorded */
 static void
 record_change(Oid table, const char *operation, const char *choice)
@@ -386,6 +462,8 @@ change_tables(List *tables, const TableChange *change)
 
 	(void) fin_context();
 	fin_query_begin(&scope);
+	foreach(cell, change->change == attach_triggers ? tables : NIL)
+		check_parents(lfirst_oid(cell), tables);
 	foreach(cell, tables)
 	{
 		if (change->change(lfirst_oid(cell), change->argument))
@@ -505,15 +583,6 @@ check_choice(const FinAuditChoice *choice, List *tables)
  * tables that change
  * ------------------------------------------------------------------------ */
 
-static FinQuery find_parents =
-{
-	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
-	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
-	.nargs = 1,
-	.argtypes = {OIDOID},
-	.expect = SPI_OK_SELECT,
-};
-
 /* of partitions and the like: what can have triggers of ours */
 static bool
 is_auditable(Oid relid)
@@ -582,60 +651,57 @@ hand_down(Oid relid, const char *argument)
 	}
 }
 
+/* what came below the table: its triggers would not see what is done above */
+static void
+check_heirs_not_attached(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(relid, AccessShareLock))
+	{
+		const char *argument;
+
+		if (is_auditable(lfirst_oid(cell)) &&
+			is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(lfirst_oid(cell), relid);
+	}
+}
+
 void
 fin_audit_table_inherit(Oid relid)
 {
-	Datum		values[1] = {ObjectIdGetDatum(relid)};
 	const char *argument;
-	Oid		   *parents;
-	int			n;
+	ListCell   *cell;
 
 	if (!is_auditable(relid))
 		return;
 	if (is_attached(relid, &argument))
 	{
+		check_parents(relid, NIL);
 		hand_down(relid, argument);
 		return;
 	}
-	n = (int) fin_query_run(&find_parents, values, NULL, 0);
-	parents = palloc(sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
+	check_heirs_not_attached(relid);
+	foreach(cell, parents_of(relid))
 	{
-		bool		isnull;
-
-		parents[i] = DatumGetObjectId(fin_query_datum(i, 1, &isnull));
-	}
-	for (int i = 0; i < n; i++)
-	{
-		LockRelationOid(parents[i], AccessShareLock);
-		if (!is_attached(parents[i], &argument))
+		if (!is_attached(lfirst_oid(cell), &argument))
 			continue;
 		hand_down(relid, argument);
+		check_parents(relid, NIL);
 		return;
 	}
 }
 
 /* in place, so that what a trigger has yet to do is not lost */
 static void
-set_argument(Oid trigger, const char *argument)
+update_trigger(Oid trigger, Datum *values, bool *replace)
 {
 	Relation	triggers = table_open(TriggerRelationId, RowExclusiveLock);
-	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
-	bytea	   *stored = palloc(VARHDRSZ + length);
-	Datum		values[Natts_pg_trigger] = {0};
 	bool		nulls[Natts_pg_trigger] = {0};
-	bool		replace[Natts_pg_trigger] = {0};
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	SET_VARSIZE(stored, VARHDRSZ + length);
-	if (length > 0)
-		memcpy(VARDATA(stored), argument, length);
-	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
-	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
-	replace[Anum_pg_trigger_tgnargs - 1] = true;
-	replace[Anum_pg_trigger_tgargs - 1] = true;
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(trigger));
 	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
@@ -648,6 +714,61 @@ set_argument(Oid trigger, const char *argument)
 	CacheInvalidateRelcacheByRelid(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
 	systable_endscan(scan);
 	table_close(triggers, RowExclusiveLock);
+}
+
+static void
+set_argument(Oid trigger, const char *argument)
+{
+	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
+	bytea	   *stored = palloc(VARHDRSZ + length);
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	SET_VARSIZE(stored, VARHDRSZ + length);
+	if (length > 0)
+		memcpy(VARDATA(stored), argument, length);
+	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
+	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
+	replace[Anum_pg_trigger_tgnargs - 1] = true;
+	replace[Anum_pg_trigger_tgargs - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+static void
+set_enabled(Oid trigger, char enabled)
+{
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	values[Anum_pg_trigger_tgenabled - 1] = CharGetDatum(enabled);
+	replace[Anum_pg_trigger_tgenabled - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+/*
+ * DISABLE TRIGGER ALL and ENABLE TRIGGER ALL, as a restore does, enable what
+ * fires on replication as if it did not, and what never fires.  Who disables
+ * them has them disabled: that is recorded.
+ */
+static void
+enable_as_made(Oid relid)
+{
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, find_triggers(relid))
+	{
+		const FoundTrigger *found = lfirst(cell);
+		const AuditTrigger *kind = kind_of(found->type);
+
+		if (kind == NULL || found->enabled == kind->fires ||
+			found->enabled == TRIGGER_DISABLED)
+			continue;
+		set_enabled(found->oid, kind->fires);
+		changed = true;
+	}
+	if (changed)
+		CommandCounterIncrement();
 }
 
 static void
@@ -701,6 +822,7 @@ fin_audit_table_altered(Oid relid)
 			continue;
 		check_all_generated(fin_audit_choice_read(argument), lfirst_oid(cell),
 							HINT_ALTERING);
+		enable_as_made(lfirst_oid(cell));
 		add_routed_trigger(lfirst_oid(cell), argument);
 	}
 }

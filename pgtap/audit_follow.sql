@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(33);
+SELECT plan(43);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -121,6 +121,46 @@ ALTER TYPE follow.mood RENAME VALUE 'calm' TO 'quiet';
 CREATE TYPE follow.lonely AS (a int);
 ALTER TYPE follow.lonely RENAME ATTRIBUTE a TO b;
 SELECT lives_ok('ALTER TYPE follow.lonely DROP ATTRIBUTE b', 'types without tables');
+
+-- ------------------------------------------------------------------------
+-- columns that come back
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.back (id int PRIMARY KEY, ssn text, note text, whose text, mail text);
+SELECT finance.audit_table('follow.back', mask => '{"ssn": "redact", "mail": "encrypt"}', ignore => '{note}', subject => 'whose') AS tables \gset
+ALTER TABLE follow.back DROP COLUMN ssn, DROP COLUMN note;
+SELECT is(pg_temp.last_request('follow.back'),
+		  '{"mask":{"mail":"encrypt"},"dropped_ignore":["note"],"dropped_mask":{"ssn":"redact"},"subject":"whose","rows":"delta"}',
+		  'what is not to be recorded of dropped columns is kept');
+INSERT INTO follow.back VALUES (1);
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":1,"whose":null,"mail":null}}', 'and does not disturb');
+ALTER TABLE follow.back ADD COLUMN ssn text, ADD COLUMN note text;
+SELECT is(pg_temp.last_request('follow.back'),
+		  '{"ignore":["note"],"mask":{"mail":"encrypt","ssn":"redact"},"subject":"whose","rows":"delta"}', 'for those that come back');
+INSERT INTO follow.back (id, ssn, note) VALUES (2, '123', 'secret');
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":2,"whose":null,"mail":null,"ssn":"[redacted]"}}', 'which stay masked and ignored');
+ALTER TABLE follow.back ADD COLUMN better int;
+ALTER TABLE follow.back DROP COLUMN ssn;
+ALTER TABLE follow.back RENAME COLUMN better TO ssn;
+INSERT INTO follow.back (id, ssn) VALUES (3, 123);
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":3,"whose":null,"mail":null,"ssn":"[redacted]"}}',
+		  'so does another that gets the name');
+ALTER TABLE follow.back DROP COLUMN ssn;
+ALTER EVENT TRIGGER finance_audit_ddl DISABLE;
+ALTER TABLE follow.back ADD COLUMN ssn text;
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+INSERT INTO follow.back (id, ssn) VALUES (4, '123');
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":4,"whose":null,"mail":null,"ssn":"[redacted]"}}',
+		  'with the event trigger or without');
+ALTER TABLE follow.back DROP COLUMN mail;
+ALTER TABLE follow.back DROP COLUMN whose;
+ALTER TABLE follow.back ADD COLUMN mail text;
+INSERT INTO follow.back (id, mail) VALUES (5, 'a@example.org');
+SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,mail}', '[redacted]', 'what was encrypted of a subject that is gone is redacted');
+SELECT throws_ok($$ALTER TABLE follow.back ADD COLUMN told text GENERATED ALWAYS AS (mail) STORED$$, '22023', NULL, 'nor told otherwise');
+SELECT is(finance.audit_table('follow.back', mask => '{"mail": "redact"}'), 1, 'the owner may choose anew');
+INSERT INTO follow.back (id, ssn) VALUES (6, '123');
+SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,ssn}', '123', 'whatever was masked before');
 
 -- ------------------------------------------------------------------------
 -- triggers renamed

@@ -10,6 +10,9 @@
  *		ignore		array of names: these are not, and an UPDATE that changes
  *					nothing else leaves no record
  *		mask		object: name of a column -> 'redact', 'hash' or 'encrypt'
+ *		dropped_ignore, dropped_mask
+ *					the same of columns that were dropped since, should they
+ *					come back
  *		subject		name of the column that names whom encrypted values are of
  *		rows		what an UPDATE records.  'delta' (default): the new row, and
  *					of the old one what changed, so both are known; 'full': both

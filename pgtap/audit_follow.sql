@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(43);
+SELECT plan(51);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -205,6 +205,29 @@ ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') 
 SELECT is(finance.audit_table('follow.secret', mask => '{"ssn": "redact", "told": "redact"}'), 1, 'masked as well');
 INSERT INTO follow.secret VALUES (1, '123');
 SELECT is(pg_temp.last_request('follow.secret'), '{"new":{"id":1,"ssn":"[redacted]","twice":2,"told":"[redacted]"}}', 'it tells nothing');
+
+-- ------------------------------------------------------------------------
+-- subjects of any kind
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.whose (id int PRIMARY KEY, who text, mail text);
+SELECT finance.audit_table('follow.whose', mask => '{"mail": "encrypt"}', subject => 'who') AS tables \gset
+-- so many bytes that do not compress
+CREATE FUNCTION pg_temp.bytes(n int) RETURNS text LANGUAGE sql AS $$
+	SELECT left(string_agg(md5(i::text), '' ORDER BY i), n) FROM generate_series(1, n / 32 + 1) AS i
+$$;
+SELECT throws_ok($$INSERT INTO follow.whose VALUES (1, pg_temp.bytes(4000), 'a')$$, '54000',
+				 'subject of encrypted values of table follow.whose is too long', 'a subject without a key to be had');
+SELECT throws_ok($$INSERT INTO follow.whose VALUES (1, pg_temp.bytes(1025), 'a')$$, '54000', NULL, 'one too long to be erased');
+SELECT throws_ok($$SELECT finance.audit_erase_subject(pg_temp.bytes(1025), 'x')$$, '22023', 'subject is too long', 'which is refused as well');
+SELECT throws_ok($$SELECT finance.audit_erase_subject(NULL, 'x')$$, '22004', NULL, 'none');
+INSERT INTO follow.whose VALUES (1, pg_temp.bytes(1024), 'a');
+SELECT is(pg_temp.last_request('follow.whose')::json #>> '{new,mail,subject}', pg_temp.bytes(1024), 'the longest');
+SELECT is(finance.audit_erase_subject(pg_temp.bytes(1024), 'x'), true, 'is erased');
+INSERT INTO follow.whose VALUES (2, E'two\nlines', 'a');
+SELECT is(finance.audit_erase_subject(E'two\nlines', 'x'), true, 'one of any characters');
+INSERT INTO follow.whose VALUES (3, '', 'a');
+SELECT is(pg_temp.last_request('follow.whose'), '{"new":{"id":3,"who":"","mail":"[redacted]"}}', 'an empty one is nobody');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(51);
+SELECT plan(56);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -228,6 +228,49 @@ INSERT INTO follow.whose VALUES (2, E'two\nlines', 'a');
 SELECT is(finance.audit_erase_subject(E'two\nlines', 'x'), true, 'one of any characters');
 INSERT INTO follow.whose VALUES (3, '', 'a');
 SELECT is(pg_temp.last_request('follow.whose'), '{"new":{"id":3,"who":"","mail":"[redacted]"}}', 'an empty one is nobody');
+
+-- ------------------------------------------------------------------------
+-- what a session keeps of audited tables
+-- ------------------------------------------------------------------------
+
+ALTER SCHEMA follow_parts RENAME TO follow_moved;
+INSERT INTO follow_moved.part_3 (id, v) SELECT 3, 'b' WHERE false;
+DELETE FROM follow_moved.part_3;
+SELECT is(pg_temp.records('follow_moved.part_3', 'DELETE'), 1::bigint, 'a schema renamed: the table has its new name');
+SELECT is(pg_temp.records('follow_parts.part_3', 'DELETE'), 0::bigint, 'and not its old one');
+
+DO $$ BEGIN
+	FOR i IN 1..280 LOOP
+		EXECUTE format('CREATE TABLE follow.t%s (id int)', i);
+		PERFORM finance.audit_table(format('follow.t%s', i)::regclass);
+	END LOOP;
+	FOR i IN 1..560 LOOP
+		EXECUTE format('INSERT INTO follow.t%s VALUES (1)', i % 280 + 1);
+	END LOOP;
+END $$;
+SELECT cmp_ok((SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'finance audit shape'), '<=', 256::bigint,
+			  'what makes room is freed within the transaction');
+
+-- a trigger of somebody makes the shape invalid, and writes to the table, while
+-- a statement of it is being recorded
+CREATE TABLE follow.busy (id int, v text);
+SELECT finance.audit_table('follow.busy') AS tables \gset
+CREATE FUNCTION follow.disturb() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('follow.disturbs', true) = 'yes' THEN
+		PERFORM set_config('follow.disturbs', 'no', true);
+		ANALYZE follow.busy;
+		INSERT INTO follow.busy VALUES (0, 'inner');
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER disturb AFTER INSERT ON finance.audit_record FOR EACH STATEMENT EXECUTE FUNCTION follow.disturb();
+SET LOCAL follow.disturbs = 'yes';
+SELECT count(*) AS before FROM pg_backend_memory_contexts WHERE name = 'finance audit shape' \gset
+INSERT INTO follow.busy SELECT i, 'outer' FROM generate_series(1, 1200) AS i;
+DROP TRIGGER disturb ON finance.audit_record;
+SELECT is(pg_temp.records('follow.busy', 'INSERT'), 1201::bigint, 'one in use stays until it is done');
+SELECT is((SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'finance audit shape'), :before::bigint + 1, 'and no longer');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -44,8 +44,11 @@ typedef struct FinAuditField
 typedef struct FinAuditShape
 {
 	Oid			relid;
-	bool		valid;			/* until the table changes */
+	bool		valid;			/* until the table or its schema changes */
+	bool		cached;
+	int			users;			/* calls of triggers */
 	MemoryContext memory;
+	uint32		schema_hash;	/* of the schema's OID, as caches have it */
 	char	   *argument;		/* the choice; NULL: all as by default */
 	char	   *object;			/* schema.table, quoted */
 	FinAuditRows rows;
@@ -61,8 +64,8 @@ typedef struct FinAuditShape
 } FinAuditShape;
 
 /*
- * The shape of the trigger's table.  Good until the end of the transaction,
- * whatever happens to the table meanwhile.  Errors: 22023 the trigger's
+ * The shape of the trigger's table.  Good until the current memory context is
+ * reset, whatever happens to the table meanwhile.  Errors: 22023 the trigger's
  * argument is not what finance.audit_table() writes, or names a column that is
  * not there any more.
  */

@@ -118,7 +118,8 @@ SELECT is(pg_temp.last_request('capture.person'),
 		  'a renamed column stays masked');
 ALTER TABLE capture.person DROP COLUMN phone;
 SELECT is(pg_temp.last_request('capture.person'),
-		  '{"ignore":["seen"],"mask":{"mail":"redact"},"rows":"delta"}', 'that the choice followed is recorded');
+		  '{"ignore":["seen"],"mask":{"mail":"redact"},"dropped_mask":{"phone":"redact"},"rows":"delta"}',
+		  'that the choice followed is recorded');
 UPDATE capture.person SET name = 'Anna';
 SELECT is(pg_temp.last_request('capture.person'),
 		  '{"old":{"name":"Ann"},"new":{"id":1,"name":"Anna","mail":"[redacted]"}}',

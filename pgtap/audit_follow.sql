@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(33);
+SELECT plan(56);
 
 CREATE FUNCTION pg_temp.last_request(which text) RETURNS text
 LANGUAGE sql AS $$
@@ -123,6 +123,46 @@ ALTER TYPE follow.lonely RENAME ATTRIBUTE a TO b;
 SELECT lives_ok('ALTER TYPE follow.lonely DROP ATTRIBUTE b', 'types without tables');
 
 -- ------------------------------------------------------------------------
+-- columns that come back
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.back (id int PRIMARY KEY, ssn text, note text, whose text, mail text);
+SELECT finance.audit_table('follow.back', mask => '{"ssn": "redact", "mail": "encrypt"}', ignore => '{note}', subject => 'whose') AS tables \gset
+ALTER TABLE follow.back DROP COLUMN ssn, DROP COLUMN note;
+SELECT is(pg_temp.last_request('follow.back'),
+		  '{"mask":{"mail":"encrypt"},"dropped_ignore":["note"],"dropped_mask":{"ssn":"redact"},"subject":"whose","rows":"delta"}',
+		  'what is not to be recorded of dropped columns is kept');
+INSERT INTO follow.back VALUES (1);
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":1,"whose":null,"mail":null}}', 'and does not disturb');
+ALTER TABLE follow.back ADD COLUMN ssn text, ADD COLUMN note text;
+SELECT is(pg_temp.last_request('follow.back'),
+		  '{"ignore":["note"],"mask":{"mail":"encrypt","ssn":"redact"},"subject":"whose","rows":"delta"}', 'for those that come back');
+INSERT INTO follow.back (id, ssn, note) VALUES (2, '123', 'secret');
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":2,"whose":null,"mail":null,"ssn":"[redacted]"}}', 'which stay masked and ignored');
+ALTER TABLE follow.back ADD COLUMN better int;
+ALTER TABLE follow.back DROP COLUMN ssn;
+ALTER TABLE follow.back RENAME COLUMN better TO ssn;
+INSERT INTO follow.back (id, ssn) VALUES (3, 123);
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":3,"whose":null,"mail":null,"ssn":"[redacted]"}}',
+		  'so does another that gets the name');
+ALTER TABLE follow.back DROP COLUMN ssn;
+ALTER EVENT TRIGGER finance_audit_ddl DISABLE;
+ALTER TABLE follow.back ADD COLUMN ssn text;
+ALTER EVENT TRIGGER finance_audit_ddl ENABLE ALWAYS;
+INSERT INTO follow.back (id, ssn) VALUES (4, '123');
+SELECT is(pg_temp.last_request('follow.back'), '{"new":{"id":4,"whose":null,"mail":null,"ssn":"[redacted]"}}',
+		  'with the event trigger or without');
+ALTER TABLE follow.back DROP COLUMN mail;
+ALTER TABLE follow.back DROP COLUMN whose;
+ALTER TABLE follow.back ADD COLUMN mail text;
+INSERT INTO follow.back (id, mail) VALUES (5, 'a@example.org');
+SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,mail}', '[redacted]', 'what was encrypted of a subject that is gone is redacted');
+SELECT throws_ok($$ALTER TABLE follow.back ADD COLUMN told text GENERATED ALWAYS AS (mail) STORED$$, '22023', NULL, 'nor told otherwise');
+SELECT is(finance.audit_table('follow.back', mask => '{"mail": "redact"}'), 1, 'the owner may choose anew');
+INSERT INTO follow.back (id, ssn) VALUES (6, '123');
+SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,ssn}', '123', 'whatever was masked before');
+
+-- ------------------------------------------------------------------------
 -- triggers renamed
 -- ------------------------------------------------------------------------
 
@@ -165,6 +205,72 @@ ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') 
 SELECT is(finance.audit_table('follow.secret', mask => '{"ssn": "redact", "told": "redact"}'), 1, 'masked as well');
 INSERT INTO follow.secret VALUES (1, '123');
 SELECT is(pg_temp.last_request('follow.secret'), '{"new":{"id":1,"ssn":"[redacted]","twice":2,"told":"[redacted]"}}', 'it tells nothing');
+
+-- ------------------------------------------------------------------------
+-- subjects of any kind
+-- ------------------------------------------------------------------------
+
+CREATE TABLE follow.whose (id int PRIMARY KEY, who text, mail text);
+SELECT finance.audit_table('follow.whose', mask => '{"mail": "encrypt"}', subject => 'who') AS tables \gset
+-- so many bytes that do not compress
+CREATE FUNCTION pg_temp.bytes(n int) RETURNS text LANGUAGE sql AS $$
+	SELECT left(string_agg(md5(i::text), '' ORDER BY i), n) FROM generate_series(1, n / 32 + 1) AS i
+$$;
+SELECT throws_ok($$INSERT INTO follow.whose VALUES (1, pg_temp.bytes(4000), 'a')$$, '54000',
+				 'subject of encrypted values of table follow.whose is too long', 'a subject without a key to be had');
+SELECT throws_ok($$INSERT INTO follow.whose VALUES (1, pg_temp.bytes(1025), 'a')$$, '54000', NULL, 'one too long to be erased');
+SELECT throws_ok($$SELECT finance.audit_erase_subject(pg_temp.bytes(1025), 'x')$$, '22023', 'subject is too long', 'which is refused as well');
+SELECT throws_ok($$SELECT finance.audit_erase_subject(NULL, 'x')$$, '22004', NULL, 'none');
+INSERT INTO follow.whose VALUES (1, pg_temp.bytes(1024), 'a');
+SELECT is(pg_temp.last_request('follow.whose')::json #>> '{new,mail,subject}', pg_temp.bytes(1024), 'the longest');
+SELECT is(finance.audit_erase_subject(pg_temp.bytes(1024), 'x'), true, 'is erased');
+INSERT INTO follow.whose VALUES (2, E'two\nlines', 'a');
+SELECT is(finance.audit_erase_subject(E'two\nlines', 'x'), true, 'one of any characters');
+INSERT INTO follow.whose VALUES (3, '', 'a');
+SELECT is(pg_temp.last_request('follow.whose'), '{"new":{"id":3,"who":"","mail":"[redacted]"}}', 'an empty one is nobody');
+
+-- ------------------------------------------------------------------------
+-- what a session keeps of audited tables
+-- ------------------------------------------------------------------------
+
+ALTER SCHEMA follow_parts RENAME TO follow_moved;
+INSERT INTO follow_moved.part_3 (id, v) SELECT 3, 'b' WHERE false;
+DELETE FROM follow_moved.part_3;
+SELECT is(pg_temp.records('follow_moved.part_3', 'DELETE'), 1::bigint, 'a schema renamed: the table has its new name');
+SELECT is(pg_temp.records('follow_parts.part_3', 'DELETE'), 0::bigint, 'and not its old one');
+
+DO $$ BEGIN
+	FOR i IN 1..280 LOOP
+		EXECUTE format('CREATE TABLE follow.t%s (id int)', i);
+		PERFORM finance.audit_table(format('follow.t%s', i)::regclass);
+	END LOOP;
+	FOR i IN 1..560 LOOP
+		EXECUTE format('INSERT INTO follow.t%s VALUES (1)', i % 280 + 1);
+	END LOOP;
+END $$;
+SELECT cmp_ok((SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'finance audit shape'), '<=', 256::bigint,
+			  'what makes room is freed within the transaction');
+
+-- a trigger of somebody makes the shape invalid, and writes to the table, while
+-- a statement of it is being recorded
+CREATE TABLE follow.busy (id int, v text);
+SELECT finance.audit_table('follow.busy') AS tables \gset
+CREATE FUNCTION follow.disturb() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('follow.disturbs', true) = 'yes' THEN
+		PERFORM set_config('follow.disturbs', 'no', true);
+		ANALYZE follow.busy;
+		INSERT INTO follow.busy VALUES (0, 'inner');
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER disturb AFTER INSERT ON finance.audit_record FOR EACH STATEMENT EXECUTE FUNCTION follow.disturb();
+SET LOCAL follow.disturbs = 'yes';
+SELECT count(*) AS before FROM pg_backend_memory_contexts WHERE name = 'finance audit shape' \gset
+INSERT INTO follow.busy SELECT i, 'outer' FROM generate_series(1, 1200) AS i;
+DROP TRIGGER disturb ON finance.audit_record;
+SELECT is(pg_temp.records('follow.busy', 'INSERT'), 1201::bigint, 'one in use stays until it is done');
+SELECT is((SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'finance audit shape'), :before::bigint + 1, 'and no longer');
 
 SELECT * FROM finish();
 ROLLBACK;

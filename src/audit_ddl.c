@@ -402,7 +402,7 @@ follow_table(const Node *command, Oid table)
 	else if (is_column_renaming(command))
 		fin_audit_table_follow(table, ((const RenameStmt *) command)->subname,
 							   ((const RenameStmt *) command)->newname);
-	else if (has_step(command, AT_DropColumn, AT_DropColumn))
+	else if (has_step(command, AT_DropColumn, AT_AddColumn))
 		fin_audit_table_follow(table, NULL, NULL);
 	if (IsA(command, AlterTableStmt))
 		fin_audit_table_altered(table);

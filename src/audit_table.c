@@ -845,6 +845,9 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * 'delta' (default) the new row and what changed of the old one, 'full' both,
  * 'changed' of both only what changed.
  *
+ * What is masked or ignored stays so when the column is renamed, or dropped and
+ * one of its name is added later, until this is called again.
+ *
  * Returns how many tables it attached triggers to: 0 when all had theirs, with
  * the same choice.  One that was disabled is enabled again.
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary

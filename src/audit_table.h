@@ -32,7 +32,7 @@ extern void fin_audit_table_inherit(Oid table);
 
 /*
  * A column of the table and of those that inherit from it was renamed, or
- * (names NULL) dropped: what the owners chose follows.
+ * (names NULL) columns were dropped and added: what the owners chose follows.
  */
 extern void fin_audit_table_follow(Oid table, const char *old_name,
 								   const char *new_name);

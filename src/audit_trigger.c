@@ -313,8 +313,8 @@ PG_FUNCTION_INFO_V1(finance_audit_rows);
  * version where there is one) and {"old": ..., "new": ...} as request.  A
  * statement that changes no row leaves no record.
  * Errors: 39P01 not called as an AFTER trigger for each statement with
- * transition tables, nor as that for replicated rows; those of fin_audit_shape() and
- * fin_context().
+ * transition tables, nor as that for replicated rows; 54000 the subject of
+ * encrypted values is too long; those of fin_audit_shape() and fin_context().
  */
 Datum
 finance_audit_rows(PG_FUNCTION_ARGS)

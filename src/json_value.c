@@ -673,16 +673,10 @@ fin_json_type(FinJsonType *type, Oid oid)
 }
 
 void
-fin_json_value(StringInfo json, FinJsonType *type, Datum value)
+fin_json_fixed_value(StringInfo json, FinJsonType *type, Datum value)
 {
-	int			nest;
+	int			nest = fin_output_fix(type->need);
 
-	if (type->need == FIN_OUTPUT_FREE)
-	{
-		type->write(json, type, value);
-		return;
-	}
-	nest = fin_output_fix(type->need);
 	type->write(json, type, value);
 	fin_output_restore(nest);
 }

@@ -37,12 +37,22 @@ struct FinJsonType
 /* in the current memory context, which must live as long as *type */
 extern void fin_json_type(FinJsonType *type, Oid oid);
 
+extern void fin_json_fixed_value(StringInfo json, FinJsonType *type,
+								 Datum value);
+
 /*
  * Appends a value that is not null.  May call output functions, which may be
  * anybody's code.  Fixes what the type needs to have fixed; who writes many
  * values does so once with fin_output_fix().
  */
-extern void fin_json_value(StringInfo json, FinJsonType *type, Datum value);
+static inline void
+fin_json_value(StringInfo json, FinJsonType *type, Datum value)
+{
+	if (type->need == FIN_OUTPUT_FREE)
+		type->write(json, type, value);
+	else
+		fin_json_fixed_value(json, type, value);
+}
 
 /* appends bytes in the database's encoding as a JSON string */
 extern void fin_json_string(StringInfo json, const char *bytes, int length);

@@ -1235,7 +1235,7 @@ CREATE FUNCTION finance.audit_table(target regclass, columns text[] DEFAULT NULL
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_table';
 COMMENT ON FUNCTION finance.audit_table IS
-'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says; returns how many tables it attached triggers to';
+'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says, also when they are dropped and come back; returns how many tables it attached triggers to';
 
 CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -39,6 +39,8 @@ typedef struct FinAuditChoice
 	List	   *columns;		/* names, char * */
 	List	   *ignore;
 	List	   *masks;			/* of FinAuditColumnMask */
+	List	   *dropped_ignore; /* the same of columns that were dropped, */
+	List	   *dropped_masks;	/* for those that come back */
 	char	   *subject;		/* or NULL */
 	FinAuditRows rows;
 } FinAuditChoice;
@@ -84,9 +86,10 @@ extern const char *fin_audit_choice_stranger(const FinAuditChoice *choice,
 											 Oid relid);
 
 /*
- * Columns were renamed or dropped: a name that is no column of the table any
- * more becomes new_name, where it is old_name, or is left out.  True: the
- * choice changed.  Error: 2BP01 the subject of encrypted values is gone.
+ * Columns were renamed, dropped or added: a name that is no column of the table
+ * any more becomes new_name, where it is old_name, or is left out, and kept for
+ * when it is a column again if it was ignored or masked.  True: the choice
+ * changed.  Error: 2BP01 the subject of encrypted values is gone.
  */
 extern bool fin_audit_choice_follow(FinAuditChoice *choice, Oid relid,
 									const char *old_name,

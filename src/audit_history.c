@@ -99,7 +99,7 @@ append_value(StringInfo json, Relation table, Form_pg_attribute column,
 		pstrdup(value->val.boolean ? "true" : "false");
 	getTypeInputInfo(column->atttypid, &input, &parameter);
 	datum = OidInputFunctionCall(input, text, parameter, column->atttypmod);
-	fin_json_type(&type, column->atttypid, column->atttypmod);
+	fin_json_type(&type, column->atttypid);
 	fin_json_value(json, &type, datum);
 }
 

@@ -3,9 +3,10 @@
  *		How the rows of one audited table are recorded: cached, and carried out.
  *
  * Owns a cache of shapes per backend, each in memory of its own, at most
- * SHAPES_MAX of them.  One whose table changed, or that makes room, lives on
- * until the end of the transaction: writing a row may run anybody's output
- * function, which may change the very table.
+ * SHAPES_MAX of them.  One whose table or schema changed, or that makes room,
+ * lives on while a trigger uses it: writing a row may run anybody's output
+ * function, and appending a record anybody's trigger, which may change the very
+ * table.
  *
  * Takes no locks; the caller's statement holds the table's.
  */
@@ -24,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 
 #include "audit_mask.h"
 #include "audit_shape.h"
@@ -39,6 +41,7 @@ typedef struct ShapeEntry
 } ShapeEntry;
 
 static HTAB *shapes = NULL;
+static uint64 changes = 0;		/* of what shapes are made from */
 
 /* ------------------------------------------------------------------------
  * the choice
@@ -97,7 +100,7 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	field->mask = mask;
 	field->label = label.data;
 	field->label_length = label.len;
-	fin_json_type(&field->type, column->atttypid, column->atttypmod);
+	fin_json_type(&field->type, column->atttypid);
 }
 
 /*
@@ -177,6 +180,18 @@ make_subject(FinAuditShape *shape, const FinAuditChoice *choice,
 	getTypeOutputInfo(TupleDescAttr(columns, shape->subject)->atttypid,
 					  &output, &is_varlena);
 	fmgr_info(output, &shape->subject_output);
+	shape->need = Max(shape->need,
+					  fin_output_need(getBaseType(TupleDescAttr(columns, shape->subject)->atttypid),
+									  &shape->subject_output));
+}
+
+static void
+find_need(FinAuditShape *shape)
+{
+	for (int i = 0; i < shape->nfields; i++)
+		shape->need = Max(shape->need, shape->fields[i].type.need);
+	for (int i = 0; i < shape->nkeys; i++)
+		shape->need = Max(shape->need, shape->keys[i].type.need);
 }
 
 static FinAuditShape *
@@ -194,6 +209,9 @@ make_shape(const TriggerData *trigger)
 	if (argument_of(trigger) != NULL)
 		shape->argument = pstrdup(argument_of(trigger));
 	shape->memory = memory;
+	shape->schema_hash =
+		GetSysCacheHashValue1(NAMESPACEOID,
+							  ObjectIdGetDatum(RelationGetNamespace(table)));
 	shape->object =
 		pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
 										   RelationGetRelationName(table)));
@@ -201,6 +219,7 @@ make_shape(const TriggerData *trigger)
 	make_fields(shape, choice, RelationGetDescr(table));
 	make_keys(shape, choice, table);
 	make_subject(shape, choice, RelationGetDescr(table));
+	find_need(shape);
 	MemoryContextSwitchTo(caller);
 	return shape;
 }
@@ -215,6 +234,7 @@ table_changed(Datum arg, Oid relid)
 	HASH_SEQ_STATUS all;
 	ShapeEntry *entry;
 
+	changes++;
 	if (OidIsValid(relid))
 	{
 		entry = hash_search(shapes, &relid, HASH_FIND, NULL);
@@ -227,12 +247,56 @@ table_changed(Datum arg, Oid relid)
 		entry->shape->valid = false;
 }
 
-/* out of the cache; whoever uses it still may until the transaction ends */
+/* its name stands in the shape; hash 0: any schema */
+static void
+schema_changed(Datum arg, int cache, uint32 hash)
+{
+	HASH_SEQ_STATUS all;
+	ShapeEntry *entry;
+
+	changes++;
+	hash_seq_init(&all, shapes);
+	while ((entry = hash_seq_search(&all)) != NULL)
+	{
+		if (hash == 0 || hash == entry->shape->schema_hash)
+			entry->shape->valid = false;
+	}
+}
+
+static void
+free_if_done(FinAuditShape *shape)
+{
+	if (shape->users == 0 && !shape->cached)
+		MemoryContextDelete(shape->memory);
+}
+
+static void
+stop_using(void *shape)
+{
+	((FinAuditShape *) shape)->users--;
+	free_if_done(shape);
+}
+
+/* until the current memory context is reset, as it is after a trigger or an error */
+static void
+start_using(FinAuditShape *shape)
+{
+	MemoryContextCallback *callback = palloc(sizeof(MemoryContextCallback));
+
+	callback->func = stop_using;
+	callback->arg = shape;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+	shape->users++;
+}
+
 static void
 let_go(ShapeEntry *entry)
 {
-	MemoryContextSetParent(entry->shape->memory, TopTransactionContext);
+	FinAuditShape *shape = entry->shape;
+
 	hash_search(shapes, &entry->relid, HASH_REMOVE, NULL);
+	shape->cached = false;
+	free_if_done(shape);
 }
 
 static void
@@ -259,7 +323,23 @@ is_of(const FinAuditShape *shape, const TriggerData *trigger)
 	return strcmp(shape->argument, argument) == 0;
 }
 
-/* marked valid before its table is looked at: a change meanwhile unmarks it */
+static FinAuditShape *
+add_shape(const TriggerData *trigger)
+{
+	uint64		before = changes;
+	FinAuditShape *shape = make_shape(trigger);
+	ShapeEntry *entry;
+
+	make_room();
+	entry = hash_search(shapes, &shape->relid, HASH_ENTER, NULL);
+	entry->shape = shape;
+	MemoryContextSetParent(shape->memory, TopMemoryContext);
+	shape->cached = true;
+	/* else what it was made from changed meanwhile: once, and not again */
+	shape->valid = changes == before;
+	return shape;
+}
+
 FinAuditShape *
 fin_audit_shape(const TriggerData *trigger)
 {
@@ -268,15 +348,14 @@ fin_audit_shape(const TriggerData *trigger)
 	FinAuditShape *shape;
 
 	if (entry != NULL && entry->shape->valid && is_of(entry->shape, trigger))
-		return entry->shape;
-	if (entry != NULL)
-		let_go(entry);
-	shape = make_shape(trigger);
-	make_room();
-	MemoryContextSetParent(shape->memory, TopMemoryContext);
-	entry = hash_search(shapes, &relid, HASH_ENTER, NULL);
-	entry->shape = shape;
-	shape->valid = true;
+		shape = entry->shape;
+	else
+	{
+		if (entry != NULL)
+			let_go(entry);
+		shape = add_shape(trigger);
+	}
+	start_using(shape);
 	return shape;
 }
 
@@ -289,6 +368,7 @@ fin_audit_shape_init(void)
 	shapes = hash_create("finance audit shapes", 32, &control,
 						 HASH_ELEM | HASH_BLOBS);
 	CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
 }
 
 /* ------------------------------------------------------------------------

@@ -142,10 +142,14 @@ read_string(char **text)
 static char *
 parse_integer(char *text, int width, uint64_t *value)
 {
+	const char *digits = text + (*text == '-');
 	char	   *end;
 	long long	number;
 
-	if (*text != '-' && !isdigit((unsigned char) *text))
+	/* of each number there is one way to write it */
+	if (!isdigit((unsigned char) *digits) ||
+		(*digits == '0' &&
+		 (digits != text || isdigit((unsigned char) digits[1]))))
 		return NULL;
 	errno = 0;
 	number = strtoll(text, &end, 10);

@@ -289,7 +289,8 @@ check_payload(void)
 		put_field(record[RESPONSE], TEXT);
 		sha256(0x02, work, work_length, &hash);
 		work_length = 0;
-		if (!put_hex(record[PAYLOAD_HASH], false) || work_length != HASH_LENGTH ||
+		if (!put_hex(record[PAYLOAD_HASH], false) ||
+			work_length != HASH_LENGTH ||
 			memcmp(work, &hash, HASH_LENGTH) != 0)
 			complain("the payload was altered");
 	}

@@ -4,8 +4,8 @@
  *		audit_export() and to_json() write.  It judges nothing.
  *
  * All is read at the cursor, in text that ends with '\0', beyond which nothing
- * is read.  Where a function returns false the cursor is somewhere, and the line
- * or the file is refused.  Strings are unescaped where they stand.
+ * is read.  Where a function returns false the cursor is somewhere, and the
+ * line or the file is refused.  Strings are unescaped where they stand.
  */
 #ifndef VERIFY_READ_H
 #define VERIFY_READ_H

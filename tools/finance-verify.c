@@ -116,13 +116,14 @@ put_integer(uint64_t value, int width)
 		bytes[i] = (unsigned char) value;
 }
 
-/* of digits, and of hyphens as a UUID has them */
 static bool
-put_hex(const char *digits)
+put_hex(const char *digits, bool is_uuid)
 {
-	for (; *digits != '\0'; digits += 2)
+	for (int i = 0; *digits != '\0'; i++, digits += 2)
 	{
-		digits += *digits == '-';
+		if (is_uuid && (i == 4 || i == 6 || i == 8 || i == 10) &&
+			*digits++ != '-')
+			return false;
 		if (!unhex(digits, 1, more_work(1)))
 			return false;
 	}
@@ -156,7 +157,8 @@ put_inet(char *text)
 
 typedef enum Kind
 {
-	NOT_IN_LEAF, HEX, INET, TEXT, INT4 = 4, INT8 = 8	/* bytes */
+	INT4 = 4, INT8 = 8,			/* bytes */
+	HEX, UUID, INET, TEXT, NOT_IN_LEAF
 } Kind;
 
 enum
@@ -174,7 +176,7 @@ static const struct
 {
 	[ID] = {"id", INT8}, {"recorded_at", INT8}, {"xid", INT8},
 	[SYSTEM_IDENTIFIER] = {"system_identifier", INT8}, {"tenant_id", INT4},
-	{"sequence", INT4}, {"trace_id", HEX}, {"message_id", INT8},
+	{"sequence", INT4}, {"trace_id", UUID}, {"message_id", INT8},
 	{"transfer_id", INT8}, {"account_id", INT8}, {"counterparty_id", INT8},
 	{"account_version", INT8}, {"counterparty_version", INT8},
 	[LEAF_VERSION] = {"leaf_version", NOT_IN_LEAF},
@@ -214,8 +216,8 @@ put_value(char *text, Kind kind)
 	uint64_t	number = 0;
 	char	   *end;
 
-	if (kind == HEX)
-		return put_hex(text);
+	if (kind == HEX || kind == UUID)
+		return put_hex(text, kind == UUID);
 	if (kind == INET)
 		return put_inet(text);
 	if (kind == TEXT)
@@ -279,7 +281,7 @@ check_payload(void)
 	else if (!is_there && record[SALT] == NULL)
 		erased++;
 	else if (record[SALT] == NULL || strlen(record[SALT]) != 32 ||
-			 !put_hex(record[SALT]))
+			 !put_hex(record[SALT], false))
 		complain("the payload has no salt");
 	else
 	{
@@ -287,7 +289,8 @@ check_payload(void)
 		put_field(record[RESPONSE], TEXT);
 		sha256(0x02, work, work_length, &hash);
 		work_length = 0;
-		if (!put_hex(record[PAYLOAD_HASH]) || work_length != HASH_LENGTH ||
+		if (!put_hex(record[PAYLOAD_HASH], false) ||
+			work_length != HASH_LENGTH ||
 			memcmp(work, &hash, HASH_LENGTH) != 0)
 			complain("the payload was altered");
 	}

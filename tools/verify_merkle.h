@@ -100,8 +100,8 @@ root_of(const Tree *tree, Hash *root)
 
 /*
  * The loop of both proofs: from node 'fn' of a level whose last is 'sn' up to
- * the roots, r of the whole tree and fr of the older one, in which that node was
- * the last; fr may be NULL.
+ * the roots, r of the whole tree and fr of the older one, in which that node
+ * was the last; fr may be NULL.
  */
 static bool
 climb(uint64_t fn, uint64_t sn, const Hash *proof, const Hash *end,

@@ -4,8 +4,8 @@
  *		audit_export() and to_json() write.  It judges nothing.
  *
  * All is read at the cursor, in text that ends with '\0', beyond which nothing
- * is read.  Where a function returns false the cursor is somewhere, and the line
- * or the file is refused.  Strings are unescaped where they stand.
+ * is read.  Where a function returns false the cursor is somewhere, and the
+ * line or the file is refused.  Strings are unescaped where they stand.
  */
 #ifndef VERIFY_READ_H
 #define VERIFY_READ_H
@@ -142,10 +142,14 @@ read_string(char **text)
 static char *
 parse_integer(char *text, int width, uint64_t *value)
 {
+	const char *digits = text + (*text == '-');
 	char	   *end;
 	long long	number;
 
-	if (*text != '-' && !isdigit((unsigned char) *text))
+	/* of each number there is one way to write it */
+	if (!isdigit((unsigned char) *digits) ||
+		(*digits == '0' &&
+		 (digits != text || isdigit((unsigned char) digits[1]))))
 		return NULL;
 	errno = 0;
 	number = strtoll(text, &end, 10);

@@ -37,6 +37,7 @@
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "commands/trigger.h"
@@ -576,12 +577,31 @@ return_slots(int n)
 	spare_slots_clean = true;
 }
 
-/* at most FIN_SEGMENT_ROWS_AT_ONCE: one WAL record per page, not per row */
+/*
+ * One WAL record per page, not per row.  Only the insertion of a single row can
+ * be kept from logical decoding, though.
+ */
+static void
+write_some(Relation table, TupleTableSlot **rows, int n, int options)
+{
+	CommandId	command = GetCurrentCommandId(true);
+
+	if (!RelationIsLogicallyLogged(table))
+		options &= ~TABLE_INSERT_NO_LOGICAL;
+	if (n > 1 && (options & TABLE_INSERT_NO_LOGICAL) == 0)
+	{
+		table_multi_insert(table, rows, n, command, options, NULL);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		table_tuple_insert(table, rows[i], command, options, NULL);
+}
+
+/* at most FIN_SEGMENT_ROWS_AT_ONCE */
 static void
 insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 			int n, int options)
 {
-	CommandId	command = GetCurrentCommandId(true);
 	TupleTableSlot **rows = borrow_slots(segment->table, n);
 
 	for (int i = 0; i < n; i++)
@@ -592,10 +612,7 @@ insert_some(FinSegment *segment, Datum *const *values, bool *const *nulls,
 		memcpy(rows[i]->tts_isnull, nulls[i], sizeof(bool) * FIN_MSG_COLUMNS);
 		ExecStoreVirtualTuple(rows[i]);
 	}
-	if (n == 1)
-		table_tuple_insert(segment->table, rows[0], command, options, NULL);
-	else
-		table_multi_insert(segment->table, rows, n, command, options, NULL);
+	write_some(segment->table, rows, n, options);
 	for (int i = 0; i < n; i++)
 		insert_entries(segment, values[i], nulls[i], &rows[i]->tts_tid);
 	return_slots(n);

@@ -256,6 +256,31 @@ is(scalar(from_pgoutput()), 2, 'a publication of all tables hinders no reading, 
 from_wal2json();
 
 # ------------------------------------------------------------------------
+# messages left in a segment that the worker empties are written again there
+# ------------------------------------------------------------------------
+
+my $kept = q(payload::text IN ('100001', '100002', '100003'));
+my $fill = q(SELECT count(*) FROM finance.send_batch('outbox', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 9000) n)));
+$node->safe_psql('postgres',
+	"SELECT finance.publish('order.x', n::text::jsonb) FROM generate_series(100001, 100003) n; $fill; $fill");
+is(scalar(from_pgoutput()), 3, 'three messages with a topic');
+from_wal2json();
+my $segment = $node->safe_psql('postgres', qq(
+SELECT string_agg(DISTINCT tableoid::regclass::text, ' ') FROM finance.message
+WHERE queue_id = $outbox AND $kept));
+my $file = $node->safe_psql('postgres', "SELECT pg_relation_filenode('$segment')");
+$node->safe_psql('postgres', qq(
+SELECT count(finance.delete('outbox', msg_id)) FROM finance.message
+WHERE queue_id = $outbox AND NOT $kept));
+$node->poll_query_until('postgres', "SELECT pg_relation_filenode('$segment') <> $file")
+	or die 'the segment is not emptied';
+is($node->safe_psql('postgres', "SELECT count(*) FROM $segment WHERE queue_id = $outbox"), 3,
+	'three are left in what was emptied');
+$node->safe_psql('postgres', "SELECT finance.publish('order.x', '12')");
+streams_are('12', 'which are no new messages');
+$node->safe_psql('postgres', "SELECT finance.purge_queue('outbox'), finance.purge_queue('other')");
+
+# ------------------------------------------------------------------------
 # at random
 # ------------------------------------------------------------------------
 

@@ -1235,7 +1235,7 @@ CREATE FUNCTION finance.audit_table(target regclass, columns text[] DEFAULT NULL
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_table';
 COMMENT ON FUNCTION finance.audit_table IS
-'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says; returns how many tables it attached triggers to';
+'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says, also when they are dropped and come back; returns how many tables it attached triggers to';
 
 CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -3607,12 +3607,12 @@ CREATE FUNCTION finance.audit_log(from_time timestamptz DEFAULT NULL,
 	operation text DEFAULT NULL, object text DEFAULT NULL,
 	account_id bigint DEFAULT NULL, after_xid xid8 DEFAULT NULL,
 	after_sequence integer DEFAULT NULL, max_records integer DEFAULT 100,
-	newest_first boolean DEFAULT false)
+	newest_first boolean DEFAULT false, after_id bigint DEFAULT NULL)
 	RETURNS SETOF finance.audit_record
 	LANGUAGE c STABLE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_log';
 COMMENT ON FUNCTION finance.audit_log IS
-'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid and sequence of the last record';
+'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid, sequence and id of the last record';
 
 CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
 	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,

@@ -67,6 +67,27 @@
 	" JOIN pg_catalog.pg_attribute AS a ON a.attrelid = g.tgrelid AND NOT a.attisdropped" \
 	" JOIN pg_catalog.pg_type AS y ON y.oid = a.atttypid" \
 	" WHERE g.tgfoid = $1 AND " type " IN (y.oid, y.typelem, y.typbasetype) LIMIT 1"
+/* columns that went with something else, of audited tables that are still there */
+static FinQuery find_lost_columns =
+{
+	.sql = "SELECT DISTINCT d.objid"
+	" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d"
+	" WHERE d.object_type = 'table column' AND " HAS_TRIGGERS("d.objid"),
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+};
+
+/* audited tables of a composite type */
+static FinQuery find_typed =
+{
+	.sql = "SELECT k.oid FROM pg_catalog.pg_class AS k"
+	" JOIN pg_catalog.pg_type AS y ON y.oid = k.reloftype"
+	" WHERE y.typrelid = $2 AND " HAS_TRIGGERS("k.oid"),
+	.nargs = 2,
+	.argtypes = {OIDOID, OIDOID},
+	.expect = SPI_OK_SELECT,
+};
 
 /*
  * The objects of the command that concern us.  relid: of the table that an
@@ -212,6 +233,9 @@ static bool
 is_of_no_concern(const Node *command)
 {
 	if (IsBinaryUpgrade || is_extension_command(command) || is_restoring())
+		return true;
+	/* changes nothing; servers before 17 do not tell of it, later ones of each index */
+	if (IsA(command, ReindexStmt))
 		return true;
 	if (IsA(command, CreateStmt))
 		return is_temporary(((const CreateStmt *) command)->relation);
@@ -570,9 +594,12 @@ has_step(const Node *command, AlterTableType first, AlterTableType second)
 	return false;
 }
 
+/* CREATE SCHEMA may have made some: who inherits is found in the catalog */
 static bool
 makes_heirs(const Node *command)
 {
+	if (IsA(command, CreateSchemaStmt))
+		return true;
 	if (IsA(command, CreateStmt))
 		return ((const CreateStmt *) command)->inhRelations != NIL;
 	return has_step(command, AT_AttachPartition, AT_AddInherit);
@@ -594,9 +621,74 @@ follow_table(const Node *command, Oid table)
 	else if (is_column_renaming(command))
 		fin_audit_table_follow(table, ((const RenameStmt *) command)->subname,
 							   ((const RenameStmt *) command)->newname);
-	else if (IsA(command, DropStmt) || IsA(command, DropOwnedStmt) ||
-			 has_step(command, AT_DropColumn, AT_DropColumn))
+	else if (has_step(command, AT_DropColumn, AT_AddColumn))
 		fin_audit_table_follow(table, NULL, NULL);
+	if (IsA(command, AlterTableStmt))
+		fin_audit_table_altered(table);
+}
+
+/* tables that a query finds; in the caller's memory */
+static List *
+find_tables(FinQuery *query, Oid about)
+{
+	Datum		values[2] = {ObjectIdGetDatum(fin_audit_table_function()),
+	ObjectIdGetDatum(about)};
+	FinQueryScope scope;
+	List	   *tables = NIL;
+	uint64		n;
+
+	fin_query_begin(&scope);
+	n = fin_query_run(query, values, NULL, 0);
+	for (uint64 i = 0; i < n; i++)
+	{
+		MemoryContext inner = MemoryContextSwitchTo(scope.caller);
+		bool		isnull;
+
+		tables = lappend_oid(tables,
+							 DatumGetObjectId(fin_query_datum(i, 1, &isnull)));
+		MemoryContextSwitchTo(inner);
+	}
+	fin_query_end(&scope);
+	return tables;
+}
+
+static void
+follow_tables(List *tables, const char *old_name, const char *new_name)
+{
+	FinQueryScope scope;
+	ListCell   *cell;
+
+	if (tables == NIL)
+		return;
+	(void) fin_context_of_database();
+	fin_query_begin(&scope);
+	foreach(cell, tables)
+		fin_audit_table_follow(lfirst_oid(cell), old_name, new_name);
+	fin_query_end(&scope);
+}
+
+/* columns that a command about something else dropped or renamed */
+static void
+follow_lost_columns(void)
+{
+	follow_tables(find_tables(&find_lost_columns, InvalidOid), NULL, NULL);
+}
+
+static void
+follow_attribute(const RenameStmt *renaming)
+{
+	Oid			type = RangeVarGetRelid(renaming->relation, NoLock, true);
+
+	if (OidIsValid(type))
+		follow_tables(find_tables(&find_typed, type), renaming->subname,
+					  renaming->newname);
+}
+
+static bool
+is_of_type(const Node *command)
+{
+	return IsA(command, AlterTableStmt) &&
+		((const AlterTableStmt *) command)->objtype == OBJECT_TYPE;
 }
 
 /* does the command concern us, or make something below an audited table? */
@@ -651,8 +743,8 @@ PG_FUNCTION_INFO_V1(finance_audit_ddl);
  * New partitions and inheriting tables of an audited table get its triggers;
  * the names of columns that a table's triggers were given follow them.
  * Errors: 39P03 not called as an event trigger; 2BP01 the column dropped is the
- * subject of encrypted values; for what concerns us, those of
- * fin_context_of_database().
+ * subject of encrypted values; 55000 a table audited came below one that is not;
+ * for what concerns us, those of fin_context_of_database().
  */
 Datum
 finance_audit_ddl(PG_FUNCTION_ARGS)
@@ -676,11 +768,18 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	}
 	else if (strcmp(event->event, "sql_drop") == 0)
 	{
+		if (!IsA(command, AlterTableStmt) || is_of_type(command))
+			follow_lost_columns();
 		/* what ALTER TABLE drops is of the table that it alters */
 		if (!IsA(command, AlterTableStmt) && !fin_query_in_utility())
 			act_on(command, find_dropped_objects(tag));
 	}
 	else
+	{
+		if (IsA(command, RenameStmt) &&
+			((const RenameStmt *) command)->renameType == OBJECT_ATTRIBUTE)
+			follow_attribute((const RenameStmt *) command);
 		act_on(command, find_objects(command, tag));
+	}
 	PG_RETURN_NULL();
 }

@@ -33,8 +33,6 @@
 #include "json.h"
 #include "query.h"
 
-#define SUBJECT_LENGTH_MAX	1024
-
 /*
  * Where a record is that is not sealed: beyond the horizon, read in the order
  * of the partition's index.
@@ -95,6 +93,30 @@ record_erasure(const char *operation, int64 payload_of, const char *what,
 	fin_audit_append(&record, 1);
 }
 
+/* it is data of somebody's table: it may have any characters */
+static char *
+take_subject(FunctionCallInfo fcinfo)
+{
+	char	   *subject;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("subject must not be null"));
+	subject = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (subject[0] == '\0')
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("subject must not be empty"));
+	if (strlen(subject) > FIN_AUDIT_SUBJECT_LENGTH_MAX)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("subject is too long"),
+				errdetail("It has %zu bytes, the most is %d.",
+						  strlen(subject), FIN_AUDIT_SUBJECT_LENGTH_MAX));
+	return subject;
+}
+
 PG_FUNCTION_INFO_V1(finance_audit_erase_subject);
 
 /*
@@ -110,8 +132,7 @@ PG_FUNCTION_INFO_V1(finance_audit_erase_subject);
 Datum
 finance_audit_erase_subject(PG_FUNCTION_ARGS)
 {
-	const char *subject = fin_argument_text(fcinfo, 0, "subject",
-											SUBJECT_LENGTH_MAX);
+	const char *subject = take_subject(fcinfo);
 	const char *reason = fin_argument_text(fcinfo, 1, "reason",
 										   FIN_REASON_LENGTH_MAX);
 	int32		tenant_id = fin_context()->tenant_id;

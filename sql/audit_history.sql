@@ -98,6 +98,14 @@ UPDATE audit_history.cut SET id = 3;
 TRUNCATE audit_history.cut;
 INSERT INTO audit_history.cut VALUES (1, 'h');
 SELECT version, operation, row_state FROM finance.audit_history('audit_history.cut', '{"id": 1}') WHERE version > 7;
+-- so is one whose table is gone, and another of its name begins anew
+DROP TABLE audit_history.cut;
+SELECT version, operation, row_state FROM finance.audit_row_history('audit_history.cut', '{"id":1}') WHERE version > 10;
+CREATE TABLE audit_history.cut (id int PRIMARY KEY, x int);
+SELECT finance.audit_table('audit_history.cut', rows => 'changed');
+INSERT INTO audit_history.cut VALUES (1, 1);
+UPDATE audit_history.cut SET x = 2;
+SELECT version, operation, row_state FROM finance.audit_history('audit_history.cut', '{"id": 1}') WHERE version > 11;
 
 -- what jsonb has no room for
 CREATE TABLE audit_history.odd (id int PRIMARY KEY, j json, t text);

@@ -1235,7 +1235,7 @@ CREATE FUNCTION finance.audit_table(target regclass, columns text[] DEFAULT NULL
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_table';
 COMMENT ON FUNCTION finance.audit_table IS
-'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says; returns how many tables it attached triggers to';
+'records every row change of the table, its partitions and inheriting tables from now on, sensitive columns redacted, hashed or encrypted as mask says, also when they are dropped and come back; returns how many tables it attached triggers to';
 
 CREATE FUNCTION finance.unaudit_table(target regclass) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -1257,6 +1257,12 @@ CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
 ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER finance_audit_drop IS
 'records that objects of finance and audited tables are dropped';
+CREATE EVENT TRIGGER finance_audit_start ON ddl_command_start
+	WHEN TAG IN ('DROP INDEX')
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_start ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_start IS
+'sees what tables the indexes are of that finance_audit_drop records';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
@@ -3811,7 +3817,7 @@ CREATE TABLE finance.audit_term (
 );
 ALTER TABLE finance.audit_term ALTER COLUMN terms SET STORAGE EXTERNAL;
 COMMENT ON TABLE finance.audit_term IS
-'finds sealed records by trace, row, transfer and account, see _audit_find(); proves nothing: readers compare the record itself';
+'finds sealed records by trace, row, transfer and account, see _audit_find(); verify_audit() checks it against the records, and _rebuild_audit_terms() makes it again';
 COMMENT ON COLUMN finance.audit_term.level IS
 'how often it was merged; 100: not to be merged again';
 COMMENT ON COLUMN finance.audit_term.terms IS
@@ -3866,6 +3872,12 @@ CREATE FUNCTION finance._rebuild_audit_tree() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_tree';
 COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
 'makes the row of audit_tree again from the blocks, leaves and nodes; returns the size of the tree';
+
+CREATE FUNCTION finance._rebuild_audit_terms() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_terms';
+COMMENT ON FUNCTION finance._rebuild_audit_terms() IS
+'makes all rows of audit_term again from the records; returns how many leaves they are of';
 
 CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
 	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,

@@ -8,11 +8,17 @@
  * the name is no column any more, and audit_shape.c refuses the write rather
  * than record what was to be masked.
  *
+ * What is not to be recorded of a column stays so when the column is dropped and
+ * one of its name comes back, until the owner chooses anew.
+ *
  * Takes no locks.
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "catalog/pg_type.h"
+#include "nodes/readfuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -145,6 +151,14 @@ read_masks(JsonbContainer *object)
 	return masks;
 }
 
+static List *
+read_mask_member(const JsonbValue *value, const char *what)
+{
+	if (value->type != jbvBinary)
+		refuse_json(what);
+	return read_masks(value->val.binary.data);
+}
+
 static JsonbValue *
 member(Jsonb *object, const char *name, JsonbValue *value)
 {
@@ -171,11 +185,11 @@ fin_audit_choice_read(const char *json)
 	if (member(object, "ignore", &value) != NULL)
 		choice->ignore = read_names(&value, "ignore");
 	if (member(object, "mask", &value) != NULL)
-	{
-		if (value.type != jbvBinary)
-			refuse_json("mask");
-		choice->masks = read_masks(value.val.binary.data);
-	}
+		choice->masks = read_mask_member(&value, "mask");
+	if (member(object, "dropped_ignore", &value) != NULL)
+		choice->dropped_ignore = read_names(&value, "dropped_ignore");
+	if (member(object, "dropped_mask", &value) != NULL)
+		choice->dropped_masks = read_mask_member(&value, "dropped_mask");
 	if (member(object, "subject", &value) != NULL)
 		choice->subject = string_of(&value, "subject");
 	if (member(object, "rows", &value) != NULL)
@@ -288,11 +302,11 @@ append_names(StringInfo json, const char *name, const List *names)
 }
 
 static void
-append_masks(StringInfo json, const List *masks)
+append_masks(StringInfo json, const char *name, const List *masks)
 {
 	ListCell   *cell;
 
-	start_member(json, "mask");
+	start_member(json, name);
 	appendStringInfoChar(json, '{');
 	foreach(cell, masks)
 	{
@@ -319,7 +333,11 @@ fin_audit_choice_text(const FinAuditChoice *choice)
 	if (choice->ignore != NIL)
 		append_names(&json, "ignore", choice->ignore);
 	if (choice->masks != NIL)
-		append_masks(&json, choice->masks);
+		append_masks(&json, "mask", choice->masks);
+	if (choice->dropped_ignore != NIL)
+		append_names(&json, "dropped_ignore", choice->dropped_ignore);
+	if (choice->dropped_masks != NIL)
+		append_masks(&json, "dropped_mask", choice->dropped_masks);
 	if (choice->subject != NULL)
 	{
 		start_member(&json, "subject");
@@ -348,15 +366,16 @@ fin_audit_choice_records(const FinAuditChoice *choice, const char *column)
 {
 	if (choice->has_columns && !has_name(choice->columns, column))
 		return false;
-	return !has_name(choice->ignore, column);
+	return !has_name(choice->ignore, column) &&
+		!has_name(choice->dropped_ignore, column);
 }
 
-FinAuditMask
-fin_audit_choice_mask(const FinAuditChoice *choice, const char *column)
+static FinAuditMask
+mask_among(const List *masks, const char *column)
 {
 	ListCell   *cell;
 
-	foreach(cell, choice->masks)
+	foreach(cell, masks)
 	{
 		const FinAuditColumnMask *mask = lfirst(cell);
 
@@ -364,6 +383,15 @@ fin_audit_choice_mask(const FinAuditChoice *choice, const char *column)
 			return mask->mask;
 	}
 	return FIN_MASK_NONE;
+}
+
+FinAuditMask
+fin_audit_choice_mask(const FinAuditChoice *choice, const char *column)
+{
+	FinAuditMask mask = mask_among(choice->masks, column);
+
+	return mask != FIN_MASK_NONE ? mask :
+		mask_among(choice->dropped_masks, column);
 }
 
 bool
@@ -378,6 +406,71 @@ fin_audit_choice_has_mask(const FinAuditChoice *choice, FinAuditMask mask)
 	}
 	return false;
 }
+
+/* ------------------------------------------------------------------------
+ * generated columns
+ * ------------------------------------------------------------------------ */
+
+static const char *
+masked_of(const FinAuditChoice *choice, TupleDesc columns,
+		  const char *expression)
+{
+	Bitmapset  *reads = NULL;
+	int			column = -1;
+
+	pull_varattnos(stringToNode(expression), 1, &reads);
+	while ((column = bms_next_member(reads, column)) >= 0)
+	{
+		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
+		const char *name;
+
+		if (attnum <= 0)
+			continue;
+		name = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
+		if (fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
+			return name;
+	}
+	return NULL;
+}
+
+const char *
+fin_audit_choice_told(const FinAuditChoice *choice, TupleDesc columns,
+					  AttrNumber column)
+{
+	Form_pg_attribute made = TupleDescAttr(columns, column - 1);
+
+	if (choice->masks == NIL || columns->constr == NULL ||
+		made->attisdropped || made->attgenerated == '\0' ||
+		FIN_IS_VIRTUAL_COLUMN(made) ||
+		fin_audit_choice_mask(choice, NameStr(made->attname)) != FIN_MASK_NONE)
+		return NULL;
+	for (int i = 0; i < columns->constr->num_defval; i++)
+	{
+		if (columns->constr->defval[i].adnum == column)
+			return masked_of(choice, columns, columns->constr->defval[i].adbin);
+	}
+	return NULL;
+}
+
+const char *
+fin_audit_choice_virtual(const FinAuditChoice *choice, TupleDesc columns)
+{
+	for (int i = 0; i < columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(columns, i);
+		const char *name = NameStr(column->attname);
+
+		if (FIN_IS_VIRTUAL_COLUMN(column) && !column->attisdropped &&
+			(has_name(choice->columns, name) ||
+			 (choice->subject != NULL && strcmp(choice->subject, name) == 0)))
+			return name;
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * the names, against the table
+ * ------------------------------------------------------------------------ */
 
 /* system columns are not recorded */
 static bool
@@ -445,8 +538,9 @@ follow_name(Renaming *renaming, char *name)
 	return NULL;
 }
 
+/* those that are gone are added to *dropped, where it is not NULL */
 static List *
-follow_names(Renaming *renaming, List *names)
+follow_names(Renaming *renaming, List *names, List **dropped)
 {
 	List	   *now = NIL;
 	ListCell   *cell;
@@ -457,6 +551,8 @@ follow_names(Renaming *renaming, List *names)
 
 		if (name != NULL)
 			now = lappend(now, name);
+		else if (dropped != NULL && !has_name(*dropped, lfirst(cell)))
+			*dropped = lappend(*dropped, lfirst(cell));
 	}
 	return now;
 }
@@ -469,10 +565,45 @@ follow_masks(Renaming *renaming, FinAuditChoice *choice)
 	foreach(cell, choice->masks)
 	{
 		FinAuditColumnMask *mask = lfirst(cell);
+		char	   *name = follow_name(renaming, mask->column);
 
-		mask->column = follow_name(renaming, mask->column);
-		if (mask->column == NULL)
-			choice->masks = foreach_delete_current(choice->masks, cell);
+		if (name != NULL)
+		{
+			mask->column = name;
+			continue;
+		}
+		choice->masks = foreach_delete_current(choice->masks, cell);
+		choice->dropped_masks = lappend(choice->dropped_masks, mask);
+	}
+}
+
+/* columns that are there again, or another under their names */
+static void
+bring_back(Renaming *renaming, FinAuditChoice *choice)
+{
+	ListCell   *cell;
+
+	foreach(cell, choice->dropped_ignore)
+	{
+		if (!is_column(renaming->relid, lfirst(cell)))
+			continue;
+		if (!has_name(choice->ignore, lfirst(cell)))
+			choice->ignore = lappend(choice->ignore, lfirst(cell));
+		choice->dropped_ignore = foreach_delete_current(choice->dropped_ignore,
+														cell);
+		renaming->changed = true;
+	}
+	foreach(cell, choice->dropped_masks)
+	{
+		FinAuditColumnMask *mask = lfirst(cell);
+
+		if (!is_column(renaming->relid, mask->column))
+			continue;
+		if (mask_among(choice->masks, mask->column) == FIN_MASK_NONE)
+			choice->masks = lappend(choice->masks, mask);
+		choice->dropped_masks = foreach_delete_current(choice->dropped_masks,
+													   cell);
+		renaming->changed = true;
 	}
 }
 
@@ -483,12 +614,14 @@ fin_audit_choice_follow(FinAuditChoice *choice, Oid relid,
 	Renaming	renaming = {relid, old_name, new_name, false};
 	char	   *subject = choice->subject;
 
-	choice->columns = follow_names(&renaming, choice->columns);
-	choice->ignore = follow_names(&renaming, choice->ignore);
+	bring_back(&renaming, choice);
+	choice->columns = follow_names(&renaming, choice->columns, NULL);
+	choice->ignore = follow_names(&renaming, choice->ignore,
+								  &choice->dropped_ignore);
 	follow_masks(&renaming, choice);
 	if (subject != NULL)
 		choice->subject = follow_name(&renaming, subject);
-	if (choice->subject == NULL &&
+	if (subject != NULL && choice->subject == NULL &&
 		fin_audit_choice_has_mask(choice, FIN_MASK_ENCRYPT))
 		ereport(ERROR,
 				errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),

@@ -8,6 +8,7 @@
 #ifndef FIN_AUDIT_CHOICE_H
 #define FIN_AUDIT_CHOICE_H
 
+#include "access/tupdesc.h"
 #include "fmgr.h"
 #include "nodes/pg_list.h"
 
@@ -38,6 +39,8 @@ typedef struct FinAuditChoice
 	List	   *columns;		/* names, char * */
 	List	   *ignore;
 	List	   *masks;			/* of FinAuditColumnMask */
+	List	   *dropped_ignore; /* the same of columns that were dropped, */
+	List	   *dropped_masks;	/* for those that come back */
 	char	   *subject;		/* or NULL */
 	FinAuditRows rows;
 } FinAuditChoice;
@@ -64,14 +67,29 @@ extern FinAuditMask fin_audit_choice_mask(const FinAuditChoice *choice,
 extern bool fin_audit_choice_has_mask(const FinAuditChoice *choice,
 									  FinAuditMask mask);
 
+/*
+ * The masked column that a generated one without a mask is computed from, whose
+ * value it would tell; NULL: none.
+ */
+extern const char *fin_audit_choice_told(const FinAuditChoice *choice,
+										 TupleDesc columns, AttrNumber column);
+
+/*
+ * A column to record, or the subject, that is computed when it is read, so that
+ * rows as triggers see them have no value of it; NULL: none.
+ */
+extern const char *fin_audit_choice_virtual(const FinAuditChoice *choice,
+											TupleDesc columns);
+
 /* a name in it that is no column of the table; NULL: there is none */
 extern const char *fin_audit_choice_stranger(const FinAuditChoice *choice,
 											 Oid relid);
 
 /*
- * Columns were renamed or dropped: a name that is no column of the table any
- * more becomes new_name, where it is old_name, or is left out.  True: the
- * choice changed.  Error: 2BP01 the subject of encrypted values is gone.
+ * Columns were renamed, dropped or added: a name that is no column of the table
+ * any more becomes new_name, where it is old_name, or is left out, and kept for
+ * when it is a column again if it was ignored or masked.  True: the choice
+ * changed.  Error: 2BP01 the subject of encrypted values is gone.
  */
 extern bool fin_audit_choice_follow(FinAuditChoice *choice, Oid relid,
 									const char *old_name,

@@ -9,6 +9,9 @@
 
 #include "audit_cipher.h"
 
+/* in bytes; those of longer ones would not fit into the index of keys */
+#define FIN_AUDIT_SUBJECT_LENGTH_MAX	1024
+
 /*
  * The key of a subject of the tenant, or, where subject is NULL, the secret
  * that the tenant's hashes are keyed with; made where there is none and make is

@@ -8,7 +8,8 @@
  *					column, and cannot be guessed without the secret
  *		encrypt		{"encrypted": ..., "subject": ...}: nonce, ciphertext and tag
  *					of AES-256-GCM in base64, under the key of the row's subject;
- *					of whom there is no key to be had, "[redacted]"
+ *					of whom there is no key to be had, "[redacted]".  A subject
+ *					that is too long for a key is refused: 54000
  *
  * What is hashed or encrypted is the value as JSON text.
  *
@@ -85,22 +86,44 @@ append_base64(StringInfo json, const uint8 *bytes, int length)
 	json->data[json->len] = '\0';
 }
 
+/*
+ * Whose the row's values are; NULL: nobody's who could be named to
+ * audit_erase_subject().
+ */
+static char *
+subject_of(FinAuditShape *shape, TupleTableSlot *row)
+{
+	char	   *subject;
+
+	if (shape->subject < 0 || row->tts_isnull[shape->subject])
+		return NULL;
+	subject = OutputFunctionCall(&shape->subject_output,
+								 row->tts_values[shape->subject]);
+	if (strlen(subject) > FIN_AUDIT_SUBJECT_LENGTH_MAX)
+		ereport(ERROR,
+				errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				errmsg("subject of encrypted values of table %s is too long",
+					   shape->object),
+				errdetail("It has %zu bytes, the most is %d.",
+						  strlen(subject), FIN_AUDIT_SUBJECT_LENGTH_MAX),
+				errhint("Call finance.audit_table() with a column as subject that holds something shorter, such as an id."));
+	return subject[0] == '\0' ? NULL : subject;
+}
+
 static void
 write_encrypted(StringInfo json, FinAuditShape *shape, FinAuditField *field,
 				TupleTableSlot *row)
 {
 	StringInfoData text;
 	uint8	   *sealed;
-	char	   *subject;
+	char	   *subject = subject_of(shape, row);
 	const uint8 *key;
 
-	if (shape->subject < 0 || row->tts_isnull[shape->subject])
+	if (subject == NULL)
 	{
 		write_redacted(json);
 		return;
 	}
-	subject = OutputFunctionCall(&shape->subject_output,
-								 row->tts_values[shape->subject]);
 	text = clear_text(field, row);
 	key = fin_audit_key(fin_context()->tenant_id, subject, true);
 	if (key == NULL)

@@ -71,8 +71,7 @@ refuse_key(Relation table, const char *detail)
 static List *
 key_columns(Relation table)
 {
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	List	   *all = NIL;
 	int			column = -1;
 
@@ -118,7 +117,7 @@ read_column(KeyColumn *to, Relation table, Form_pg_attribute column,
 	to->name = column->attname;
 	to->value = OidInputFunctionCall(input, scalar_text(table, column, value),
 									 parameter, column->atttypmod);
-	fin_json_type(&type, column->atttypid, column->atttypmod);
+	fin_json_type(&type, column->atttypid);
 	initStringInfo(&json);
 	fin_json_value(&json, &type, to->value);
 	to->json = json.data;

@@ -3,16 +3,19 @@
  *		How the rows of one audited table are recorded: cached, and carried out.
  *
  * Owns a cache of shapes per backend, each in memory of its own, at most
- * SHAPES_MAX of them.  One whose table changed, or that makes room, lives on
- * until the end of the transaction: writing a row may run anybody's output
- * function, which may change the very table.
+ * SHAPES_MAX of them.  One whose table or schema changed, or that makes room,
+ * lives on while a trigger uses it: writing a row may run anybody's output
+ * function, and appending a record anybody's trigger, which may change the very
+ * table.
  *
  * Takes no locks; the caller's statement holds the table's.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
+#include "catalog/pg_constraint.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -22,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 
 #include "audit_mask.h"
 #include "audit_shape.h"
@@ -37,6 +41,7 @@ typedef struct ShapeEntry
 } ShapeEntry;
 
 static HTAB *shapes = NULL;
+static uint64 changes = 0;		/* of what shapes are made from */
 
 /* ------------------------------------------------------------------------
  * the choice
@@ -95,7 +100,20 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	field->mask = mask;
 	field->label = label.data;
 	field->label_length = label.len;
-	fin_json_type(&field->type, column->atttypid, column->atttypmod);
+	fin_json_type(&field->type, column->atttypid);
+}
+
+/*
+ * A generated column that came, or got another expression, after the table's
+ * owner chose would tell what a masked one holds.
+ */
+static FinAuditMask
+mask_of(const FinAuditChoice *choice, TupleDesc columns, int i)
+{
+	if (fin_audit_choice_told(choice, columns, i + 1) != NULL)
+		return FIN_MASK_REDACT;
+	return fin_audit_choice_mask(choice,
+								 NameStr(TupleDescAttr(columns, i)->attname));
 }
 
 static void
@@ -114,29 +132,36 @@ make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			continue;
 		if (fin_audit_choice_records(choice, name))
 			make_field(&shape->fields[shape->nfields++], column,
-					   fin_audit_choice_mask(choice, name));
+					   mask_of(choice, columns, i));
 		else
 			shape->ignores = true;
 	}
+}
+
+/* the relation's own bitmap leaves out a deferrable key, until 16 */
+Bitmapset *
+fin_audit_key_columns(Relation table)
+{
+	Oid			constraint;
+
+	return get_primary_key_attnos(RelationGetRelid(table), true, &constraint);
 }
 
 /* a masked column is masked in the key as well */
 static void
 make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 {
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
+	TupleDesc	desc = RelationGetDescr(table);
 	int			column = -1;
 
 	shape->keys = palloc0(sizeof(FinAuditField) * INDEX_MAX_KEYS);
 	while ((column = bms_next_member(columns, column)) >= 0)
 	{
-		Form_pg_attribute attribute =
-		TupleDescAttr(RelationGetDescr(table),
-					  column + FirstLowInvalidHeapAttributeNumber - 1);
+		int			i = column + FirstLowInvalidHeapAttributeNumber - 1;
 
-		make_field(&shape->keys[shape->nkeys++], attribute,
-				   fin_audit_choice_mask(choice, NameStr(attribute->attname)));
+		make_field(&shape->keys[shape->nkeys++], TupleDescAttr(desc, i),
+				   mask_of(choice, desc, i));
 	}
 	bms_free(columns);
 }
@@ -155,6 +180,18 @@ make_subject(FinAuditShape *shape, const FinAuditChoice *choice,
 	getTypeOutputInfo(TupleDescAttr(columns, shape->subject)->atttypid,
 					  &output, &is_varlena);
 	fmgr_info(output, &shape->subject_output);
+	shape->need = Max(shape->need,
+					  fin_output_need(getBaseType(TupleDescAttr(columns, shape->subject)->atttypid),
+									  &shape->subject_output));
+}
+
+static void
+find_need(FinAuditShape *shape)
+{
+	for (int i = 0; i < shape->nfields; i++)
+		shape->need = Max(shape->need, shape->fields[i].type.need);
+	for (int i = 0; i < shape->nkeys; i++)
+		shape->need = Max(shape->need, shape->keys[i].type.need);
 }
 
 static FinAuditShape *
@@ -172,6 +209,9 @@ make_shape(const TriggerData *trigger)
 	if (argument_of(trigger) != NULL)
 		shape->argument = pstrdup(argument_of(trigger));
 	shape->memory = memory;
+	shape->schema_hash =
+		GetSysCacheHashValue1(NAMESPACEOID,
+							  ObjectIdGetDatum(RelationGetNamespace(table)));
 	shape->object =
 		pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
 										   RelationGetRelationName(table)));
@@ -179,6 +219,7 @@ make_shape(const TriggerData *trigger)
 	make_fields(shape, choice, RelationGetDescr(table));
 	make_keys(shape, choice, table);
 	make_subject(shape, choice, RelationGetDescr(table));
+	find_need(shape);
 	MemoryContextSwitchTo(caller);
 	return shape;
 }
@@ -193,6 +234,7 @@ table_changed(Datum arg, Oid relid)
 	HASH_SEQ_STATUS all;
 	ShapeEntry *entry;
 
+	changes++;
 	if (OidIsValid(relid))
 	{
 		entry = hash_search(shapes, &relid, HASH_FIND, NULL);
@@ -205,12 +247,56 @@ table_changed(Datum arg, Oid relid)
 		entry->shape->valid = false;
 }
 
-/* out of the cache; whoever uses it still may until the transaction ends */
+/* its name stands in the shape; hash 0: any schema */
+static void
+schema_changed(Datum arg, int cache, uint32 hash)
+{
+	HASH_SEQ_STATUS all;
+	ShapeEntry *entry;
+
+	changes++;
+	hash_seq_init(&all, shapes);
+	while ((entry = hash_seq_search(&all)) != NULL)
+	{
+		if (hash == 0 || hash == entry->shape->schema_hash)
+			entry->shape->valid = false;
+	}
+}
+
+static void
+free_if_done(FinAuditShape *shape)
+{
+	if (shape->users == 0 && !shape->cached)
+		MemoryContextDelete(shape->memory);
+}
+
+static void
+stop_using(void *shape)
+{
+	((FinAuditShape *) shape)->users--;
+	free_if_done(shape);
+}
+
+/* until the current memory context is reset, as it is after a trigger or an error */
+static void
+start_using(FinAuditShape *shape)
+{
+	MemoryContextCallback *callback = palloc(sizeof(MemoryContextCallback));
+
+	callback->func = stop_using;
+	callback->arg = shape;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+	shape->users++;
+}
+
 static void
 let_go(ShapeEntry *entry)
 {
-	MemoryContextSetParent(entry->shape->memory, TopTransactionContext);
+	FinAuditShape *shape = entry->shape;
+
 	hash_search(shapes, &entry->relid, HASH_REMOVE, NULL);
+	shape->cached = false;
+	free_if_done(shape);
 }
 
 static void
@@ -237,7 +323,23 @@ is_of(const FinAuditShape *shape, const TriggerData *trigger)
 	return strcmp(shape->argument, argument) == 0;
 }
 
-/* marked valid before its table is looked at: a change meanwhile unmarks it */
+static FinAuditShape *
+add_shape(const TriggerData *trigger)
+{
+	uint64		before = changes;
+	FinAuditShape *shape = make_shape(trigger);
+	ShapeEntry *entry;
+
+	make_room();
+	entry = hash_search(shapes, &shape->relid, HASH_ENTER, NULL);
+	entry->shape = shape;
+	MemoryContextSetParent(shape->memory, TopMemoryContext);
+	shape->cached = true;
+	/* else what it was made from changed meanwhile: once, and not again */
+	shape->valid = changes == before;
+	return shape;
+}
+
 FinAuditShape *
 fin_audit_shape(const TriggerData *trigger)
 {
@@ -246,15 +348,14 @@ fin_audit_shape(const TriggerData *trigger)
 	FinAuditShape *shape;
 
 	if (entry != NULL && entry->shape->valid && is_of(entry->shape, trigger))
-		return entry->shape;
-	if (entry != NULL)
-		let_go(entry);
-	shape = make_shape(trigger);
-	make_room();
-	MemoryContextSetParent(shape->memory, TopMemoryContext);
-	entry = hash_search(shapes, &relid, HASH_ENTER, NULL);
-	entry->shape = shape;
-	shape->valid = true;
+		shape = entry->shape;
+	else
+	{
+		if (entry != NULL)
+			let_go(entry);
+		shape = add_shape(trigger);
+	}
+	start_using(shape);
 	return shape;
 }
 
@@ -267,6 +368,7 @@ fin_audit_shape_init(void)
 	shapes = hash_create("finance audit shapes", 32, &control,
 						 HASH_ELEM | HASH_BLOBS);
 	CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
 }
 
 /* ------------------------------------------------------------------------

@@ -10,6 +10,9 @@
  *		ignore		array of names: these are not, and an UPDATE that changes
  *					nothing else leaves no record
  *		mask		object: name of a column -> 'redact', 'hash' or 'encrypt'
+ *		dropped_ignore, dropped_mask
+ *					the same of columns that were dropped since, should they
+ *					come back
  *		subject		name of the column that names whom encrypted values are of
  *		rows		what an UPDATE records.  'delta' (default): the new row, and
  *					of the old one what changed, so both are known; 'full': both
@@ -41,12 +44,16 @@ typedef struct FinAuditField
 typedef struct FinAuditShape
 {
 	Oid			relid;
-	bool		valid;			/* until the table changes */
+	bool		valid;			/* until the table or its schema changes */
+	bool		cached;
+	int			users;			/* calls of triggers */
 	MemoryContext memory;
+	uint32		schema_hash;	/* of the schema's OID, as caches have it */
 	char	   *argument;		/* the choice; NULL: all as by default */
 	char	   *object;			/* schema.table, quoted */
 	FinAuditRows rows;
 	bool		ignores;		/* not all columns are looked at */
+	FinOutputNeed need;			/* to be fixed while rows are written */
 	int			natts;			/* of the row */
 	int			nfields;
 	FinAuditField *fields;		/* what is recorded */
@@ -57,8 +64,8 @@ typedef struct FinAuditShape
 } FinAuditShape;
 
 /*
- * The shape of the trigger's table.  Good until the end of the transaction,
- * whatever happens to the table meanwhile.  Errors: 22023 the trigger's
+ * The shape of the trigger's table.  Good until the current memory context is
+ * reset, whatever happens to the table meanwhile.  Errors: 22023 the trigger's
  * argument is not what finance.audit_table() writes, or names a column that is
  * not there any more.
  */
@@ -75,5 +82,11 @@ extern text *fin_audit_change_text(FinAuditShape *shape, TupleTableSlot *old_row
 								   TupleTableSlot *new_row);
 
 extern void fin_audit_shape_init(void);
+
+/*
+ * The columns of the table's primary key, deferrable or not, less
+ * FirstLowInvalidHeapAttributeNumber; NULL: it has none.
+ */
+extern Bitmapset *fin_audit_key_columns(Relation table);
 
 #endif							/* FIN_AUDIT_SHAPE_H */

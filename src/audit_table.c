@@ -23,19 +23,18 @@
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "nodes/readfuncs.h"
-#include "optimizer/optimizer.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -47,6 +46,7 @@
 
 #include "audit.h"
 #include "audit_choice.h"
+#include "audit_shape.h"
 #include "audit_table.h"
 #include "compat.h"
 #include "context.h"
@@ -55,15 +55,19 @@
 
 /*
  * Where changes are replicated, row triggers fire but statement triggers do
- * not, except for TRUNCATE; so each change meets exactly one of these.  A
- * partitioned table has no rows of its own.
+ * not, except for TRUNCATE; so each change meets exactly one of these but the
+ * last.  A partitioned table has no rows of its own.
+ *
+ * The last never fires.  For a row routed to a partition the server hands the
+ * transition tables what was routed, before generated columns were computed,
+ * unless the partition has a BEFORE trigger, enabled or not: then it hands over
+ * the row as it was stored.
  */
 typedef struct AuditTrigger
 {
 	const char *name;
-	int16		event;
+	int16		type;			/* pg_trigger.tgtype: what it is found by */
 	char		fires;			/* pg_trigger.tgenabled */
-	bool		for_rows;
 	bool		reads_old;
 	bool		reads_new;
 } AuditTrigger;
@@ -71,24 +75,33 @@ typedef struct AuditTrigger
 static const AuditTrigger audit_triggers[] =
 {
 	{"finance_audit_insert", TRIGGER_TYPE_INSERT, TRIGGER_FIRES_ON_ORIGIN,
-	false, false, true},
+	false, true},
 	{"finance_audit_update", TRIGGER_TYPE_UPDATE, TRIGGER_FIRES_ON_ORIGIN,
-	false, true, true},
+	true, true},
 	{"finance_audit_delete", TRIGGER_TYPE_DELETE, TRIGGER_FIRES_ON_ORIGIN,
-	false, true, false},
+	true, false},
 	{"finance_audit_truncate", TRIGGER_TYPE_TRUNCATE, TRIGGER_FIRES_ALWAYS,
-	false, false, false},
-	{FIN_AUDIT_REPLICATED,
-		TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
-	TRIGGER_FIRES_ON_REPLICA, true, false, false},
+	false, false},
+	{"finance_audit_replicated", FIN_AUDIT_REPLICATED,
+	TRIGGER_FIRES_ON_REPLICA, false, false},
+	{"finance_audit_routed", FIN_AUDIT_ROUTED, TRIGGER_DISABLED, false, false},
 };
 
+/* not by its name as a command has it: everybody's DDL is looked at */
 Oid
 fin_audit_table_function(void)
 {
-	return LookupFuncName(list_make2(makeString("finance"),
-									 makeString("_audit_rows")),
-						  0, NULL, false);
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+										   CStringGetDatum("_audit_rows"),
+										   PointerGetDatum(buildoidvector(NULL, 0)),
+										   ObjectIdGetDatum(get_namespace_oid("finance", false)));
+
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_FUNCTION),
+				errmsg("function finance._audit_rows() does not exist"),
+				errhint("Run CREATE EXTENSION finance in this database."));
+	return function;
 }
 
 static void
@@ -112,19 +125,25 @@ check_kind(Oid relid, Form_pg_class class)
 					   NameStr(class->relname)));
 }
 
-/* finance.audit_record or one of its partitions */
+/*
+ * A table of the audit log: it would record its own records, its sealing, or
+ * the keys that are to be forgotten.
+ */
 static void
 check_not_the_log(Oid relid, Form_pg_class class)
 {
+	const char *name = NameStr(class->relname);
 	Oid			log = fin_query_relation("audit_record");
 
-	if (relid == log ||
+	if ((class->relnamespace == get_namespace_oid("finance", false) &&
+		 (strncmp(name, "audit_", strlen("audit_")) == 0 ||
+		  strncmp(name, "_audit_", strlen("_audit_")) == 0)) ||
 		(class->relispartition &&
 		 list_member_oid(get_partition_ancestors(relid), log)))
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_AUDIT_PROTECTED),
-				errmsg("\"%s\" cannot be audited", NameStr(class->relname)),
-				errdetail("It is the audit log, which would record its own records."));
+				errmsg("\"%s\" cannot be audited", name),
+				errdetail("It is of the audit log itself."));
 }
 
 /* false when the table is gone */
@@ -194,9 +213,9 @@ create_trigger(Oid table, const AuditTrigger *kind, const char *argument)
 	stmt->trigname = pstrdup(kind->name);
 	stmt->funcname = list_make2(makeString("finance"),
 								makeString("_audit_rows"));
-	stmt->timing = TRIGGER_TYPE_AFTER;
-	stmt->events = kind->event;
-	stmt->row = kind->for_rows;
+	stmt->timing = kind->type & TRIGGER_TYPE_TIMING_MASK;
+	stmt->events = kind->type & TRIGGER_TYPE_EVENT_MASK;
+	stmt->row = TRIGGER_FOR_ROW(kind->type);
 	if (argument != NULL)
 		stmt->args = list_make1(makeString(pstrdup(argument)));
 	if (kind->reads_old)
@@ -213,35 +232,58 @@ create_trigger(Oid table, const AuditTrigger *kind, const char *argument)
 typedef struct FoundTrigger
 {
 	Oid			oid;
+	int16		type;
 	char		enabled;
 	char	   *argument;		/* NULL: none */
 } FoundTrigger;
 
-/* the trigger of ours of this kind, or any when kind is NULL */
-static bool
-find_trigger(Oid table, const AuditTrigger *kind, FoundTrigger *found)
+/* ours, whatever their names are now */
+static List *
+find_triggers(Oid table)
 {
 	Relation	relation = table_open(table, NoLock);
 	TriggerDesc *triggers = relation->trigdesc;
 	Oid			function = fin_audit_table_function();
+	List	   *all = NIL;
 
-	found->oid = InvalidOid;
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
+		FoundTrigger *found;
 
-		if (trigger->tgfoid == function &&
-			(kind == NULL || strcmp(trigger->tgname, kind->name) == 0))
-		{
-			found->oid = trigger->tgoid;
-			found->enabled = trigger->tgenabled;
-			found->argument = trigger->tgnargs > 0 ?
-				pstrdup(trigger->tgargs[0]) : NULL;
-			break;
-		}
+		if (trigger->tgfoid != function)
+			continue;
+		found = palloc(sizeof(FoundTrigger));
+		found->oid = trigger->tgoid;
+		found->type = trigger->tgtype;
+		found->enabled = trigger->tgenabled;
+		found->argument = trigger->tgnargs > 0 ?
+			pstrdup(trigger->tgargs[0]) : NULL;
+		all = lappend(all, found);
 	}
 	table_close(relation, NoLock);
-	return OidIsValid(found->oid);
+	return all;
+}
+
+static const AuditTrigger *
+kind_of(int16 type)
+{
+	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
+	{
+		if (audit_triggers[i].type == type)
+			return &audit_triggers[i];
+	}
+	return NULL;
+}
+
+/* has it triggers of ours?  They have the same argument; NULL: none */
+static bool
+is_attached(Oid table, const char **argument)
+{
+	List	   *all = find_triggers(table);
+
+	*argument = all == NIL ? NULL : ((FoundTrigger *) linitial(all))->argument;
+	return all != NIL;
 }
 
 static void
@@ -262,7 +304,57 @@ is_same_argument(const char *a, const char *b)
 	return strcmp(a, b) == 0;
 }
 
-/* one that is enabled otherwise, or of another choice, is replaced */
+/* a partition whose rows, when routed to it, are yet to be completed */
+static bool
+completes_rows(Oid table)
+{
+	Relation	relation = table_open(table, NoLock);
+	TupleConstr *constraints = RelationGetDescr(relation)->constr;
+	bool		completes = relation->rd_rel->relispartition &&
+	constraints != NULL && constraints->has_generated_stored;
+
+	table_close(relation, NoLock);
+	return completes;
+}
+
+static bool
+is_wanted(Oid table, const AuditTrigger *kind)
+{
+	if (TRIGGER_FOR_ROW(kind->type) &&
+		get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
+		return false;
+	return kind->type != FIN_AUDIT_ROUTED || completes_rows(table);
+}
+
+/* those that are enabled otherwise, of another choice, or one too many, go */
+static bool
+attach_trigger(Oid table, const AuditTrigger *kind, const char *argument)
+{
+	List	   *all = find_triggers(table);
+	bool		lacks = is_wanted(table, kind);
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		const FoundTrigger *found = lfirst(cell);
+
+		if (found->type != kind->type)
+			continue;
+		if (lacks && found->enabled == kind->fires &&
+			is_same_argument(found->argument, argument))
+		{
+			lacks = false;
+			continue;
+		}
+		drop_trigger(found->oid);
+		changed = true;
+	}
+	if (lacks)
+		create_trigger(table, kind, argument);
+	return changed || lacks;
+}
+
 static bool
 attach_triggers(Oid table, const char *argument)
 {
@@ -270,20 +362,8 @@ attach_triggers(Oid table, const char *argument)
 
 	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
 	{
-		const AuditTrigger *kind = &audit_triggers[i];
-		FoundTrigger found;
-
-		if (kind->for_rows &&
-			get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
-			continue;
-		if (find_trigger(table, kind, &found) &&
-			found.enabled == kind->fires &&
-			is_same_argument(found.argument, argument))
-			continue;
-		if (OidIsValid(found.oid))
-			drop_trigger(found.oid);
-		create_trigger(table, kind, argument);
-		changed = true;
+		if (attach_trigger(table, &audit_triggers[i], argument))
+			changed = true;
 	}
 	if (changed)
 		CommandCounterIncrement();
@@ -294,15 +374,71 @@ attach_triggers(Oid table, const char *argument)
 static bool
 detach_triggers(Oid table, const char *argument)
 {
-	bool		changed = false;
-	FoundTrigger found;
+	List	   *all = find_triggers(table);
+	ListCell   *cell;
 
-	while (find_trigger(table, NULL, &found))
+	foreach(cell, all)
+		drop_trigger(((FoundTrigger *) lfirst(cell))->oid);
+	return all != NIL;
+}
+
+static FinQuery find_parents =
+{
+	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
+	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+};
+
+/* inside of fin_query_begin/end; locked against going away */
+static List *
+parents_of(Oid relid)
+{
+	Datum		values[1] = {ObjectIdGetDatum(relid)};
+	uint64		n = fin_query_run(&find_parents, values, NULL, 0);
+	List	   *parents = NIL;
+	ListCell   *cell;
+
+	for (uint64 i = 0; i < n; i++)
 	{
-		drop_trigger(found.oid);
-		changed = true;
+		bool		isnull;
+
+		parents = lappend_oid(parents,
+							  DatumGetObjectId(fin_query_datum(i, 1, &isnull)));
 	}
-	return changed;
+	foreach(cell, parents)
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+	return parents;
+}
+
+static FIN_NORETURN void
+refuse_unseen(Oid table, Oid parent)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("\"%s\" cannot be audited below \"%s\", which is not",
+				   get_rel_name(table), get_rel_name(parent)),
+			errdetail("What is written by way of \"%s\" would not be recorded.",
+					  get_rel_name(parent)),
+			errhint("Call finance.audit_table() for \"%s\", or finance.unaudit_table() for \"%s\".",
+					get_rel_name(parent), get_rel_name(table)));
+}
+
+/* only triggers of the table that a statement names fire */
+static void
+check_parents(Oid table, const List *with)
+{
+	ListCell   *cell;
+
+	foreach(cell, parents_of(table))
+	{
+		const char *argument;
+
+		if (!list_member_oid(with, lfirst_oid(cell)) &&
+			!is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(table, lfirst_oid(cell));
+	}
 }
 
 /* that auditing began, ended or changed is itself recorded */
@@ -335,6 +471,8 @@ change_tables(List *tables, const TableChange *change)
 
 	(void) fin_context();
 	fin_query_begin(&scope);
+	foreach(cell, change->change == attach_triggers ? tables : NIL)
+		check_parents(lfirst_oid(cell), tables);
 	foreach(cell, tables)
 	{
 		if (change->change(lfirst_oid(cell), change->argument))
@@ -348,164 +486,6 @@ change_tables(List *tables, const TableChange *change)
 }
 
 /* ------------------------------------------------------------------------
- * tables that change
- * ------------------------------------------------------------------------ */
-
-static FinQuery find_parents =
-{
-	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
-	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
-	.nargs = 1,
-	.argtypes = {OIDOID},
-	.expect = SPI_OK_SELECT,
-};
-
-/* of partitions and the like: what can have triggers of ours */
-static bool
-is_auditable(Oid relid)
-{
-	char		kind = get_rel_relkind(relid);
-
-	return (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
-		get_rel_persistence(relid) != RELPERSISTENCE_TEMP;
-}
-
-/* one that has triggers keeps them, whatever they record */
-static void
-inherit_triggers(Oid relid, const char *argument)
-{
-	FoundTrigger found;
-
-	if (!is_auditable(relid))
-		return;
-	LockRelationOid(relid, ShareRowExclusiveLock);
-	if (find_trigger(relid, NULL, &found))
-		return;
-	(void) attach_triggers(relid, argument);
-	record_change(relid, "audit_table",
-				  fin_audit_choice_text(fin_audit_choice_read(argument)));
-}
-
-static void
-hand_down(Oid relid, const char *argument)
-{
-	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
-	ListCell   *cell;
-
-	foreach(cell, tables)
-	{
-		FoundTrigger found;
-		Relation	table = try_table_open(lfirst_oid(cell), AccessShareLock);
-
-		if (table == NULL)
-			continue;
-		table_close(table, NoLock);
-		if (!find_trigger(lfirst_oid(cell), NULL, &found))
-			inherit_triggers(lfirst_oid(cell), argument);
-	}
-}
-
-void
-fin_audit_table_inherit(Oid relid)
-{
-	Datum		values[1] = {ObjectIdGetDatum(relid)};
-	FoundTrigger found;
-	Oid		   *parents;
-	int			n;
-
-	if (!is_auditable(relid))
-		return;
-	if (find_trigger(relid, NULL, &found))
-	{
-		hand_down(relid, found.argument);
-		return;
-	}
-	n = (int) fin_query_run(&find_parents, values, NULL, 0);
-	parents = palloc(sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		parents[i] = DatumGetObjectId(fin_query_datum(i, 1, &isnull));
-	}
-	for (int i = 0; i < n; i++)
-	{
-		LockRelationOid(parents[i], AccessShareLock);
-		if (!find_trigger(parents[i], NULL, &found))
-			continue;
-		hand_down(relid, found.argument);
-		return;
-	}
-}
-
-/* in place, so that what a trigger has yet to do is not lost */
-static void
-set_argument(Oid trigger, const char *argument)
-{
-	Relation	triggers = table_open(TriggerRelationId, RowExclusiveLock);
-	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
-	bytea	   *stored = palloc(VARHDRSZ + length);
-	Datum		values[Natts_pg_trigger] = {0};
-	bool		nulls[Natts_pg_trigger] = {0};
-	bool		replace[Natts_pg_trigger] = {0};
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	SET_VARSIZE(stored, VARHDRSZ + length);
-	if (length > 0)
-		memcpy(VARDATA(stored), argument, length);
-	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
-	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
-	replace[Anum_pg_trigger_tgnargs - 1] = true;
-	replace[Anum_pg_trigger_tgargs - 1] = true;
-	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(trigger));
-	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "could not find trigger %u", trigger);
-	tuple = heap_modify_tuple(tuple, RelationGetDescr(triggers), values, nulls,
-							  replace);
-	CatalogTupleUpdate(triggers, &tuple->t_self, tuple);
-	CacheInvalidateRelcacheByRelid(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
-	systable_endscan(scan);
-	table_close(triggers, RowExclusiveLock);
-}
-
-static void
-follow_columns(Oid relid, const char *old_name, const char *new_name)
-{
-	FoundTrigger found;
-	const char *argument;
-	FinAuditChoice *choice;
-
-	if (!find_trigger(relid, NULL, &found) || found.argument == NULL)
-		return;
-	choice = fin_audit_choice_read(found.argument);
-	if (!fin_audit_choice_follow(choice, relid, old_name, new_name))
-		return;
-	argument = fin_audit_choice_text(choice);
-	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
-	{
-		if (find_trigger(relid, &audit_triggers[i], &found))
-			set_argument(found.oid, argument);
-	}
-	CommandCounterIncrement();
-	record_change(relid, "audit_table", argument);
-}
-
-void
-fin_audit_table_follow(Oid relid, const char *old_name, const char *new_name)
-{
-	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
-	ListCell   *cell;
-
-	foreach(cell, tables)
-		follow_columns(lfirst_oid(cell), old_name, new_name);
-}
-
-/* ------------------------------------------------------------------------
  * the choice, against the table
  * ------------------------------------------------------------------------ */
 
@@ -514,8 +494,7 @@ static void
 check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	int			column = -1;
 
 	while ((column = bms_next_member(columns, column)) >= 0)
@@ -545,42 +524,27 @@ refuse_telling(const char *generated, const char *masked)
 			errhint("Mask it as well, or leave it out with columns or ignore."));
 }
 
-/* the expression of a generated column against the masks of what it reads */
 static void
-check_generated(const FinAuditChoice *choice, TupleDesc columns,
-				const AttrDefault *made)
-{
-	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
-	Bitmapset  *reads = NULL;
-	int			column = -1;
-
-	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
-		!fin_audit_choice_records(choice, name) ||
-		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
-		return;
-	pull_varattnos(stringToNode(made->adbin), 1, &reads);
-	while ((column = bms_next_member(reads, column)) >= 0)
-	{
-		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
-		const char *read;
-
-		if (attnum <= 0)
-			continue;
-		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
-		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
-			refuse_telling(name, read);
-	}
-	bms_free(reads);
-}
-
-static void
-check_all_generated(const FinAuditChoice *choice, Oid relid)
+check_generated(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
 	TupleDesc	columns = RelationGetDescr(table);
+	const char *name = fin_audit_choice_virtual(choice, columns);
 
-	for (int i = 0; columns->constr != NULL && i < columns->constr->num_defval; i++)
-		check_generated(choice, columns, &columns->constr->defval[i]);
+	if (name != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("virtual column \"%s\" of table \"%s\" has no value to record",
+					   name, RelationGetRelationName(table)),
+				errhint("It follows from the columns it is computed from: record those."));
+	for (int i = 0; i < columns->natts; i++)
+	{
+		const char *masked = fin_audit_choice_told(choice, columns, i + 1);
+
+		name = NameStr(TupleDescAttr(columns, i)->attname);
+		if (masked != NULL && fin_audit_choice_records(choice, name))
+			refuse_telling(name, masked);
+	}
 	table_close(table, NoLock);
 }
 
@@ -600,10 +564,258 @@ check_choice(const FinAuditChoice *choice, List *tables)
 					errmsg("column \"%s\" of table \"%s\" does not exist",
 						   stranger, get_rel_name(lfirst_oid(cell))));
 		check_key_not_encrypted(choice, lfirst_oid(cell));
-		if (choice->masks != NIL)
-			check_all_generated(choice, lfirst_oid(cell));
+		check_generated(choice, lfirst_oid(cell));
 	}
 }
+
+/* ------------------------------------------------------------------------
+ * tables that change
+ * ------------------------------------------------------------------------ */
+
+/* of partitions and the like: what can have triggers of ours */
+static bool
+is_auditable(Oid relid)
+{
+	char		kind = get_rel_relkind(relid);
+
+	return (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
+		get_rel_persistence(relid) != RELPERSISTENCE_TEMP;
+}
+
+/* to a table that has its triggers */
+static void
+add_routed_trigger(Oid relid, const char *argument)
+{
+	const AuditTrigger *kind = &audit_triggers[lengthof(audit_triggers) - 1];
+	List	   *all = find_triggers(relid);
+	ListCell   *cell;
+
+	Assert(kind->type == FIN_AUDIT_ROUTED);
+	foreach(cell, all)
+	{
+		if (((FoundTrigger *) lfirst(cell))->type == kind->type)
+			return;
+	}
+	if (!is_wanted(relid, kind))
+		return;
+	create_trigger(relid, kind, argument);
+	CommandCounterIncrement();
+}
+
+/* one that has triggers keeps them, whatever they record */
+static void
+inherit_triggers(Oid relid, const char *argument)
+{
+	FinAuditChoice *choice;
+	const char *own;
+
+	if (!is_auditable(relid))
+		return;
+	LockRelationOid(relid, ShareRowExclusiveLock);
+	if (is_attached(relid, &own))
+	{
+		add_routed_trigger(relid, own);
+		return;
+	}
+	choice = fin_audit_choice_read(argument);
+	(void) attach_triggers(relid, argument);
+	record_change(relid, "audit_table", fin_audit_choice_text(choice));
+}
+
+static void
+hand_down(Oid relid, const char *argument)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		Relation	table = try_table_open(lfirst_oid(cell), AccessShareLock);
+
+		if (table == NULL)
+			continue;
+		table_close(table, NoLock);
+		inherit_triggers(lfirst_oid(cell), argument);
+	}
+}
+
+/* what came below the table: its triggers would not see what is done above */
+static void
+check_heirs_not_attached(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(relid, AccessShareLock))
+	{
+		const char *argument;
+
+		if (is_auditable(lfirst_oid(cell)) &&
+			is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(lfirst_oid(cell), relid);
+	}
+}
+
+void
+fin_audit_table_inherit(Oid relid)
+{
+	const char *argument;
+	ListCell   *cell;
+
+	if (!is_auditable(relid))
+		return;
+	if (is_attached(relid, &argument))
+	{
+		check_parents(relid, NIL);
+		hand_down(relid, argument);
+		return;
+	}
+	check_heirs_not_attached(relid);
+	foreach(cell, parents_of(relid))
+	{
+		if (!is_attached(lfirst_oid(cell), &argument))
+			continue;
+		hand_down(relid, argument);
+		check_parents(relid, NIL);
+		return;
+	}
+}
+
+/* in place, so that what a trigger has yet to do is not lost */
+static void
+update_trigger(Oid trigger, Datum *values, bool *replace)
+{
+	Relation	triggers = table_open(TriggerRelationId, RowExclusiveLock);
+	bool		nulls[Natts_pg_trigger] = {0};
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "could not find trigger %u", trigger);
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(triggers), values, nulls,
+							  replace);
+	CatalogTupleUpdate(triggers, &tuple->t_self, tuple);
+	CacheInvalidateRelcacheByRelid(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
+	systable_endscan(scan);
+	table_close(triggers, RowExclusiveLock);
+}
+
+static void
+set_argument(Oid trigger, const char *argument)
+{
+	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
+	bytea	   *stored = palloc(VARHDRSZ + length);
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	SET_VARSIZE(stored, VARHDRSZ + length);
+	if (length > 0)
+		memcpy(VARDATA(stored), argument, length);
+	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
+	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
+	replace[Anum_pg_trigger_tgnargs - 1] = true;
+	replace[Anum_pg_trigger_tgargs - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+static void
+set_enabled(Oid trigger, char enabled)
+{
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	values[Anum_pg_trigger_tgenabled - 1] = CharGetDatum(enabled);
+	replace[Anum_pg_trigger_tgenabled - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+/*
+ * DISABLE TRIGGER ALL and ENABLE TRIGGER ALL, as a restore does, enable what
+ * fires on replication as if it did not, and what never fires.  Who disables
+ * them has them disabled: that is recorded.
+ */
+static void
+enable_as_made(Oid relid)
+{
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, find_triggers(relid))
+	{
+		const FoundTrigger *found = lfirst(cell);
+		const AuditTrigger *kind = kind_of(found->type);
+
+		if (kind == NULL || found->enabled == kind->fires ||
+			found->enabled == TRIGGER_DISABLED)
+			continue;
+		set_enabled(found->oid, kind->fires);
+		changed = true;
+	}
+	if (changed)
+		CommandCounterIncrement();
+}
+
+static void
+follow_columns(Oid relid, const char *old_name, const char *new_name)
+{
+	const char *argument;
+	FinAuditChoice *choice;
+	ListCell   *cell;
+
+	if (!is_attached(relid, &argument) || argument == NULL)
+		return;
+	choice = fin_audit_choice_read(argument);
+	if (!fin_audit_choice_follow(choice, relid, old_name, new_name))
+		return;
+	argument = fin_audit_choice_text(choice);
+	foreach(cell, find_triggers(relid))
+		set_argument(((FoundTrigger *) lfirst(cell))->oid, argument);
+	CommandCounterIncrement();
+	record_change(relid, "audit_table", argument);
+}
+
+void
+fin_audit_table_follow(Oid relid, const char *old_name, const char *new_name)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		if (!is_auditable(lfirst_oid(cell)))
+			continue;
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+		follow_columns(lfirst_oid(cell), old_name, new_name);
+	}
+}
+
+void
+fin_audit_table_altered(Oid relid)
+{
+	List	   *tables = find_all_inheritors(relid, NoLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const char *argument;
+
+		if (!is_auditable(lfirst_oid(cell)))
+			continue;
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+		if (!is_attached(lfirst_oid(cell), &argument))
+			continue;
+		enable_as_made(lfirst_oid(cell));
+		add_routed_trigger(lfirst_oid(cell), argument);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * SQL functions
+ * ------------------------------------------------------------------------ */
 
 PG_FUNCTION_INFO_V1(finance_audit_table);
 
@@ -619,13 +831,16 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * 'delta' (default) the new row and what changed of the old one, 'full' both,
  * 'changed' of both only what changed.
  *
+ * What is masked or ignored stays so when the column is renamed, or dropped and
+ * one of its name is added later, until this is called again.
+ *
  * Returns how many tables it attached triggers to: 0 when all had theirs, with
  * the same choice.  One that was disabled is enabled again.
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary
  * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
  * or of the primary key, a masked subject, a generated column that tells of a
- * masked one; 22004 null as a name.  Null for null.
+ * masked one, or a virtual one named in columns or as subject; 22004 null as a name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */

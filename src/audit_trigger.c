@@ -14,8 +14,8 @@
  * there, row by row.
  *
  * Rows are turned into JSON as the user who runs the statement, outside of
- * fin_query_begin: output functions and casts to json of a table's types may
- * be anybody's code.
+ * fin_query_begin: output functions of a table's types may be anybody's code.
+ * The settings they depend on are fixed for each batch.
  *
  * Owns nothing beyond a call.  Locks: none but those of the INSERT.
  */
@@ -47,6 +47,7 @@ typedef struct RowWriter
 {
 	const char *operation;
 	FinAuditShape *shape;
+	int			nest;			/* of fixed settings; 0: none were changed */
 	MemoryContext batch;		/* the texts of the records; reset by flush */
 	FinAuditRecord *records;
 	int			nrecords;
@@ -59,6 +60,7 @@ open_writer(RowWriter *writer, const TriggerData *trigger,
 {
 	writer->operation = operation;
 	writer->shape = fin_audit_shape(trigger);
+	writer->nest = 0;
 	/* blocks that malloc() keeps: no page faults for each batch anew */
 	writer->batch = AllocSetContextCreate(CurrentMemoryContext,
 										  "finance audit batch", 0,
@@ -73,6 +75,8 @@ flush_writer(RowWriter *writer)
 {
 	FinQueryScope scope;
 
+	fin_output_restore(writer->nest);
+	writer->nest = 0;
 	if (writer->nrecords == 0)
 		return;
 	(void) fin_context();
@@ -109,8 +113,11 @@ static void
 write_row(RowWriter *writer, TupleTableSlot *old_row, TupleTableSlot *new_row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
-	text	   *change = fin_audit_change_text(writer->shape, old_row, new_row);
+	text	   *change;
 
+	if (writer->shape->need != FIN_OUTPUT_FREE && writer->nest == 0)
+		writer->nest = fin_output_fix(writer->shape->need);
+	change = fin_audit_change_text(writer->shape, old_row, new_row);
 	if (change != NULL)
 	{
 		FinAuditRecord *record = next_record(writer);
@@ -267,13 +274,20 @@ write_row_change(const TriggerData *trigger)
 }
 
 /*
- * The one trigger for each row.  It may be enabled otherwise, as ENABLE TRIGGER
- * ALL does; the others record what is not replicated.
+ * The one that records row by row.  It may be enabled otherwise, as ENABLE
+ * TRIGGER ALL does; the others record what is not replicated.
  */
 static bool
 is_for_replicated(const TriggerData *trigger)
 {
-	return strcmp(trigger->tg_trigger->tgname, FIN_AUDIT_REPLICATED) == 0;
+	return trigger->tg_trigger->tgtype == FIN_AUDIT_REPLICATED;
+}
+
+/* the one that does not fire, unless all are enabled */
+static bool
+is_for_routed(const TriggerData *trigger)
+{
+	return trigger->tg_trigger->tgtype == FIN_AUDIT_ROUTED;
 }
 
 /* attached by hand, without the transition tables it reads? */
@@ -299,14 +313,16 @@ PG_FUNCTION_INFO_V1(finance_audit_rows);
  * version where there is one) and {"old": ..., "new": ...} as request.  A
  * statement that changes no row leaves no record.
  * Errors: 39P01 not called as an AFTER trigger for each statement with
- * transition tables, nor as that for replicated rows; those of fin_audit_shape() and
- * fin_context().
+ * transition tables, nor as that for replicated rows; 54000 the subject of
+ * encrypted values is too long; those of fin_audit_shape() and fin_context().
  */
 Datum
 finance_audit_rows(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
+	if (CALLED_AS_TRIGGER(fcinfo) && is_for_routed(trigger))
+		return PointerGetDatum(trigger->tg_trigtuple);
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		(TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ?

@@ -2,25 +2,25 @@
  * json_value.c
  *		Values of any type as JSON.
  *
- * Pure, but for the output functions and casts of types it does not know
- * itself.  Allocates in the StringInfo's context; what output functions leave
+ * Pure, but for the output functions of types it does not know itself.  Casts
+ * to json are not asked: whoever owns a type could make one that tells another
+ * value.  Allocates in the StringInfo's context; what output functions leave
  * behind is in the current one.  Owns, per backend, the text of one day.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "parser/parse_coerce.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -28,13 +28,30 @@
 
 #include "compat.h"
 #include "json.h"
+#include "json_output.h"
 #include "json_value.h"
 
 #define HEX_DIGITS "0123456789abcdef"
 
-/* the only member of a row that row_to_json() writes for us */
-#define MEMBER "v"
-#define MEMBER_START "{\"" MEMBER "\":"
+/* arrays: their elements, which are of one type */
+struct FinJsonElements
+{
+	Oid			oid;
+	int16		length;
+	bool		by_value;
+	char		align;
+	FinJsonType type;
+};
+
+/* rows: their columns, as they are while the identifier is that of the type */
+struct FinJsonColumns
+{
+	MemoryContext memory;
+	uint64		identifier;
+	int			n;
+	FinJsonType *types;			/* write is NULL: the column was dropped */
+	char	  **labels;			/* "name": */
+};
 
 static void
 append_digits(StringInfo json, const char *digits)
@@ -395,20 +412,187 @@ write_jsonb(StringInfo json, FinJsonType *type, Datum value)
 	append_digits(json, OutputFunctionCall(&type->output, value));
 }
 
-/* arrays, rows, and types with a cast to json */
-static void
-write_by_row(StringInfo json, FinJsonType *type, Datum value)
-{
-	bool		isnull = false;
-	HeapTuple	tuple = heap_form_tuple(type->row, &value, &isnull);
-	text	   *object = DatumGetTextPP(DirectFunctionCall1(row_to_json,
-															HeapTupleGetDatum(tuple)));
-	int			start = strlen(MEMBER_START);
+/* ------------------------------------------------------------------------
+ * arrays
+ * ------------------------------------------------------------------------ */
 
-	/* without the braces and the member's name */
-	appendBinaryStringInfo(json, VARDATA_ANY(object) + start,
-						   VARSIZE_ANY_EXHDR(object) - start - 1);
+typedef struct ArrayWalk
+{
+	FinJsonType *type;
+	int			ndims;
+	int		   *dims;
+	Datum	   *values;
+	bool	   *nulls;
+	int			next;
+} ArrayWalk;
+
+static void
+append_value(StringInfo json, FinJsonType *type, Datum value, bool isnull)
+{
+	if (isnull)
+		append_digits(json, "null");
+	else
+		fin_json_value(json, type, value);
 }
+
+static void
+append_dimension(StringInfo json, ArrayWalk *walk, int dimension)
+{
+	appendStringInfoChar(json, '[');
+	for (int i = 0; i < walk->dims[dimension]; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(json, ',');
+		if (dimension + 1 < walk->ndims)
+			append_dimension(json, walk, dimension + 1);
+		else
+		{
+			append_value(json, walk->type, walk->values[walk->next],
+						 walk->nulls[walk->next]);
+			walk->next++;
+		}
+	}
+	appendStringInfoChar(json, ']');
+}
+
+static void
+write_array(StringInfo json, FinJsonType *type, Datum value)
+{
+	FinJsonElements *elements = type->elements;
+	ArrayType  *array = DatumGetArrayTypeP(value);
+	ArrayWalk	walk = {.type = &elements->type};
+	int			n;
+
+	check_stack_depth();
+	walk.ndims = ARR_NDIM(array);
+	walk.dims = ARR_DIMS(array);
+	deconstruct_array(array, elements->oid, elements->length,
+					  elements->by_value, elements->align, &walk.values,
+					  &walk.nulls, &n);
+	if (n == 0)
+		append_digits(json, "[]");
+	else
+		append_dimension(json, &walk, 0);
+	pfree(walk.values);
+	pfree(walk.nulls);
+	if ((Pointer) array != DatumGetPointer(value))
+		pfree(array);
+}
+
+static void
+read_elements(FinJsonType *type, Oid element)
+{
+	FinJsonElements *elements = palloc0(sizeof(FinJsonElements));
+
+	check_stack_depth();
+	elements->oid = element;
+	get_typlenbyvalalign(element, &elements->length, &elements->by_value,
+						 &elements->align);
+	fin_json_type(&elements->type, element);
+	type->write = write_array;
+	type->need = elements->type.need;
+	type->elements = elements;
+}
+
+/* ------------------------------------------------------------------------
+ * rows
+ * ------------------------------------------------------------------------ */
+
+/* the columns of the type as it is now; a type in use may get and lose some */
+static void
+read_columns(FinJsonType *type, TupleDesc row, uint64 identifier)
+{
+	FinJsonColumns *columns = type->columns;
+	MemoryContext caller;
+
+	check_stack_depth();
+	columns->identifier = 0;
+	MemoryContextReset(columns->memory);
+	caller = MemoryContextSwitchTo(columns->memory);
+	columns->n = row->natts;
+	columns->types = palloc0(sizeof(FinJsonType) * Max(row->natts, 1));
+	columns->labels = palloc0(sizeof(char *) * Max(row->natts, 1));
+	for (int i = 0; i < row->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(row, i);
+		StringInfoData label;
+
+		if (column->attisdropped)
+			continue;
+		initStringInfo(&label);
+		fin_json_string(&label, NameStr(column->attname),
+						strlen(NameStr(column->attname)));
+		appendStringInfoChar(&label, ':');
+		columns->labels[i] = label.data;
+		fin_json_type(&columns->types[i], column->atttypid);
+		type->need = Max(type->need, columns->types[i].need);
+	}
+	MemoryContextSwitchTo(caller);
+	columns->identifier = identifier;
+}
+
+static void
+append_columns(StringInfo json, const FinJsonColumns *columns,
+			   const Datum *values, const bool *nulls)
+{
+	char		separator = '{';
+
+	for (int i = 0; i < columns->n; i++)
+	{
+		if (columns->types[i].write == NULL)
+			continue;
+		appendStringInfoChar(json, separator);
+		separator = ',';
+		append_digits(json, columns->labels[i]);
+		append_value(json, &columns->types[i], values[i], nulls[i]);
+	}
+	if (separator == '{')
+		appendStringInfoChar(json, '{');
+	appendStringInfoChar(json, '}');
+}
+
+static void
+write_row(StringInfo json, FinJsonType *type, Datum value)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	Oid			oid = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+	uint64		identifier = assign_record_type_identifier(oid, typmod);
+	TupleDesc	row = lookup_rowtype_tupdesc(oid, typmod);
+	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(header),
+	.t_data = header};
+	Datum	   *values = palloc(sizeof(Datum) * Max(row->natts, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(row->natts, 1));
+
+	check_stack_depth();
+	if (type->columns->identifier != identifier)
+		read_columns(type, row, identifier);
+	heap_deform_tuple(&tuple, row, values, nulls);
+	append_columns(json, type->columns, values, nulls);
+	ReleaseTupleDesc(row);
+	pfree(values);
+	pfree(nulls);
+	if ((Pointer) header != DatumGetPointer(value))
+		pfree(header);
+}
+
+static void
+read_row(FinJsonType *type, Oid oid)
+{
+	TupleDesc	row = lookup_rowtype_tupdesc(oid, -1);
+
+	type->write = write_row;
+	type->columns = palloc0(sizeof(FinJsonColumns));
+	type->columns->memory = AllocSetContextCreate(CurrentMemoryContext,
+												  "finance columns as json",
+												  ALLOCSET_SMALL_SIZES);
+	read_columns(type, row, assign_record_type_identifier(oid, -1));
+	ReleaseTupleDesc(row);
+}
+
+/* ------------------------------------------------------------------------
+ * types
+ * ------------------------------------------------------------------------ */
 
 static FinJsonWrite
 writer_of(Oid type)
@@ -456,53 +640,43 @@ writer_of(Oid type)
 	}
 }
 
-static bool
-has_cast_to_json(Oid type)
+/* types it does not know, and jsonb, which has no other way */
+static void
+read_output(FinJsonType *type, Oid oid)
 {
-	Oid			function;
-
-	return type >= FirstNormalObjectId &&
-		find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT,
-							  &function) == COERCION_PATH_FUNC;
-}
-
-static TupleDesc
-row_of(Oid type, int32 typmod)
-{
-	TupleDesc	row = CreateTemplateTupleDesc(1);
-
-	TupleDescInitEntry(row, 1, MEMBER, type, typmod, 0);
-	return BlessTupleDesc(row);
-}
-
-void
-fin_json_type(FinJsonType *type, Oid oid, int32 typmod)
-{
-	Oid			base = getBaseType(oid);
 	Oid			output;
 	bool		is_varlena;
 
-	memset(type, 0, sizeof(*type));
-	type->write = writer_of(base);
-	if (type->write == NULL &&
-		(OidIsValid(get_element_type(base)) || type_is_rowtype(base) ||
-		 has_cast_to_json(base)))
-	{
-		type->write = write_by_row;
-		type->row = row_of(oid, typmod);
-		return;
-	}
+	getTypeOutputInfo(oid, &output, &is_varlena);
+	fmgr_info_cxt(output, &type->output, CurrentMemoryContext);
+	type->need = fin_output_need(oid, &type->output);
 	if (type->write == NULL)
-		type->write = write_output;
-	if (type->write == write_output || type->write == write_jsonb)
-	{
-		getTypeOutputInfo(base, &output, &is_varlena);
-		fmgr_info_cxt(output, &type->output, CurrentMemoryContext);
-	}
+		/* such as citext */
+		type->write = type->output.fn_addr == textout ? write_text :
+			write_output;
 }
 
 void
-fin_json_value(StringInfo json, FinJsonType *type, Datum value)
+fin_json_type(FinJsonType *type, Oid oid)
 {
+	Oid			base = getBaseType(oid);
+	Oid			element = get_element_type(base);
+
+	memset(type, 0, sizeof(*type));
+	type->write = writer_of(base);
+	if (OidIsValid(element))
+		read_elements(type, element);
+	else if (type_is_rowtype(base))
+		read_row(type, base);
+	else if (type->write == NULL || type->write == write_jsonb)
+		read_output(type, base);
+}
+
+void
+fin_json_fixed_value(StringInfo json, FinJsonType *type, Datum value)
+{
+	int			nest = fin_output_fix(type->need);
+
 	type->write(json, type, value);
+	fin_output_restore(nest);
 }

@@ -5,8 +5,9 @@
  * Walks the blocks in order and appends their leaves to a frontier, whose root
  * each block must have; meanwhile the records are read in the order of the log
  * and laid beside the leaves.  A leaf without a record, a record without a
- * leaf, and one whose content is not what was hashed are each named.  Nothing
- * that is read is believed: a block, a leaf or a node may say anything.
+ * leaf, and one whose content is not what was hashed are each named.  What finds
+ * the records, terms, is held against them (verify_term.c).  Nothing that is
+ * read is believed: a block, a leaf, a node or a run of terms may say anything.
  *
  * Records that are not sealed have no leaf yet: they are held against their own
  * hash, and their places against each other's (verify_order.c).
@@ -72,6 +73,8 @@ typedef struct Verify
 	FinHash		digest;			/* its */
 	FinVerifyOrder order;		/* of the incarnation's records */
 	FinVerifySeen seen;			/* of the block at work */
+	FinVerifyGone *gone;
+	FinVerifyTerms *terms;
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */
@@ -231,7 +234,9 @@ check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
 	if (fin_verify_place(verify->result, order, -1,
 						 DatumGetInt64(row->values[FIN_AUDIT_ID]), &place, true))
 		fin_verify_call(verify->result, order, row, true);
-	fin_verify_record(verify->result, row, -1, NULL, &verify->work);
+	fin_verify_gone_hear(verify->gone, row);
+	fin_verify_gone_payload(verify->gone, row, -1);
+	(void) fin_verify_record(verify->result, row, -1, NULL, &verify->work);
 }
 
 /* NULL: there are too many */
@@ -440,26 +445,31 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 {
 	FinProblem	problem = {0};
 
-	/* gone on purpose, which drop_audit_month() recorded */
-	if (fin_audit_month_is_detached(leaf->id))
-		return;
 	problem.has_leaf = true;
 	problem.leaf = verify->size;
 	problem.record_id = leaf->id;
 	problem.position = leaf->position;
 	problem.problem = "missing";
 	problem.expected = fin_verify_hex(&leaf->hash);
-	fin_verify_report(verify->result, &problem);
+	if (!fin_verify_gone_record(verify->gone, &problem))
+		fin_verify_report(verify->result, &problem);
 }
 
 static void
 check_sealed(Verify *verify, const FinAuditLeaf *leaf, bool wanted)
 {
+	bool		is_right;
+
 	fin_verify_see_record(&verify->seen, verify->row);
 	fin_verify_call(verify->result, &verify->order, verify->row, wanted);
-	if (wanted)
-		fin_verify_record(verify->result, verify->row, verify->size,
-						  &leaf->hash, &verify->work);
+	fin_verify_gone_hear(verify->gone, verify->row);
+	if (!wanted)
+		return;
+	fin_verify_gone_payload(verify->gone, verify->row, verify->size);
+	is_right = fin_verify_record(verify->result, verify->row, verify->size,
+								 &leaf->hash, &verify->work);
+	fin_verify_terms_add(verify->terms, verify->size,
+						 is_right ? verify->row : NULL);
 }
 
 /* the leaf's record, after those that have no leaf */
@@ -488,8 +498,10 @@ check_record(Verify *verify, const FinAuditLeaf *leaf)
 	}
 	/* told once: not by its call too */
 	verify->order.knows_call = false;
-	if (wanted)
-		report_missing(verify, leaf);
+	if (!wanted)
+		return;
+	report_missing(verify, leaf);
+	fin_verify_terms_add(verify->terms, verify->size, NULL);
 }
 
 static void
@@ -928,11 +940,17 @@ walk(Verify *verify)
 										 "finance verify record",
 										 ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&verify->work);
+	verify->gone = fin_verify_gone_begin();
 	verify->told_at = GetCurrentTimestamp();
+	verify->terms = fin_verify_terms_begin(verify->result, verify->from,
+										   verify->to, verify->sealed);
 	if (verify->from > 0)
 		start_at(verify, verify->from);
 	check_blocks(verify);
+	fin_verify_terms_end(verify->terms, Min(verify->to, verify->sealed));
 	finish(verify);
+	fin_verify_gone_end(verify->result, verify->gone, verify->snapshot,
+						verify->to_end, verify->from == 0 && verify->to_end);
 }
 
 static void
@@ -960,7 +978,9 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * (null: to its end, with what is not sealed yet); no row: nothing.  Of the
  * whole log also whether every version of every account has its record.
  * Problems: 'altered' (a record's content is not what was hashed), 'payload
- * altered', 'missing' (a leaf without its record, or the last of a call),
+ * altered', 'payload missing' (nor was it erased), 'missing' (a leaf without its
+ * record, or the last of a call), 'month N' and 'months taken out' (not by
+ * drop_audit_month(), or more is missing than it took),
  * 'inserted' (a record without a leaf, where all are sealed), 'gap' (numbers
  * of a transaction's records that none has: xid and sequence tell where), 'out
  * of order' (a place twice), 'call' (trace_until is not where a call begins, or
@@ -969,7 +989,10 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * ...', 'chain of ...', 'leaves of ...', 'first leaf of ...', 'first_xid of
  * ...' and so on, 'block missing', 'node N of level L', 'tree', 'frontier of the
  * tree', 'incarnation of ...', 'horizon of ...', 'tree missing', 'incarnation',
- * 'first block of incarnation N', 'incarnation missing'.
+ * 'first block of incarnation N', 'incarnation missing'; and of what finds
+ * records: 'terms from leaf N' (the run of terms from there on does not have
+ * those of the records, or is not where it belongs), 'terms missing' (from this
+ * leaf on).
  * Tells its progress by NOTICE.  Looks at all tenants.
  * Errors: 22023 no range; LG202 to_leaf is not sealed; LG205 with from_leaf:
  * what is before it cannot be read.  Locks: those of a SELECT.

@@ -12,8 +12,8 @@
  * in come one after another, whatever their clocks said.
  *
  * Sealed records are found by the term of (table, key), those not sealed yet by
- * the index of the log's order: see audit_read.c.  A TRUNCATE of the table has
- * no key, and ends the row as well.
+ * the index of the log's order: see audit_read.c.  A TRUNCATE of the table, or its
+ * end, has no key, and ends the row as well.
  *
  * Owns kept plans only.  Locks: those of a SELECT.
  */
@@ -72,6 +72,9 @@ enum
 	" FROM finance.audit_incarnation i" \
 	" WHERE i.system_identifier = r.system_identifier), 0) END"
 
+/* of a table, whose rows are gone with it */
+#define ENDS_ROWS "('TRUNCATE', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')"
+
 /* OFFSET 0: each is looked up by the index, however few there are at first */
 #define RECORD_COLUMNS \
 	" r.id, r.recorded_at, r.operation, r.actor, r.reason, r.trace_id," \
@@ -90,14 +93,14 @@ static FinQuery select_history =
 	"   SELECT" RECORD_COLUMNS " FROM finance.audit_record r"
 	"   WHERE r.xid = f.xid AND r.sequence = f.sequence AND r.id = f.id"
 	"   AND r.tenant_id = $1 AND r.object = w.object AND CASE WHEN w.row_key IS NULL"
-	"    THEN r.row_key IS NULL AND r.operation = 'TRUNCATE'"
+	"    THEN r.row_key IS NULL AND r.operation IN " ENDS_ROWS
 	"    ELSE r.row_key = w.row_key END OFFSET 0) s"
 	"  UNION ALL"
 	"  SELECT 1, NULL, " INCARNATION_OF_UNSEALED "," RECORD_COLUMNS
 	"  FROM finance.audit_record r"
 	"  WHERE r.xid >=" FIN_AUDIT_UNSEALED_FROM("$5")
 	"  AND r.tenant_id = $1 AND r.object = ANY ($2) AND (r.row_key = ANY ($3)"
-	"   OR r.row_key IS NULL AND r.operation = 'TRUNCATE')) q"
+	"   OR r.row_key IS NULL AND r.operation IN " ENDS_ROWS ")) q"
 	" ORDER BY q.id, q.part) d"
 	" ORDER BY d.incarnation, pg_catalog.min(d.id) OVER"
 	" (PARTITION BY d.incarnation, d.system_identifier, d.xid),"
@@ -185,7 +188,7 @@ fill_change(FinAuditChange *change, uint64 row)
 	change->request = text_piece(row, COLUMN_REQUEST);
 	change->row_key = text_piece(row, COLUMN_ROW_KEY);
 	change->object = text_piece(row, COLUMN_OBJECT);
-	change->is_truncate = strcmp(operation, "TRUNCATE") == 0;
+	change->ends_all = change->row_key.at == NULL;
 	change->is_delete = strcmp(operation, "DELETE") == 0;
 	pfree(operation);
 }
@@ -302,11 +305,14 @@ PG_FUNCTION_INFO_V1(finance_audit_history);
  *		reason, trace_id, old_values, row_state)
  *
  * The versions of the row with this primary key, {"id": 7}, as far as they were
- * recorded in the session's tenant: the row as it was after each, and what the
- * record says it was before.  leaf null: not sealed yet.  row_state null: the
- * row is gone.  A row whose key changed is recorded under the key it had.
- * Errors: 22023 no such key, 42809 no primary key; those of the columns' input
- * functions; those of fin_context().
+ * recorded in the session's tenant, in the order in which it changed: the row as
+ * it was after each, and what the record says it was before.  Found under all
+ * names of its tree of partitions, or of the tables it inherits from and that
+ * inherit from it.  leaf null: not sealed yet.  row_state null: the row is gone,
+ * or was erased from the log.  A value that jsonb has no room for is a string of
+ * its JSON text.  A row whose key changed is recorded under the key it had.
+ * Errors: 22023 no such key, or one masked with redact; 42809 no primary key;
+ * those of the columns' input functions; those of fin_context().
  */
 Datum
 finance_audit_history(PG_FUNCTION_ARGS)

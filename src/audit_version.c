@@ -83,7 +83,7 @@ may_be_row(const FinAuditMembers *row, const FinAuditMembers *other,
 static bool
 follows(FinAuditChange *change, const FinAuditState *state)
 {
-	if (change->is_truncate || !state->is_known)
+	if (change->ends_all || !state->is_known)
 		return true;
 	fin_audit_version_read(change);
 	if (!change->has_old && !change->has_new)
@@ -107,7 +107,7 @@ is_left(FinAuditRun *run)
 	return run->first < run->n;
 }
 
-/* -1: none does.  Nothing is looked for beyond a TRUNCATE */
+/* -1: none does.  Nothing is looked for beyond what ends all rows */
 static int
 find_following(const FinAuditRun *run, const FinAuditState *state)
 {
@@ -119,7 +119,7 @@ find_following(const FinAuditRun *run, const FinAuditState *state)
 
 		if (change->used)
 			continue;
-		if (change->is_truncate && i > run->first)
+		if (change->ends_all && i > run->first)
 			break;
 		if (follows(change, state))
 			return i;
@@ -155,7 +155,7 @@ find_first(const FinAuditRun *run)
 {
 	int			end = Min(run->n, FIN_AUDIT_LOOK_AHEAD);
 
-	for (int i = 0; i < end && (i == 0 || !run->changes[i].is_truncate); i++)
+	for (int i = 0; i < end && (i == 0 || !run->changes[i].ends_all); i++)
 	{
 		if (can_be_first(run, i))
 			return i;
@@ -325,7 +325,7 @@ set_row(FinAuditState *state, const FinAuditChange *change)
 		MemoryContextDelete(before);
 }
 
-/* a TRUNCATE of a table in which the row is not: of its parent only, say */
+/* of a table in which the row is not: TRUNCATE of its parent only, say */
 static bool
 is_elsewhere(const FinAuditState *state, const FinAuditChange *change)
 {
@@ -336,7 +336,7 @@ is_elsewhere(const FinAuditState *state, const FinAuditChange *change)
 bool
 fin_audit_version_apply(FinAuditState *state, FinAuditChange *change)
 {
-	if (change->is_truncate &&
+	if (change->ends_all &&
 		(!state->is_there || is_elsewhere(state, change)))
 		return false;
 	fin_audit_version_read(change);
@@ -350,7 +350,7 @@ fin_audit_version_apply(FinAuditState *state, FinAuditChange *change)
 	{
 		state->has_row = false;
 		/* what was erased of a record tells nothing of the row */
-		state->is_there = !change->has_old && !change->is_truncate &&
+		state->is_there = !change->has_old && !change->ends_all &&
 			!change->is_delete;
 	}
 	state->is_known = true;

@@ -5,7 +5,7 @@
  * Private to the audit module.
  *
  * A record says what the row was, old, and what it became, new: an INSERT has
- * the one, a DELETE the other, a TRUNCATE neither.  Where old and new are as a
+ * the one, a DELETE the other, the TRUNCATE of a table neither.  Where old and new are as a
  * whole, the state is replaced; where only what changed is recorded, that is
  * laid over the state.
  *
@@ -30,7 +30,7 @@ typedef struct FinAuditChange
 	FinAuditPiece row_key;
 	FinAuditPiece object;
 	uint64		row;			/* for the caller: which record it is */
-	bool		is_truncate;
+	bool		ends_all;		/* rows of the table: a TRUNCATE, its end */
 	bool		is_delete;
 	bool		used;
 	bool		is_read;		/* what follows is filled in */

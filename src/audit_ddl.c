@@ -41,6 +41,7 @@
 #include "compat.h"
 #include "context.h"
 #include "json.h"
+#include "json_output.h"
 #include "query.h"
 
 #define COMMAND_LENGTH_MAX	(16 * 1024)
@@ -266,9 +267,7 @@ add_granted_table(List *all, const char *tag, const RangeVar *name, Oid ours)
 	if (!OidIsValid(relid) ||
 		(get_rel_namespace(relid) != ours && !is_audited_table(relid)))
 		return all;
-	return add_affected(all, tag,
-						quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												   get_rel_name(relid)),
+	return add_affected(all, tag, fin_audit_table_name(relid),
 						InvalidOid, true);
 }
 
@@ -530,6 +529,7 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 {
 	EventTriggerData *event = (EventTriggerData *) fcinfo->context;
 	const Node *command;
+	int			nest;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -538,6 +538,7 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	command = event->parsetree;
 	if (is_of_no_concern(command))
 		PG_RETURN_NULL();
+	nest = fin_output_fix_quotes();
 	if (strcmp(event->event, "sql_drop") == 0)
 	{
 		if (!IsA(command, AlterTableStmt) || is_of_type(command))
@@ -560,5 +561,6 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 			follow_attribute((const RenameStmt *) command);
 		act_on(command, find_objects(&find_changed, NULL));
 	}
+	fin_output_restore(nest);
 	PG_RETURN_NULL();
 }

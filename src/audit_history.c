@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "audit_table.h"
 #include "audit_term.h"
 #include "compat.h"
 #include "context.h"
@@ -161,8 +162,7 @@ name_row(Oid relid, const Jsonb *key, Row *row)
 	Relation	table = table_open(relid, AccessShareLock);
 
 	row->object =
-		cstring_to_text(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
-												   RelationGetRelationName(table)));
+		cstring_to_text(fin_audit_table_name(relid));
 	row->key = cstring_to_text(key_text(table, key));
 	table_close(table, AccessShareLock);
 }

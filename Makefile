@@ -9,7 +9,7 @@
 #   make bench-queue         performance of the queue               (bench/queue)
 #   make soak                the crash and concurrency tests, longer
 #   make relay, make install-relay   finance-relay, which needs librabbitmq too (tools/)
-#   make verify, make install-verify finance-verify, which needs jansson and OpenSSL (tools/)
+#   make verify, make install-verify finance-verify, which needs OpenSSL (tools/)
 #
 # PG_CONFIG=... chooses the PostgreSQL to build for.
 
@@ -66,8 +66,10 @@ PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno
 endif
 
 # Out of tree, objects lie in src/ below the build directory, which PGXS does
-# not make; a src/ with sources in it is never the one to clean away.
+# not make; a src/ with sources in it is never the one to clean away.  The PGXS
+# of a server that was built in its source tree needs to be told VPATH.
 ifeq (,$(wildcard $(CURDIR)/src/*.c))
+VPATH = $(patsubst %/,%,$(srcdir_))
 $(shell mkdir -p src)
 EXTRA_CLEAN += src
 endif

@@ -1257,6 +1257,12 @@ CREATE EVENT TRIGGER finance_audit_drop ON sql_drop
 ALTER EVENT TRIGGER finance_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER finance_audit_drop IS
 'records that objects of finance and audited tables are dropped';
+CREATE EVENT TRIGGER finance_audit_start ON ddl_command_start
+	WHEN TAG IN ('DROP INDEX')
+	EXECUTE FUNCTION finance._audit_ddl();
+ALTER EVENT TRIGGER finance_audit_start ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER finance_audit_start IS
+'sees what tables the indexes are of that finance_audit_drop records';
 
 CREATE FUNCTION finance.set_context(trace_id uuid DEFAULT NULL,
 									actor text DEFAULT NULL,
@@ -3601,12 +3607,12 @@ CREATE FUNCTION finance.audit_log(from_time timestamptz DEFAULT NULL,
 	operation text DEFAULT NULL, object text DEFAULT NULL,
 	account_id bigint DEFAULT NULL, after_xid xid8 DEFAULT NULL,
 	after_sequence integer DEFAULT NULL, max_records integer DEFAULT 100,
-	newest_first boolean DEFAULT false)
+	newest_first boolean DEFAULT false, after_id bigint DEFAULT NULL)
 	RETURNS SETOF finance.audit_record
 	LANGUAGE c STABLE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'finance_audit_log';
 COMMENT ON FUNCTION finance.audit_log IS
-'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid and sequence of the last record';
+'a page of the session''s tenant''s records in the order of the log, by time, actor, operation, object and account; for the next page give xid, sequence and id of the last record';
 
 CREATE FUNCTION finance.audit_history(target regclass, key jsonb)
 	RETURNS TABLE (version bigint, record_id bigint, leaf bigint,
@@ -3811,7 +3817,7 @@ CREATE TABLE finance.audit_term (
 );
 ALTER TABLE finance.audit_term ALTER COLUMN terms SET STORAGE EXTERNAL;
 COMMENT ON TABLE finance.audit_term IS
-'finds sealed records by trace, row, transfer and account, see _audit_find(); proves nothing: readers compare the record itself';
+'finds sealed records by trace, row, transfer and account, see _audit_find(); verify_audit() checks it against the records, and _rebuild_audit_terms() makes it again';
 COMMENT ON COLUMN finance.audit_term.level IS
 'how often it was merged; 100: not to be merged again';
 COMMENT ON COLUMN finance.audit_term.terms IS
@@ -3866,6 +3872,12 @@ CREATE FUNCTION finance._rebuild_audit_tree() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_tree';
 COMMENT ON FUNCTION finance._rebuild_audit_tree() IS
 'makes the row of audit_tree again from the blocks, leaves and nodes; returns the size of the tree';
+
+CREATE FUNCTION finance._rebuild_audit_terms() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'finance_rebuild_audit_terms';
+COMMENT ON FUNCTION finance._rebuild_audit_terms() IS
+'makes all rows of audit_term again from the records; returns how many leaves they are of';
 
 CREATE FUNCTION finance._audit_lag(OUT unsealed bigint, OUT oldest_at timestamptz,
 	OUT newest_at timestamptz, OUT sealed_at timestamptz, OUT horizon xid8,

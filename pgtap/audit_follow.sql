@@ -66,7 +66,7 @@ INSERT INTO follow.part VALUES (1, 'f');
 DELETE FROM follow.part WHERE id = 2;
 INSERT INTO follow.part VALUES (2, 'f');
 SELECT is((SELECT v FROM follow.part_2), 'f', 'enabled by hand, it lets the row pass');
-SELECT is(finance.audit_table('follow.part'), 1, 'and is put right');
+SELECT is(finance.audit_table('follow.part'), 0, 'and is disabled again');
 
 CREATE TABLE follow.plain (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
 CREATE TABLE follow.plain_1 PARTITION OF follow.plain FOR VALUES IN (1);
@@ -157,7 +157,10 @@ ALTER TABLE follow.back DROP COLUMN whose;
 ALTER TABLE follow.back ADD COLUMN mail text;
 INSERT INTO follow.back (id, mail) VALUES (5, 'a@example.org');
 SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,mail}', '[redacted]', 'what was encrypted of a subject that is gone is redacted');
-SELECT throws_ok($$ALTER TABLE follow.back ADD COLUMN told text GENERATED ALWAYS AS (mail) STORED$$, '22023', NULL, 'nor told otherwise');
+ALTER TABLE follow.back ADD COLUMN told text GENERATED ALWAYS AS (mail) STORED;
+INSERT INTO follow.back (id, mail) VALUES (51, 'a@example.org');
+SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,told}', '[redacted]', 'nor told otherwise');
+ALTER TABLE follow.back DROP COLUMN told;
 SELECT is(finance.audit_table('follow.back', mask => '{"mail": "redact"}'), 1, 'the owner may choose anew');
 INSERT INTO follow.back (id, ssn) VALUES (6, '123');
 SELECT is(pg_temp.last_request('follow.back')::json #>> '{new,ssn}', '123', 'whatever was masked before');
@@ -193,12 +196,19 @@ SELECT is(pg_temp.last_request('follow.renamed'), '{"new":{"id":4,"w":"[redacted
 
 CREATE TABLE follow.secret (id int PRIMARY KEY, ssn text);
 SELECT finance.audit_table('follow.secret', mask => '{"ssn": "redact"}') AS tables \gset
-SELECT throws_ok($$ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') STORED$$, '22023',
-				 'generated column "told" tells of the masked column "ssn"', 'a generated column added');
-SELECT throws_ok($$CREATE TABLE follow.heir (told text GENERATED ALWAYS AS (ssn || '!') STORED) INHERITS (follow.secret)$$, '22023',
-				 'generated column "told" tells of the masked column "ssn"', 'or by a table that inherits');
-CREATE TABLE follow.heir (id int NOT NULL, ssn text, told text GENERATED ALWAYS AS (ssn || '!') STORED);
-SELECT throws_ok($$ALTER TABLE follow.heir INHERIT follow.secret$$, '22023', NULL, 'or that begins to');
+ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') STORED;
+INSERT INTO follow.secret VALUES (1, '123');
+SELECT is(pg_temp.last_request('follow.secret'), '{"new":{"id":1,"ssn":"[redacted]","told":"[redacted]"}}', 'a generated column added');
+ALTER TABLE follow.secret DROP COLUMN told;
+CREATE TABLE follow.heir (told text GENERATED ALWAYS AS (ssn || '!') STORED) INHERITS (follow.secret);
+INSERT INTO follow.heir VALUES (2, '123');
+SELECT is(pg_temp.last_request('follow.heir')::json #>> '{new,told}', '[redacted]', 'or by a table that inherits');
+CREATE TABLE follow.late (id int NOT NULL, ssn text, told text GENERATED ALWAYS AS (ssn || '!') STORED);
+ALTER TABLE follow.late INHERIT follow.secret;
+INSERT INTO follow.late VALUES (3, '123');
+SELECT is(pg_temp.last_request('follow.late')::json #>> '{new,told}', '[redacted]', 'or that begins to');
+DROP TABLE follow.heir, follow.late;
+DELETE FROM follow.secret;
 SELECT lives_ok($$ALTER TABLE follow.secret ADD COLUMN twice int GENERATED ALWAYS AS (id * 2) STORED$$, 'another that is generated');
 SELECT finance.unaudit_table('follow.secret') AS tables \gset
 ALTER TABLE follow.secret ADD COLUMN told text GENERATED ALWAYS AS (ssn || '!') STORED;

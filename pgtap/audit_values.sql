@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(22);
+SELECT plan(23);
 
 -- the new row of the newest record of a table
 CREATE FUNCTION pg_temp.last_new(which text) RETURNS text
@@ -159,6 +159,10 @@ GRANT SELECT ON vals.named TO PUBLIC;
 SELECT is((SELECT string_agg(r.operation, ', ' ORDER BY r.xid, r.sequence) FROM finance.audit_record r WHERE r.object = 'vals.named'),
 		  'audit_table, INSERT, ALTER TABLE, GRANT', 'a table has one name, whatever quote_all_identifiers is');
 SELECT is((SELECT count(*) FROM finance.audit_history('vals.named', '{"id": 1}')), 1::bigint, 'audit_history() finds it');
+CREATE INDEX named_v ON vals.named (v);
+SELECT count(*) AS before FROM finance.audit_record WHERE operation = 'DROP INDEX' \gset
+DROP INDEX vals.named_v;
+SELECT is((SELECT count(*) FROM finance.audit_record WHERE operation = 'DROP INDEX'), :before::bigint + 1, 'an index dropped is recorded');
 RESET quote_all_identifiers;
 
 SELECT * FROM finish();

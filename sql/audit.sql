@@ -78,6 +78,11 @@ SET finance.trace_id = 'not a uuid';
 INSERT INTO book VALUES ('4', 'Day book', 1);
 RESET finance.trace_id;
 
+-- indexes: also one that is dropped in several transactions, of a name to be quoted
+CREATE UNIQUE INDEX CONCURRENTLY "by Title" ON book (title);
+DROP INDEX CONCURRENTLY "by Title";
+SELECT operation, object, request FROM finance.audit_record
+WHERE operation IN ('CREATE INDEX', 'DROP INDEX') AND object LIKE 'audit_regress.%' ORDER BY id;
 -- done with
 SELECT finance.unaudit_table('book');
 SELECT finance.unaudit_table('book');

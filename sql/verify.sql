@@ -38,7 +38,7 @@ DECLARE
 BEGIN
 	BEGIN
 		FOR partition IN SELECT t FROM unnest('{finance.audit_block, finance.audit_leaves, finance.audit_node, finance.audit_tree,
-				finance.audit_incarnation, finance._account}'::regclass[]) t
+				finance.audit_incarnation, finance.audit_term, finance._account}'::regclass[]) t
 			UNION ALL SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'finance.audit_record'::regclass
 			UNION ALL SELECT 'finance.audit_record'::regclass
 		LOOP
@@ -48,7 +48,7 @@ BEGIN
 		SELECT coalesce(min(CASE WHEN v.record_id = told.id THEN 'told of the record'
 			WHEN told.id IS NULL THEN 'told' END), 'not told') INTO found
 		FROM finance.verify_audit() v
-		WHERE regexp_replace(v.problem, '\d+', 'N', 'g') = wanted;
+		WHERE regexp_replace(v.problem, '-?\d+', 'N', 'g') = wanted;
 		RAISE EXCEPTION SQLSTATE 'XX998';
 	EXCEPTION WHEN SQLSTATE 'XX998' THEN
 	END;
@@ -97,6 +97,60 @@ SELECT told('UPDATE finance.audit_tree SET horizon = ''3''', 'horizon of the tre
 SELECT told('DELETE FROM finance.audit_incarnation', 'incarnation missing');
 SELECT told('UPDATE finance.audit_incarnation SET first_block = first_block + 1', 'first block of incarnation N');
 SELECT told('INSERT INTO finance.audit_incarnation VALUES (1000, 7, 1, now())', 'incarnation');
+
+-- what finds records: the run that has a row's, which may be the first
+SELECT leaf AS noted FROM finance._audit_find(finance._audit_term('row', 'verify_regress.note', :tenant, '{"id":150}')) \gset
+SELECT first_leaf AS run, entries > 300 AS has_many FROM finance.audit_term WHERE :noted >= first_leaf AND :noted < end_leaf \gset
+\echo :has_many
+SELECT change, told('UPDATE finance.audit_term SET ' || change || ' WHERE first_leaf = ' || :run, wanted)
+FROM (VALUES ('terms = set_byte(terms, 7, 255 - get_byte(terms, 7))', 'terms from leaf N'),	-- a term
+	('terms = set_byte(terms, 11, (get_byte(terms, 11) + 1) % 256)', 'terms from leaf N'),	-- a leaf
+	('terms = set_byte(terms, 8, 255)', 'terms from leaf N'),					-- one that is elsewhere
+	('terms = substr(terms, 13) || substr(terms, 1, 12)', 'terms from leaf N'),	-- the order
+	('terms = substr(terms, 1, 8) || substr(terms, 21, 4) || substr(terms, 13, 8) || substr(terms, 9, 4) || substr(terms, 25)', 'terms from leaf N'),
+	('terms = substr(terms, 13), entries = entries - 1', 'terms from leaf N'),
+	('terms = substr(terms, 1, 12) || terms, entries = entries + 1', 'terms from leaf N'),
+	('terms = substr(terms, 1, 12) || terms || substr(terms, length(terms) - 11)', 'terms from leaf N'),
+	('terms = substr(terms, 2)', 'terms from leaf N'),
+	('terms = '''', entries = 0', 'terms from leaf N'),
+	('entries = entries + 1', 'terms from leaf N'),
+	('first_leaf = first_leaf + 1', 'terms missing'),
+	('first_leaf = first_leaf - 1', 'terms from leaf N'),
+	('end_leaf = end_leaf - 1', 'terms missing'),
+	('end_leaf = end_leaf + 1', 'terms from leaf N'),
+	('end_leaf = first_leaf', 'terms missing'),
+	('end_leaf = first_leaf', 'terms from leaf N'),
+	('end_leaf = end_leaf + 5000000000', 'terms from leaf N')) AS v (change, wanted);
+SELECT told('DELETE FROM finance.audit_term WHERE first_leaf = ' || :run, 'terms missing');
+SELECT told('TRUNCATE finance.audit_term', 'terms missing');
+SELECT told('INSERT INTO finance.audit_term SELECT 50, first_leaf, end_leaf, entries, terms FROM finance.audit_term WHERE first_leaf = ' || :run, 'terms from leaf N');
+SELECT told('INSERT INTO finance.audit_term VALUES (50, ' || :sealed - 5 || ', ' || :sealed - 3 || ', 0, '''')', 'terms from leaf N');
+SELECT told('INSERT INTO finance.audit_term VALUES (50, ' || :sealed || ', ' || :sealed + 3 || ', 0, '''')', 'terms from leaf N');
+SELECT told('INSERT INTO finance.audit_term VALUES (50, -7, -3, 0, '''')', 'terms from leaf N');
+-- a range is held against its part of a run
+BEGIN;
+ALTER TABLE finance.audit_term DISABLE TRIGGER guard;
+UPDATE finance.audit_term t SET entries = entries - 1, terms = substr(terms, 1, 12 * k) || substr(terms, 12 * k + 13)
+FROM (SELECT k FROM finance.audit_term t, generate_series(0, t.entries - 1) k WHERE t.first_leaf = :run
+	AND ('x' || encode(substr(t.terms, 12 * k + 9, 4), 'hex'))::bit(32)::bigint + :run = :noted ORDER BY k LIMIT 1) AS hidden
+WHERE t.first_leaf = :run;
+SELECT leaf = :run AS of_run, regexp_replace(problem, '\d+', 'N') AS problem,
+	substring(expected FROM '\d+')::integer - substring(found FROM '\d+')::integer AS fewer, regexp_replace(found, '\d+', 'N') AS found
+FROM finance.verify_audit();
+SELECT regexp_replace(problem, '\d+', 'N') AS problem, expected FROM finance.verify_audit(:noted, :noted + 1);
+SELECT regexp_replace(problem, '\d+', 'N') AS problem FROM finance.verify_audit(:noted - 10);
+SELECT regexp_replace(problem, '\d+', 'N') AS problem FROM finance.verify_audit(:noted - 100, :noted);
+SELECT regexp_replace(problem, '\d+', 'N') AS problem FROM finance.verify_audit(:noted + 1);
+SELECT invariant LIKE 'I6 terms from leaf%' AS found FROM finance.check_integrity() WHERE invariant LIKE 'I6%';
+ALTER TABLE finance.audit_term ENABLE ALWAYS TRIGGER guard;
+SELECT finance._rebuild_audit_terms() >= :sealed AS made_again;
+SELECT * FROM finance.verify_audit();
+ROLLBACK;
+-- it needs to see all that is there
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT finance._rebuild_audit_terms();
+\echo :LAST_ERROR_SQLSTATE
+ROLLBACK;
 
 -- records that are not sealed: of this transaction, which is rolled back
 BEGIN;

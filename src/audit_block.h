@@ -90,11 +90,18 @@ typedef struct FinAuditFound
 /*
  * In SQL: the xid from which on records are not sealed yet, of the cluster of
  * this system identifier; 0, so that all are looked at, if it never sealed.
+ * The second: its last incarnation is over, the book is back, and has not begun
+ * another.
  */
 #define FIN_AUDIT_UNSEALED_FROM(system_identifier) \
 	" coalesce((SELECT t.horizon FROM finance.audit_tree t" \
 	" JOIN finance.audit_incarnation i ON i.incarnation = t.incarnation" \
-	" WHERE i.system_identifier = " system_identifier "), '0'::xid8)"
+	" WHERE i.system_identifier = " system_identifier ")," \
+	" (SELECT (b.last_xid::text::numeric + 1)::text::xid8" \
+	" FROM finance.audit_block b" \
+	" JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation" \
+	" WHERE i.system_identifier = " system_identifier \
+	" ORDER BY b.block DESC LIMIT 1), '0'::xid8)"
 
 /* complete subtrees of so many levels and more are kept in finance.audit_node */
 #define FIN_AUDIT_NODE_LEVEL	8

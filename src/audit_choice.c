@@ -15,7 +15,10 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "catalog/pg_type.h"
+#include "nodes/readfuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -403,6 +406,71 @@ fin_audit_choice_has_mask(const FinAuditChoice *choice, FinAuditMask mask)
 	}
 	return false;
 }
+
+/* ------------------------------------------------------------------------
+ * generated columns
+ * ------------------------------------------------------------------------ */
+
+static const char *
+masked_of(const FinAuditChoice *choice, TupleDesc columns,
+		  const char *expression)
+{
+	Bitmapset  *reads = NULL;
+	int			column = -1;
+
+	pull_varattnos(stringToNode(expression), 1, &reads);
+	while ((column = bms_next_member(reads, column)) >= 0)
+	{
+		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
+		const char *name;
+
+		if (attnum <= 0)
+			continue;
+		name = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
+		if (fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
+			return name;
+	}
+	return NULL;
+}
+
+const char *
+fin_audit_choice_told(const FinAuditChoice *choice, TupleDesc columns,
+					  AttrNumber column)
+{
+	Form_pg_attribute made = TupleDescAttr(columns, column - 1);
+
+	if (choice->masks == NIL || columns->constr == NULL ||
+		made->attisdropped || made->attgenerated == '\0' ||
+		FIN_IS_VIRTUAL_COLUMN(made) ||
+		fin_audit_choice_mask(choice, NameStr(made->attname)) != FIN_MASK_NONE)
+		return NULL;
+	for (int i = 0; i < columns->constr->num_defval; i++)
+	{
+		if (columns->constr->defval[i].adnum == column)
+			return masked_of(choice, columns, columns->constr->defval[i].adbin);
+	}
+	return NULL;
+}
+
+const char *
+fin_audit_choice_virtual(const FinAuditChoice *choice, TupleDesc columns)
+{
+	for (int i = 0; i < columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(columns, i);
+		const char *name = NameStr(column->attname);
+
+		if (FIN_IS_VIRTUAL_COLUMN(column) && !column->attisdropped &&
+			(has_name(choice->columns, name) ||
+			 (choice->subject != NULL && strcmp(choice->subject, name) == 0)))
+			return name;
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * the names, against the table
+ * ------------------------------------------------------------------------ */
 
 /* system columns are not recorded */
 static bool

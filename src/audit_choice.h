@@ -8,6 +8,7 @@
 #ifndef FIN_AUDIT_CHOICE_H
 #define FIN_AUDIT_CHOICE_H
 
+#include "access/tupdesc.h"
 #include "fmgr.h"
 #include "nodes/pg_list.h"
 
@@ -65,6 +66,20 @@ extern FinAuditMask fin_audit_choice_mask(const FinAuditChoice *choice,
 										  const char *column);
 extern bool fin_audit_choice_has_mask(const FinAuditChoice *choice,
 									  FinAuditMask mask);
+
+/*
+ * The masked column that a generated one without a mask is computed from, whose
+ * value it would tell; NULL: none.
+ */
+extern const char *fin_audit_choice_told(const FinAuditChoice *choice,
+										 TupleDesc columns, AttrNumber column);
+
+/*
+ * A column to record, or the subject, that is computed when it is read, so that
+ * rows as triggers see them have no value of it; NULL: none.
+ */
+extern const char *fin_audit_choice_virtual(const FinAuditChoice *choice,
+											TupleDesc columns);
 
 /* a name in it that is no column of the table; NULL: there is none */
 extern const char *fin_audit_choice_stranger(const FinAuditChoice *choice,

@@ -11,29 +11,51 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/base64.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
 
 #include "argument.h"
 #include "audit.h"
+#include "audit_gone.h"
 #include "audit_key.h"
 #include "audit_mask.h"
 #include "audit_row.h"
+#include "audit_tree.h"
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
 #include "json.h"
 #include "query.h"
 
+/*
+ * Where a record is that is not sealed: beyond the horizon, read in the order
+ * of the partition's index.
+ */
+static FinQuery find_unsealed =
+{
+	.sql = "SELECT r.xid, r.sequence FROM finance.audit_record AS r"
+	" WHERE r.id = $1 AND r.tenant_id = $2"
+	" AND r.xid >=" FIN_AUDIT_UNSEALED_FROM("$3")
+	" ORDER BY r.xid, r.sequence LIMIT 1",
+	.nargs = 3,
+	.argtypes = {INT8OID, INT4OID, INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_only = true,
+	.in_order = true,
+};
+
 static FinQuery find_payload =
 {
 	.sql = "SELECT r.salt IS NOT NULL FROM finance.audit_record AS r"
-	" WHERE r.id = $1 AND r.tenant_id = $2",
-	.nargs = 2,
-	.argtypes = {INT8OID, INT4OID},
+	" WHERE r.id = $1 AND r.tenant_id = $2 AND r.xid = $3 AND r.sequence = $4",
+	.nargs = 4,
+	.argtypes = {INT8OID, INT4OID, XID8OID, INT4OID},
 	.expect = SPI_OK_SELECT,
 };
 
@@ -41,9 +63,9 @@ static FinQuery erase_payload =
 {
 	.sql = "UPDATE finance.audit_record AS r"
 	" SET request = NULL, response = NULL, salt = NULL"
-	" WHERE r.id = $1 AND r.tenant_id = $2",
-	.nargs = 2,
-	.argtypes = {INT8OID, INT4OID},
+	" WHERE r.id = $1 AND r.tenant_id = $2 AND r.xid = $3 AND r.sequence = $4",
+	.nargs = 4,
+	.argtypes = {INT8OID, INT4OID, XID8OID, INT4OID},
 	.expect = SPI_OK_UPDATE,
 	.fires_triggers = true,
 	.writes_one = "audit_record",
@@ -51,12 +73,18 @@ static FinQuery erase_payload =
 
 /* in an open scope */
 static void
-record_erasure(const char *operation, const char *what, const char *id,
-			   const char *reason, bool erased)
+record_erasure(const char *operation, int64 payload_of, const char *what,
+			   const char *id, const char *reason, bool erased)
 {
 	FinAuditRecord record = {.operation = operation};
 	StringInfoData json;
 
+	/* verify_audit() asks for it where a payload is missing */
+	if (payload_of != 0)
+	{
+		record.object = FIN_AUDIT_ERASE_OBJECT;
+		record.row_key = fin_audit_erased_key(payload_of);
+	}
 	initStringInfo(&json);
 	fin_json_text(&json, what, id);
 	fin_json_text(&json, "reason", reason);
@@ -96,8 +124,10 @@ PG_FUNCTION_INFO_V1(finance_audit_erase_subject);
  *
  * Destroys the key of a subject of the session's tenant: what was encrypted
  * with it is never readable again, in any record.  Later values of the subject
- * are left out.  False: there was no key.  Either way it is recorded.
- * Errors: 22004 null, 22023 empty or too long.
+ * are left out.  False: there was no key.  Either way it is recorded.  Waits for
+ * a transaction that is open and has made the key.
+ * Errors: 22004 null, 22023 empty or too long; 40001 above READ COMMITTED, the
+ * key was made since the snapshot.
  */
 Datum
 finance_audit_erase_subject(PG_FUNCTION_ARGS)
@@ -111,21 +141,62 @@ finance_audit_erase_subject(PG_FUNCTION_ARGS)
 
 	fin_query_begin(&scope);
 	erased = fin_audit_key_erase(tenant_id, subject);
-	record_erasure("audit_erase_subject", "subject", subject, reason, erased);
+	record_erasure("audit_erase_subject", 0, "subject", subject, reason,
+				   erased);
 	fin_query_end(&scope);
 	PG_RETURN_BOOL(erased);
+}
+
+static FIN_NORETURN void
+refuse_unknown(int64 record_id)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_FIN_UNKNOWN_RECORD),
+			errmsg("there is no audit record " INT64_FORMAT, record_id));
+}
+
+/*
+ * The place of a record, which its partition's only index has: of a sealed one
+ * as the block says that has its id.  Both are looked for in one snapshot, so
+ * that it is not sealed in between, and in the newest, which knows all that the
+ * statement does.
+ */
+static bool
+find_place(int64 record_id, int32 tenant_id, FinAuditPosition *place)
+{
+	Datum		values[3] = {Int64GetDatum(record_id), Int32GetDatum(tenant_id),
+	Int64GetDatum((int64) GetSystemIdentifier())};
+	FinAuditFound found;
+	bool		is_there = true;
+	bool		isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (fin_audit_tree_find(record_id, &found))
+		*place = found.leaf.position;
+	else if (fin_query_run(&find_unsealed, values, NULL, 1) == 1)
+	{
+		place->xid = DatumGetUInt64(fin_query_datum(0, 1, &isnull));
+		place->sequence = DatumGetInt32(fin_query_datum(0, 2, &isnull));
+	}
+	else
+		is_there = false;
+	PopActiveSnapshot();
+	return is_there;
 }
 
 /* in an open scope; false: there is nothing left of it */
 static bool
 has_payload(Datum *values, int64 record_id)
 {
+	FinAuditPosition place;
 	bool		isnull;
 
+	if (!find_place(record_id, DatumGetInt32(values[1]), &place))
+		refuse_unknown(record_id);
+	values[2] = UInt64GetDatum(place.xid);
+	values[3] = Int32GetDatum(place.sequence);
 	if (fin_query_run(&find_payload, values, NULL, 1) != 1)
-		ereport(ERROR,
-				errcode(ERRCODE_FIN_UNKNOWN_RECORD),
-				errmsg("there is no audit record " INT64_FORMAT, record_id));
+		refuse_unknown(record_id);
 	return DatumGetBool(fin_query_datum(0, 1, &isnull));
 }
 
@@ -137,8 +208,10 @@ PG_FUNCTION_INFO_V1(finance_audit_erase_payload);
  * Sets request, response and salt of a record of the session's tenant to null.
  * Its payload_hash stays, and so does the leaf: without the salt the hash tells
  * nothing of what it was made of.  False: the record had no payload, or it was
- * erased before.  Recorded when something was erased.
- * Errors: 22004 null, 22023 empty or too long, LG204 no such record.
+ * erased before.  Recorded when something was erased.  Reads the leaves of the
+ * block that has the record, or what is not sealed, and no more.
+ * Errors: 22004 null, 22023 empty or too long, LG204 no such record, LG205 a
+ * block that may have it lacks leaves.
  */
 Datum
 finance_audit_erase_payload(PG_FUNCTION_ARGS)
@@ -146,7 +219,7 @@ finance_audit_erase_payload(PG_FUNCTION_ARGS)
 	const char *reason = fin_argument_text(fcinfo, 1, "reason",
 										   FIN_REASON_LENGTH_MAX);
 	int64		record_id;
-	Datum		values[2];
+	Datum		values[4];		/* id, tenant, and its place */
 	FinQueryScope scope;
 	bool		erased;
 
@@ -163,7 +236,7 @@ finance_audit_erase_payload(PG_FUNCTION_ARGS)
 	{
 		fin_audit_pass_erasure();
 		(void) fin_query_run(&erase_payload, values, NULL, 0);
-		record_erasure("audit_erase_payload", "record_id",
+		record_erasure(FIN_AUDIT_ERASE_OPERATION, record_id, "record_id",
 					   psprintf(INT64_FORMAT, record_id), reason, true);
 	}
 	fin_query_end(&scope);

@@ -5,12 +5,12 @@
  *
  * FORMAT, VERSION 1
  *
- * Lines of JSON in ASCII, one object each, ended by a newline: what is beyond
- * ASCII is written as \uXXXX, so that no client encoding can change it.
- * Hashes and other bytes are lowercase hexadecimal digits.  Numbers of leaves,
- * sizes and blocks are JSON integers; all that is a value of a record is a
- * string, or null.  Each line has exactly the members that follow, which come
- * in this order:
+ * Lines of JSON in ASCII, one object each, without spaces, ended by a newline.
+ * In strings " and \ are escaped by a backslash; what is not printable ASCII is
+ * written as \uXXXX, so that no client encoding can change it.  Hashes and other
+ * bytes are lowercase hexadecimal digits.  Numbers of leaves, sizes and blocks
+ * are JSON integers; all that is a value of a record is a string.  Each line has
+ * the members that follow, in this order:
  *
  * header, the first line
  *		finance_audit_export	1
@@ -20,37 +20,36 @@
  *					tree of the first 'from' leaves is made of, the largest
  *					first; as many as 'from' has one bits.  Leaves appended
  *					to it give the roots that follow
- *		system_identifier	string: that of the last block in the export; null
- *					when there is none
- *
- * block, before the leaves that are in it; the first may have begun before
- * 'from', the last may end after 'to'
- *		block, incarnation, size, root, previous, digest, sealed_at, lsn,
- *		timeline	what its digest is computed from, see audit_block.h;
- *					sealed_at in microseconds since 2000-01-01 00:00 UTC, as a
- *					string, lsn as "16/B374D848"
- *		first_leaf, records		size = first_leaf + records
- *		system_identifier	string: of the incarnation, and so of its records
  *
  * leaf, in order, without gaps
  *		leaf		its number
  *		leaf_hash	as it was sealed
- *		record		object, see below; or null when it is not exported:
- *		why			null, or why there is no record:
- *					"tenant"	it is another tenant's than the user's
+ *		record		object, see below; or, when it is not exported:
+ *		why			"tenant"	it is another tenant's than the user's
  *					"detached"	its month was, see drop_audit_month()
  *					"missing"	it should be there
- *		id			string: of the record.  Of one that is not exported it is
- *					a hint that nothing proves; null of other tenants' records
+ *		id			string: of the record that is not exported, a hint that
+ *					nothing proves; not there of other tenants' records
+ *
+ * block, after the last of its leaves: what its digest is computed from, see
+ * audit_block.h.  Leaves at the end of an export whose block goes on beyond it
+ * have none; it is in the export that goes on there
+ *		block, incarnation, size
+ *		root		of the tree of all leaves so far, of which there are 'size'
+ *		previous, digest
+ *		sealed_at	string: microseconds since 2000-01-01 00:00 UTC
+ *		lsn			"16/B374D848"
+ *		timeline
+ *		system_identifier	integer: of the incarnation, and so of its records;
+ *					the digest does not prove it
  *
  * trailer, the last line
  *		to			as in the header
- *		leaves		how many were exported: to - from
  *		root		of the tree of 'to' leaves, computed from what is exported
  *
- * A record has the columns of finance.audit_record but leaf_hash and
- * trace_until, which the leaf does not hold.  From them the leaf is made as
- * audit_row.h has it:
+ * A record has those columns of finance.audit_record that are not null, but for
+ * leaf_hash and trace_until, which the leaf does not hold.  From them the leaf is
+ * made as audit_row.h has it:
  *
  *		integers	decimal digits
  *		recorded_at microseconds since 2000-01-01 00:00 UTC, decimal digits
@@ -59,9 +58,9 @@
  *					it has a colon
  *		payload_hash, salt	hexadecimal digits
  *		numerics	their decimal text
- *		texts, request, response	the text as stored.  One that is not valid
- *					UTF-8, which a SQL_ASCII database may have, is an object
- *					{"hex": its bytes}
+ *		texts, request, response	the text as stored.  Of one that was damaged
+ *					and is not valid UTF-8 what is not ASCII is \ufffd: the
+ *					record is not what was sealed in any case
  *
  * Owns kept plans only.  Memory: a line and a block at a time; lines are
  * gathered in a tuplestore, which spills to disk beyond work_mem.  Locks: those
@@ -192,26 +191,20 @@ put_code(StringInfo line, uint32 code)
 		appendStringInfo(line, "\\u%04x", code);
 }
 
-/* UTF-8, or else the bytes */
 static void
 put_string(StringInfo line, const char *text, int length)
 {
+	bool		is_utf8 = pg_encoding_verifymbstr(PG_UTF8, text, length) == length;
 	int			plain = 0;		/* from here on nothing needed an escape */
 
-	if (pg_encoding_verifymbstr(PG_UTF8, text, length) != length)
-	{
-		appendStringInfoString(line, "{\"hex\":");
-		put_hex(line, text, length);
-		appendStringInfoChar(line, '}');
-		return;
-	}
 	appendStringInfoChar(line, '"');
 	for (int i = 0; i < length;)
 	{
 		unsigned char c = (unsigned char) text[i];
-		int			width = c < 0x80 ? 1 : pg_utf_mblen((const unsigned char *) text + i);
+		int			width = c < 0x80 || !is_utf8 ? 1 :
+			pg_utf_mblen((const unsigned char *) text + i);
 
-		if (width == 1 && c >= ' ' && c != '"' && c != '\\' && c != 0x7f)
+		if (c < 0x80 && c >= ' ' && c != '"' && c != '\\' && c != 0x7f)
 		{
 			i++;
 			continue;
@@ -220,7 +213,7 @@ put_string(StringInfo line, const char *text, int length)
 		if (c == '"' || c == '\\')
 			appendStringInfo(line, "\\%c", c);
 		else
-			put_code(line, width == 1 ? c :
+			put_code(line, c < 0x80 ? c : !is_utf8 ? 0xfffd :
 					 decode_utf8((const unsigned char *) text + i, width));
 		i += width;
 		plain = i;
@@ -300,13 +293,10 @@ put_record(StringInfo line, const FinAuditRow *row)
 
 	for (int i = 0; i < FIN_AUDIT_COLUMNS; i++)
 	{
-		if (column_names[i] == NULL)
+		if (column_names[i] == NULL || row->nulls[i])
 			continue;
 		appendStringInfo(line, "%c\"%s\":", separator, column_names[i]);
-		if (row->nulls[i])
-			appendStringInfoString(line, "null");
-		else
-			put_value(line, i, row->values[i]);
+		put_value(line, i, row->values[i]);
 		separator = ',';
 	}
 	appendStringInfoChar(line, '}');
@@ -331,7 +321,7 @@ end_line(Export *export)
 }
 
 static void
-put_header(Export *export, int64 to, int64 system_identifier)
+put_header(Export *export, int64 to)
 {
 	StringInfo	line = &export->line;
 
@@ -345,11 +335,7 @@ put_header(Export *export, int64 to, int64 system_identifier)
 			appendStringInfoChar(line, ',');
 		put_hex(line, export->frontier.hashes[i].bytes, FIN_HASH_LENGTH);
 	}
-	if (system_identifier == 0)
-		appendStringInfoString(line, "],\"system_identifier\":null");
-	else
-		appendStringInfo(line, "],\"system_identifier\":\"" INT64_FORMAT "\"",
-						 system_identifier);
+	appendStringInfoChar(line, ']');
 	end_line(export);
 }
 
@@ -366,12 +352,10 @@ put_block(Export *export, const FinAuditStep *step)
 	put_hash(line, "previous", &block->previous);
 	put_hash(line, "digest", &block->digest);
 	appendStringInfo(line, ",\"sealed_at\":\"" INT64_FORMAT "\","
-					 "\"lsn\":\"%X/%X\",\"timeline\":%d,\"first_leaf\":"
-					 INT64_FORMAT ",\"records\":%d,\"system_identifier\":\""
-					 INT64_FORMAT "\"", block->sealed_at,
-					 LSN_FORMAT_ARGS(block->lsn), block->timeline,
-					 block->first_leaf, block->records,
-					 step->system_identifier);
+					 "\"lsn\":\"%X/%X\",\"timeline\":%d,"
+					 "\"system_identifier\":" INT64_FORMAT,
+					 block->sealed_at, LSN_FORMAT_ARGS(block->lsn),
+					 block->timeline, step->system_identifier);
 	end_line(export);
 }
 
@@ -388,34 +372,30 @@ put_leaf(Export *export, const FinAuditStep *step)
 			export->tenant_id;
 	appendStringInfo(line, "{\"leaf\":" INT64_FORMAT, step->index);
 	put_hash(line, "leaf_hash", &step->leaf.hash);
-	appendStringInfoString(line, ",\"record\":");
 	if (step->row != NULL && !others)
 	{
+		appendStringInfoString(line, ",\"record\":");
 		put_record(line, step->row);
-		appendStringInfoString(line, ",\"why\":null");
 	}
 	else
-		appendStringInfo(line, "null,\"why\":\"%s\"",
+		appendStringInfo(line, ",\"why\":\"%s\"",
 						 step->row != NULL ? "tenant" :
 						 fin_audit_month_is_detached(step->leaf.id) ?
 						 "detached" : "missing");
-	if (others)
-		appendStringInfoString(line, ",\"id\":null");
-	else
+	if (step->row == NULL && !others)
 		appendStringInfo(line, ",\"id\":\"" INT64_FORMAT "\"", step->leaf.id);
 	end_line(export);
 	fin_merkle_append(&export->frontier, &step->leaf.hash, NULL, NULL);
 }
 
 static void
-put_trailer(Export *export, int64 from)
+put_trailer(Export *export)
 {
 	FinHash		root;
 
 	fin_merkle_frontier_root(&export->frontier, &root);
-	appendStringInfo(&export->line, "{\"to\":" INT64_FORMAT ",\"leaves\":"
-					 INT64_FORMAT, (int64) export->frontier.size,
-					 (int64) export->frontier.size - from);
+	appendStringInfo(&export->line, "{\"to\":" INT64_FORMAT,
+					 (int64) export->frontier.size);
 	put_hash(&export->line, "root", &root);
 	end_line(export);
 }
@@ -454,9 +434,9 @@ export_leaves(Export *export, int64 from, int64 to)
 	{
 		MemoryContext outer = MemoryContextSwitchTo(export->each);
 
-		if (step.begins_block)
-			put_block(export, &step);
 		put_leaf(export, &step);
+		if (step.index + 1 == step.block->size)
+			put_block(export, &step);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(export->each);
 	}
@@ -479,9 +459,9 @@ fin_audit_export(const FinAuditReader *reader, ReturnSetInfo *result,
 	initStringInfo(&export.line);
 	find_frontier(&export.frontier, (uint64) from,
 				  (uint64) fin_audit_walk_size());
-	put_header(&export, to, to > from ? fin_audit_walk_cluster(to - 1) : 0);
+	put_header(&export, to);
 	export_leaves(&export, from, to);
-	put_trailer(&export, from);
+	put_trailer(&export);
 }
 
 FinAuditReader

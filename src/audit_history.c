@@ -2,248 +2,295 @@
  * audit_history.c
  *		One row of an audited table through time.
  *
- * A row's records tell its state step by step: an INSERT the whole row, an
- * UPDATE the new row or, where only what changed is recorded, that.  Each state
- * is the one before with what the record says of the new row laid over it.
+ * A row's records tell its state step by step: see audit_version.h.  They are
+ * taken in the order in which the row changed, which is not that of the log: a
+ * transaction may have its id long before it changes the row.  But a record is
+ * written while its transaction has the row locked, so what others wrote of the
+ * row is all before or all after; and ids of records grow as they are drawn.  So
+ * transactions come in the order of the first record that each has of the row;
+ * within one, records as they were written.  Clusters that the log was written
+ * in come one after another, whatever their clocks said.
  *
  * Sealed records are found by the term of (table, key), those not sealed yet by
- * the index of the log's order: see audit_read.c.
+ * the index of the log's order: see audit_read.c.  A TRUNCATE of the table has
+ * no key, and ends the row as well.
  *
  * Owns kept plans only.  Locks: those of a SELECT.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/sysattr.h"
-#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "audit.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "audit_table.h"
+#include "audit_name.h"
 #include "audit_term.h"
+#include "audit_version.h"
 #include "compat.h"
 #include "context.h"
-#include "json_value.h"
 #include "query.h"
 
 #define HISTORY_COLUMNS	10
 #define DIFF_COLUMNS	3
 
+/* of select_history */
+enum
+{
+	COLUMN_ID = 1,
+	COLUMN_LEAF,
+	COLUMN_RECORDED_AT,
+	COLUMN_OPERATION,
+	COLUMN_ACTOR,
+	COLUMN_REASON,
+	COLUMN_TRACE_ID,
+	COLUMN_REQUEST,
+	COLUMN_OBJECT,
+	COLUMN_ROW_KEY,
+	COLUMN_XID,
+	COLUMN_CLUSTER
+};
+
+/*
+ * The number of the incarnation whose records come last: this cluster's, also
+ * before it is begun.  Others' that are not sealed yet are of the last that
+ * their cluster had.
+ */
+#define INCARNATION_OF_UNSEALED \
+	"CASE WHEN r.system_identifier = $5 THEN coalesce((" \
+	"SELECT i.incarnation + (i.system_identifier <> $5)::integer" \
+	" FROM finance.audit_incarnation i ORDER BY i.incarnation DESC LIMIT 1), 1)" \
+	" ELSE coalesce((SELECT pg_catalog.max(i.incarnation)" \
+	" FROM finance.audit_incarnation i" \
+	" WHERE i.system_identifier = r.system_identifier), 0) END"
+
+/* OFFSET 0: each is looked up by the index, however few there are at first */
+#define RECORD_COLUMNS \
+	" r.id, r.recorded_at, r.operation, r.actor, r.reason, r.trace_id," \
+	" r.request, r.object, r.row_key, r.xid, r.sequence, r.system_identifier"
+
 static FinQuery select_history =
 {
 	.sql = "SELECT d.id, d.leaf, d.recorded_at, d.operation, d.actor, d.reason,"
-	" d.trace_id, (d.request -> 'old')::jsonb, (d.request -> 'new')::jsonb"
+	" d.trace_id, d.request, d.object, d.row_key, d.xid, d.system_identifier"
 	" FROM (SELECT DISTINCT ON (q.id) q.* FROM ("
-	"  SELECT 0 AS part, f.leaf, r.id, r.recorded_at, r.operation, r.actor,"
-	"  r.reason, r.trace_id, r.request, r.xid, r.sequence"
-	"  FROM finance._audit_find($5) f JOIN finance.audit_record r"
-	"  ON r.xid = f.xid AND r.sequence = f.sequence AND r.id = f.id"
-	"  WHERE r.tenant_id = $1 AND r.object = $2 AND r.row_key = $4"
+	"  SELECT 0 AS part, f.leaf, (SELECT b.incarnation FROM finance.audit_block b"
+	"   WHERE b.size > f.leaf ORDER BY b.size LIMIT 1) AS incarnation, s.*"
+	"  FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3),"
+	"   pg_catalog.unnest($4)) AS w(object, row_key, term)"
+	"  CROSS JOIN LATERAL finance._audit_find(w.term) f CROSS JOIN LATERAL ("
+	"   SELECT" RECORD_COLUMNS " FROM finance.audit_record r"
+	"   WHERE r.xid = f.xid AND r.sequence = f.sequence AND r.id = f.id"
+	"   AND r.tenant_id = $1 AND r.object = w.object AND CASE WHEN w.row_key IS NULL"
+	"    THEN r.row_key IS NULL AND r.operation = 'TRUNCATE'"
+	"    ELSE r.row_key = w.row_key END OFFSET 0) s"
 	"  UNION ALL"
-	"  SELECT 1, NULL, r.id, r.recorded_at, r.operation, r.actor,"
-	"  r.reason, r.trace_id, r.request, r.xid, r.sequence"
+	"  SELECT 1, NULL, " INCARNATION_OF_UNSEALED "," RECORD_COLUMNS
 	"  FROM finance.audit_record r"
-	"  WHERE r.xid >=" FIN_AUDIT_UNSEALED_FROM("$3")
-	"  AND r.tenant_id = $1 AND r.object = $2 AND r.row_key = $4) q"
+	"  WHERE r.xid >=" FIN_AUDIT_UNSEALED_FROM("$5")
+	"  AND r.tenant_id = $1 AND r.object = ANY ($2) AND (r.row_key = ANY ($3)"
+	"   OR r.row_key IS NULL AND r.operation = 'TRUNCATE')) q"
 	" ORDER BY q.id, q.part) d"
-	" ORDER BY d.part, d.leaf, d.xid, d.sequence, d.id",
+	" ORDER BY d.incarnation, pg_catalog.min(d.id) OVER"
+	" (PARTITION BY d.incarnation, d.system_identifier, d.xid),"
+	" d.system_identifier, d.xid, d.sequence, d.id",
 	.nargs = 5,
-	.argtypes = {INT4OID, TEXTOID, INT8OID, TEXTOID, INT8OID},
+	.argtypes = {INT4OID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 };
 
 /* ------------------------------------------------------------------------
- * the key
+ * records
  * ------------------------------------------------------------------------ */
 
-static FIN_NORETURN void
-refuse_key(Relation table, const char *detail)
+static Datum
+text_array(Datum *values, bool *nulls, int n)
 {
-	ereport(ERROR,
-			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("the key does not name a row of table \"%s\"",
-				   RelationGetRelationName(table)),
-			errdetail_internal("%s", detail),
-			errhint("State the columns of its primary key, as in '{\"id\": 7}'."));
+	int			dimension = n;
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &dimension,
+											  &lower, TEXTOID, -1, false,
+											  TYPALIGN_INT));
 }
 
-/* a value as the audit trigger writes it */
-static void
-append_value(StringInfo json, Relation table, Form_pg_attribute column,
-			 const JsonbValue *value)
+static uint64
+select_records(const FinAuditNames *names)
 {
-	FinJsonType type;
-	Oid			input;
-	Oid			parameter;
-	Datum		datum;
-	char	   *text;
+	int32		tenant_id = fin_context_current()->tenant_id;
+	int			n = list_length(names->names);
+	Datum	   *objects = palloc(sizeof(Datum) * n);
+	Datum	   *keys = palloc0(sizeof(Datum) * n);
+	Datum	   *terms = palloc(sizeof(Datum) * n);
+	bool	   *no_key = palloc(sizeof(bool) * n);
+	Datum		values[5];
 
-	if (value->type == jbvNull || !IsAJsonbScalar(value))
-		refuse_key(table, psprintf("Column \"%s\" is no value.",
-								   NameStr(column->attname)));
-	text = value->type == jbvString ?
-		pnstrdup(value->val.string.val, value->val.string.len) :
-		value->type == jbvNumeric ?
-		DatumGetCString(DirectFunctionCall1(numeric_out,
-											NumericGetDatum(value->val.numeric))) :
-		pstrdup(value->val.boolean ? "true" : "false");
-	getTypeInputInfo(column->atttypid, &input, &parameter);
-	datum = OidInputFunctionCall(input, text, parameter, column->atttypmod);
-	fin_json_type(&type, column->atttypid);
-	fin_json_value(json, &type, datum);
+	for (int i = 0; i < n; i++)
+	{
+		const FinAuditName *name = list_nth(names->names, i);
+		const char *key = name->key == NULL ? "" : name->key;
+
+		objects[i] = CStringGetTextDatum(name->object);
+		no_key[i] = name->key == NULL;
+		if (!no_key[i])
+			keys[i] = CStringGetTextDatum(key);
+		terms[i] = Int64GetDatum((int64)
+								 fin_audit_term_key(tenant_id, name->object,
+													(int) strlen(name->object),
+													key, (int) strlen(key)));
+	}
+	values[0] = Int32GetDatum(tenant_id);
+	values[1] = text_array(objects, NULL, n);
+	values[2] = text_array(keys, no_key, n);
+	values[3] = PointerGetDatum(construct_array(terms, n, INT8OID,
+												sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[4] = Int64GetDatum((int64) GetSystemIdentifier());
+	return fin_query_run(&select_history, values, NULL, 0);
 }
 
-static void
-append_column(StringInfo json, Relation table, Form_pg_attribute column,
-			  const Jsonb *key)
+static FinAuditPiece
+text_piece(uint64 row, int column)
 {
-	const char *name = NameStr(column->attname);
-	JsonbValue *value = NULL;
-	JsonbValue	found;
+	FinAuditPiece piece = {0};
+	bool		isnull;
+	Datum		value = fin_query_datum(row, column, &isnull);
 
-	if (JB_ROOT_IS_OBJECT(key))
-		value = getKeyJsonValueFromContainer(unconstify(JsonbContainer *, &key->root),
-											 name, strlen(name), &found);
-	if (value == NULL)
-		refuse_key(table, psprintf("Column \"%s\" is missing.", name));
-	appendStringInfoChar(json, json->len == 0 ? '{' : ',');
-	fin_json_string(json, name, strlen(name));
-	appendStringInfoChar(json, ':');
-	append_value(json, table, column, value);
+	if (!isnull)
+	{
+		text	   *stored = DatumGetTextPP(value);
+
+		piece.at = VARDATA_ANY(stored);
+		piece.length = VARSIZE_ANY_EXHDR(stored);
+	}
+	return piece;
 }
-
-/* row_key as the audit trigger writes it; runs as the caller */
-static char *
-key_text(Relation table, const Jsonb *key)
-{
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
-	StringInfoData json;
-	int			column = -1;
-
-	if (bms_is_empty(columns))
-		ereport(ERROR,
-				errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				errmsg("table \"%s\" has no primary key",
-					   RelationGetRelationName(table)));
-	if (!JB_ROOT_IS_OBJECT(key) ||
-		(int) JB_ROOT_COUNT(key) != bms_num_members(columns))
-		refuse_key(table, psprintf("Its primary key has %d columns.",
-								   bms_num_members(columns)));
-	initStringInfo(&json);
-	while ((column = bms_next_member(columns, column)) >= 0)
-		append_column(&json, table,
-					  TupleDescAttr(RelationGetDescr(table),
-									column + FirstLowInvalidHeapAttributeNumber - 1),
-					  key);
-	appendStringInfoChar(&json, '}');
-	return json.data;
-}
-
-typedef struct Row
-{
-	text	   *object;
-	text	   *key;
-} Row;
 
 static void
-name_row(Oid relid, const Jsonb *key, Row *row)
+fill_change(FinAuditChange *change, uint64 row)
 {
-	Relation	table = table_open(relid, AccessShareLock);
+	char	   *operation = fin_query_text(row, COLUMN_OPERATION);
 
-	row->object =
-		cstring_to_text(fin_audit_table_name(relid));
-	row->key = cstring_to_text(key_text(table, key));
-	table_close(table, AccessShareLock);
+	memset(change, 0, sizeof(*change));
+	change->row = row;
+	change->request = text_piece(row, COLUMN_REQUEST);
+	change->row_key = text_piece(row, COLUMN_ROW_KEY);
+	change->object = text_piece(row, COLUMN_OBJECT);
+	change->is_truncate = strcmp(operation, "TRUNCATE") == 0;
+	change->is_delete = strcmp(operation, "DELETE") == 0;
+	pfree(operation);
+}
+
+/* where the records of this one's transaction end */
+static uint64
+end_of_transaction(uint64 row, uint64 n)
+{
+	int64		xid = fin_query_int64(row, COLUMN_XID);
+	int64		cluster = fin_query_int64(row, COLUMN_CLUSTER);
+
+	do
+		row++;
+	while (row < n && fin_query_int64(row, COLUMN_XID) == xid &&
+		   fin_query_int64(row, COLUMN_CLUSTER) == cluster);
+	return row;
 }
 
 /* ------------------------------------------------------------------------
  * versions
  * ------------------------------------------------------------------------ */
 
-typedef struct Version
+typedef void (*TakeVersion) (void *taker, int64 number,
+							 const FinAuditChange *change,
+							 const FinAuditState *state);
+
+typedef struct Walk
 {
-	TimestampTz recorded_at;
-	Datum		state;			/* jsonb; 0: the row is not there */
-} Version;
+	TakeVersion take;
+	void	   *taker;
+	FinAuditState state;
+	int64		number;			/* of versions told */
+	MemoryContext each;			/* reset after each transaction */
+} Walk;
 
-typedef void (*TakeVersion) (void *taker, uint64 row, int64 number,
-							 const Version *version);
-
-static Datum
-lay_over(Datum state, Datum with)
-{
-	return state == (Datum) 0 ? with :
-		DirectFunctionCall2(jsonb_concat, state, with);
-}
-
-/* all versions in order, told one by one; memory is that of the scope */
 static void
-walk(const Row *row, TakeVersion take, void *taker)
+walk_transaction(Walk *walk, uint64 from, uint64 to)
 {
-	Datum		values[5];
-	Datum		state = (Datum) 0;
-	uint64		n;
+	FinAuditRun run = {.n = (int) (to - from)};
+	FinAuditChange *change;
 
-	values[0] = Int32GetDatum(fin_context_current()->tenant_id);
-	values[1] = PointerGetDatum(row->object);
-	values[2] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[3] = PointerGetDatum(row->key);
-	values[4] = Int64GetDatum((int64)
-							  fin_audit_term_key(fin_context_current()->tenant_id,
-												 VARDATA_ANY(row->object),
-												 VARSIZE_ANY_EXHDR(row->object),
-												 VARDATA_ANY(row->key),
-												 VARSIZE_ANY_EXHDR(row->key)));
-	n = fin_query_run(&select_history, values, NULL, 0);
-	for (uint64 i = 0; i < n; i++)
+	run.changes = MemoryContextAllocHuge(CurrentMemoryContext,
+										 sizeof(FinAuditChange) * run.n);
+	for (int i = 0; i < run.n; i++)
+		fill_change(&run.changes[i], from + i);
+	while ((change = fin_audit_version_next(&run, &walk->state)) != NULL)
 	{
-		Version		version;
-		bool		isnull;
-		Datum		new_row = fin_query_datum(i, 9, &isnull);
-
-		state = isnull ? (Datum) 0 : lay_over(state, new_row);
-		version.state = state;
-		version.recorded_at =
-			DatumGetTimestampTz(fin_query_datum(i, 3, &isnull));
-		take(taker, i, (int64) i + 1, &version);
+		CHECK_FOR_INTERRUPTS();
+		if (fin_audit_version_apply(&walk->state, change))
+			walk->take(walk->taker, ++walk->number, change, &walk->state);
 	}
 }
 
+/* all versions in order, told one by one */
 static void
-put_version(void *taker, uint64 row, int64 number, const Version *version)
+walk_versions(const FinAuditNames *names, TakeVersion take, void *taker)
+{
+	Walk		walk = {.take = take,.taker = taker};
+	MemoryContext outer = CurrentMemoryContext;
+	uint64		n = select_records(names);
+	uint64		next;
+
+	walk.state.above = outer;
+	walk.state.in_family = names->in_family;
+	walk.each = AllocSetContextCreate(outer, "finance audit history",
+									  ALLOCSET_DEFAULT_SIZES);
+	for (uint64 i = 0; i < n; i = next)
+	{
+		next = end_of_transaction(i, n);
+		MemoryContextSwitchTo(walk.each);
+		walk_transaction(&walk, i, next);
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(walk.each);
+	}
+	MemoryContextDelete(walk.each);
+}
+
+static void
+put_version(void *taker, int64 number, const FinAuditChange *change,
+			const FinAuditState *state)
 {
 	ReturnSetInfo *result = taker;
-	Datum		values[HISTORY_COLUMNS];
+	Datum		values[HISTORY_COLUMNS] = {0};
 	bool		nulls[HISTORY_COLUMNS];
 
 	values[0] = Int64GetDatum(number);
 	nulls[0] = false;
-	/* id, leaf, recorded_at, operation, actor, reason, trace_id, old */
-	for (int i = 1; i <= 8; i++)
-		values[i] = fin_query_datum(row, i, &nulls[i]);
-	values[9] = version->state;
-	nulls[9] = version->state == (Datum) 0;
+	for (int i = COLUMN_ID; i <= COLUMN_TRACE_ID; i++)
+		values[i] = fin_query_datum(change->row, i, &nulls[i]);
+	nulls[8] = !change->has_old;
+	if (change->has_old)
+		values[8] = JsonbPGetDatum(fin_audit_members_jsonb(&change->old_row));
+	nulls[9] = !state->has_row;
+	if (state->has_row)
+		values[9] = JsonbPGetDatum(fin_audit_members_jsonb(&state->row));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 static void
-return_history(FunctionCallInfo fcinfo, const Row *row)
+return_history(FunctionCallInfo fcinfo, const FinAuditNames *names)
 {
 	FinQueryScope scope;
 
 	fin_query_begin(&scope);
-	walk(row, put_version, fcinfo->resultinfo);
+	walk_versions(names, put_version, fcinfo->resultinfo);
 	fin_query_end(&scope);
 }
 
@@ -264,13 +311,13 @@ PG_FUNCTION_INFO_V1(finance_audit_history);
 Datum
 finance_audit_history(PG_FUNCTION_ARGS)
 {
-	Row			row;
+	FinAuditNames names;
 
 	fin_audit_read(fcinfo, FIN_READ_AUDIT_HISTORY);
 	InitMaterializedSRF(fcinfo, 0);
 	(void) fin_context();
-	name_row(PG_GETARG_OID(0), PG_GETARG_JSONB_P(1), &row);
-	return_history(fcinfo, &row);
+	fin_audit_name_row(&names, PG_GETARG_OID(0), PG_GETARG_JSONB_P(1));
+	return_history(fcinfo, &names);
 	return (Datum) 0;
 }
 
@@ -284,14 +331,16 @@ PG_FUNCTION_INFO_V1(finance_audit_row_history);
 Datum
 finance_audit_row_history(PG_FUNCTION_ARGS)
 {
-	Row			row;
+	FinAuditNames names = {0};
+	char	   *object;
 
 	fin_audit_read(fcinfo, FIN_READ_AUDIT_HISTORY);
 	InitMaterializedSRF(fcinfo, 0);
 	(void) fin_context();
-	row.object = PG_GETARG_TEXT_PP(0);
-	row.key = PG_GETARG_TEXT_PP(1);
-	return_history(fcinfo, &row);
+	object = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	fin_audit_name_add(&names, object, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	fin_audit_name_add(&names, object, NULL);
+	return_history(fcinfo, &names);
 	return (Datum) 0;
 }
 
@@ -302,28 +351,42 @@ finance_audit_row_history(PG_FUNCTION_ARGS)
 typedef struct Two
 {
 	TimestampTz at[2];
-	Datum		states[2];
+	Jsonb	   *states[2];		/* NULL: the row is not there */
+	MemoryContext memory;
 } Two;
 
 static void
-keep_states(void *taker, uint64 row, int64 number, const Version *version)
+keep_states(void *taker, int64 number, const FinAuditChange *change,
+			const FinAuditState *state)
 {
 	Two		   *two = taker;
+	bool		isnull;
+	TimestampTz at =
+		DatumGetTimestampTz(fin_query_datum(change->row, COLUMN_RECORDED_AT,
+											&isnull));
+	Jsonb	   *row = state->has_row && at <= Max(two->at[0], two->at[1]) ?
+		fin_audit_members_jsonb(&state->row) : NULL;
 
 	for (int i = 0; i < 2; i++)
 	{
-		if (version->recorded_at <= two->at[i])
-			two->states[i] = version->state;
+		if (at > two->at[i])
+			continue;
+		if (two->states[i] != NULL)
+			pfree(two->states[i]);
+		two->states[i] = row == NULL ? NULL :
+			MemoryContextAlloc(two->memory, VARSIZE(row));
+		if (row != NULL)
+			memcpy(two->states[i], row, VARSIZE(row));
 	}
 }
 
 static Datum
-member(Datum state, const JsonbValue *key, bool *isnull)
+member(Jsonb *state, const JsonbValue *key, bool *isnull)
 {
 	JsonbValue *value = NULL;
 
-	if (state != (Datum) 0)
-		value = getKeyJsonValueFromContainer(&DatumGetJsonbP(state)->root,
+	if (state != NULL)
+		value = getKeyJsonValueFromContainer(&state->root,
 											 key->val.string.val,
 											 key->val.string.len, NULL);
 	*isnull = value == NULL;
@@ -346,9 +409,9 @@ put_differences(ReturnSetInfo *result, const Two *two, int of, bool only_new)
 	JsonbValue	key;
 	JsonbIteratorToken token;
 
-	if (two->states[of] == (Datum) 0)
+	if (two->states[of] == NULL)
 		return;
-	walker = JsonbIteratorInit(&DatumGetJsonbP(two->states[of])->root);
+	walker = JsonbIteratorInit(&two->states[of]->root);
 	while ((token = JsonbIteratorNext(&walker, &key, true)) != WJB_DONE)
 	{
 		Datum		values[DIFF_COLUMNS];
@@ -381,16 +444,18 @@ finance_audit_diff(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	FinQueryScope scope;
+	FinAuditNames names;
 	Two			two = {0};
-	Row			row;
 
+	fin_audit_read(fcinfo, FIN_READ_AUDIT_HISTORY);
 	InitMaterializedSRF(fcinfo, 0);
 	(void) fin_context();
-	name_row(PG_GETARG_OID(0), PG_GETARG_JSONB_P(1), &row);
+	fin_audit_name_row(&names, PG_GETARG_OID(0), PG_GETARG_JSONB_P(1));
 	two.at[0] = PG_GETARG_TIMESTAMPTZ(2);
 	two.at[1] = PG_GETARG_TIMESTAMPTZ(3);
 	fin_query_begin(&scope);
-	walk(&row, keep_states, &two);
+	two.memory = CurrentMemoryContext;
+	walk_versions(&names, keep_states, &two);
 	put_differences(result, &two, 0, false);
 	put_differences(result, &two, 1, true);
 	fin_query_end(&scope);

@@ -10,7 +10,11 @@
  * been encrypted is left out from then on.
  *
  * Locks: those of an INSERT or UPDATE of one row.  Two transactions that make
- * the key of the same subject wait for each other.
+ * the key of the same subject wait for each other, and who erases it waits for
+ * who makes it.  Two that make keys of the same new subjects in another order
+ * can end in a deadlock, which the server finds: the one that is tried again
+ * finds the keys of the other.  With a key of each transaction's own for a subject
+ * nobody would wait, but an erasure could not say that it had them all.
  */
 #include "postgres.h"
 
@@ -52,6 +56,16 @@ static FinQuery erase_key =
 	.nargs = 2,
 	.argtypes = {INT4OID, TEXTOID},
 	.expect = SPI_OK_UPDATE,
+	.fires_triggers = true,
+};
+
+static FinQuery remove_key =
+{
+	.sql = "DELETE FROM finance.audit_subject AS s"
+	" WHERE s.tenant_id = $1 AND s.subject = $2",
+	.nargs = 2,
+	.argtypes = {INT4OID, TEXTOID},
+	.expect = SPI_OK_DELETE,
 	.fires_triggers = true,
 };
 
@@ -182,12 +196,29 @@ fin_audit_key(int32 tenant_id, const char *subject, bool make)
 	return known->exists ? known->key : NULL;
 }
 
+/*
+ * A transaction that is open may have made the key, which nobody else sees:
+ * whoever makes one as well waits until that has ended.  False: there is none,
+ * and nobody makes one before this transaction has ended.
+ */
+static bool
+wait_for_maker(Datum *values)
+{
+	values[2] = PointerGetDatum(new_key());
+	if (fin_query_run(&add_key, values, NULL, 0) == 0)
+		return true;
+	(void) fin_query_run(&remove_key, values, NULL, 0);
+	return false;
+}
+
 bool
 fin_audit_key_erase(int32 tenant_id, const char *subject)
 {
-	Datum		values[2] = {Int32GetDatum(tenant_id)};
+	Datum		values[3] = {Int32GetDatum(tenant_id)};
 
 	forget(&known_key);
 	values[1] = CStringGetTextDatum(subject);
-	return fin_query_run(&erase_key, values, NULL, 0) == 1;
+	return fin_query_run(&erase_key, values, NULL, 0) == 1 ||
+		(wait_for_maker(values) &&
+		 fin_query_run(&erase_key, values, NULL, 0) == 1);
 }

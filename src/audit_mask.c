@@ -26,13 +26,12 @@
 #include "compat.h"
 #include "context.h"
 
-#define REDACTED "[redacted]"
 #define HASH_PREFIX "hmac-sha256:"
 
 static void
 write_redacted(StringInfo json)
 {
-	fin_json_string(json, REDACTED, strlen(REDACTED));
+	fin_json_string(json, FIN_AUDIT_REDACTED, strlen(FIN_AUDIT_REDACTED));
 }
 
 static StringInfoData
@@ -45,20 +44,30 @@ clear_text(FinAuditField *field, TupleTableSlot *row)
 	return text;
 }
 
-static void
-write_hash(StringInfo json, FinAuditField *field, TupleTableSlot *row)
+bool
+fin_audit_mask_hash(StringInfo json, const char *clear, int length, bool make)
 {
-	StringInfoData text = clear_text(field, row);
 	int32		tenant_id = fin_context()->tenant_id;
 	uint32		tenant = pg_hton32(tenant_id);
+	const uint8 *secret = fin_audit_key(tenant_id, NULL, make);
 	uint8		hash[FIN_CIPHER_HASH_LENGTH];
 
-	fin_audit_cipher_hash(fin_audit_key(tenant_id, NULL, true), &tenant,
-						  sizeof(tenant), text.data, text.len, hash);
+	if (secret == NULL)
+		return false;
+	fin_audit_cipher_hash(secret, &tenant, sizeof(tenant), clear, length, hash);
 	appendStringInfoString(json, "\"" HASH_PREFIX);
 	for (int i = 0; i < FIN_CIPHER_HASH_LENGTH; i++)
 		appendStringInfo(json, "%02x", hash[i]);
 	appendStringInfoChar(json, '"');
+	return true;
+}
+
+static void
+write_hash(StringInfo json, FinAuditField *field, TupleTableSlot *row)
+{
+	StringInfoData text = clear_text(field, row);
+
+	(void) fin_audit_mask_hash(json, text.data, text.len, true);
 	pfree(text.data);
 }
 

@@ -34,6 +34,7 @@
 
 #include "audit.h"
 #include "audit_export.h"
+#include "audit_gone.h"
 #include "audit_month.h"
 #include "audit_walk.h"
 #include "compat.h"
@@ -106,6 +107,13 @@ static FinQuery insert_month =
 	.argtypes = {DATEOID, INT8OID, INT8OID, INT8OID, TEXTOID},
 	.expect = SPI_OK_INSERT,
 	.writes_one = "audit_month",
+};
+
+static FinQuery select_gone =
+{
+	.sql = "SELECT coalesce(pg_catalog.sum(m.records), 0)::pg_catalog.int8"
+	" FROM finance.audit_month m",
+	.expect = SPI_OK_SELECT,
 };
 
 static FinQuery select_size =
@@ -340,10 +348,23 @@ detach(const Month *month)
 	return name;
 }
 
+/* with those of the months before */
+static int64
+count_gone(void)
+{
+	int64		gone;
+
+	(void) fin_query_run(&select_gone, NULL, NULL, 1);
+	gone = fin_query_int64(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return gone;
+}
+
 static void
 record_detached(const Month *month, const char *name)
 {
 	FinAuditRecord record = {0};
+	FinAuditGone gone = {month->year, month->month, 0};
 	StringInfoData json;
 	Datum		values[5];
 
@@ -361,9 +382,11 @@ record_detached(const Month *month, const char *name)
 	fin_json_int64(&json, "from_leaf", month->from_leaf);
 	fin_json_int64(&json, "to_leaf", month->to_leaf);
 	fin_json_int64(&json, "retention_days", fin_audit_retention_days);
-	record.operation = "drop_audit_month";
+	gone.records = count_gone();
+	record.operation = FIN_AUDIT_DROP_OPERATION;
 	record.status = "completed";
 	record.object = psprintf("finance.%s", month->partition);
+	record.row_key = fin_audit_gone_key(&gone);
 	record.request = fin_json_end(&json);
 	fin_audit_append(&record, 1);
 }

@@ -13,6 +13,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/xact.h"
+#include "catalog/pg_constraint.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -101,6 +104,19 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	fin_json_type(&field->type, column->atttypid);
 }
 
+/*
+ * A generated column that came, or got another expression, after the table's
+ * owner chose would tell what a masked one holds.
+ */
+static FinAuditMask
+mask_of(const FinAuditChoice *choice, TupleDesc columns, int i)
+{
+	if (fin_audit_choice_told(choice, columns, i + 1) != NULL)
+		return FIN_MASK_REDACT;
+	return fin_audit_choice_mask(choice,
+								 NameStr(TupleDescAttr(columns, i)->attname));
+}
+
 static void
 make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			TupleDesc columns)
@@ -117,29 +133,36 @@ make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			continue;
 		if (fin_audit_choice_records(choice, name))
 			make_field(&shape->fields[shape->nfields++], column,
-					   fin_audit_choice_mask(choice, name));
+					   mask_of(choice, columns, i));
 		else
 			shape->ignores = true;
 	}
+}
+
+/* the relation's own bitmap leaves out a deferrable key, until 16 */
+Bitmapset *
+fin_audit_key_columns(Relation table)
+{
+	Oid			constraint;
+
+	return get_primary_key_attnos(RelationGetRelid(table), true, &constraint);
 }
 
 /* a masked column is masked in the key as well */
 static void
 make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 {
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
+	TupleDesc	desc = RelationGetDescr(table);
 	int			column = -1;
 
 	shape->keys = palloc0(sizeof(FinAuditField) * INDEX_MAX_KEYS);
 	while ((column = bms_next_member(columns, column)) >= 0)
 	{
-		Form_pg_attribute attribute =
-		TupleDescAttr(RelationGetDescr(table),
-					  column + FirstLowInvalidHeapAttributeNumber - 1);
+		int			i = column + FirstLowInvalidHeapAttributeNumber - 1;
 
-		make_field(&shape->keys[shape->nkeys++], attribute,
-				   fin_audit_choice_mask(choice, NameStr(attribute->attname)));
+		make_field(&shape->keys[shape->nkeys++], TupleDescAttr(desc, i),
+				   mask_of(choice, desc, i));
 	}
 	bms_free(columns);
 }

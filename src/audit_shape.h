@@ -83,4 +83,10 @@ extern text *fin_audit_change_text(FinAuditShape *shape, TupleTableSlot *old_row
 
 extern void fin_audit_shape_init(void);
 
+/*
+ * The columns of the table's primary key, deferrable or not, less
+ * FirstLowInvalidHeapAttributeNumber; NULL: it has none.
+ */
+extern Bitmapset *fin_audit_key_columns(Relation table);
+
 #endif							/* FIN_AUDIT_SHAPE_H */

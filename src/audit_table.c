@@ -23,19 +23,18 @@
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "nodes/readfuncs.h"
-#include "optimizer/optimizer.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -47,6 +46,7 @@
 
 #include "audit.h"
 #include "audit_choice.h"
+#include "audit_shape.h"
 #include "audit_table.h"
 #include "compat.h"
 #include "context.h"
@@ -88,12 +88,21 @@ static const AuditTrigger audit_triggers[] =
 	{"finance_audit_routed", FIN_AUDIT_ROUTED, TRIGGER_DISABLED, false, false},
 };
 
+/* not by its name as a command has it: everybody's DDL is looked at */
 Oid
 fin_audit_table_function(void)
 {
-	return LookupFuncName(list_make2(makeString("finance"),
-									 makeString("_audit_rows")),
-						  0, NULL, false);
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+										   CStringGetDatum("_audit_rows"),
+										   PointerGetDatum(buildoidvector(NULL, 0)),
+										   ObjectIdGetDatum(get_namespace_oid("finance", false)));
+
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_FUNCTION),
+				errmsg("function finance._audit_rows() does not exist"),
+				errhint("Run CREATE EXTENSION finance in this database."));
+	return function;
 }
 
 static void
@@ -117,19 +126,25 @@ check_kind(Oid relid, Form_pg_class class)
 					   NameStr(class->relname)));
 }
 
-/* finance.audit_record or one of its partitions */
+/*
+ * A table of the audit log: it would record its own records, its sealing, or
+ * the keys that are to be forgotten.
+ */
 static void
 check_not_the_log(Oid relid, Form_pg_class class)
 {
+	const char *name = NameStr(class->relname);
 	Oid			log = fin_query_relation("audit_record");
 
-	if (relid == log ||
+	if ((class->relnamespace == get_namespace_oid("finance", false) &&
+		 (strncmp(name, "audit_", strlen("audit_")) == 0 ||
+		  strncmp(name, "_audit_", strlen("_audit_")) == 0)) ||
 		(class->relispartition &&
 		 list_member_oid(get_partition_ancestors(relid), log)))
 		ereport(ERROR,
 				errcode(ERRCODE_FIN_AUDIT_PROTECTED),
-				errmsg("\"%s\" cannot be audited", NameStr(class->relname)),
-				errdetail("It is the audit log, which would record its own records."));
+				errmsg("\"%s\" cannot be audited", name),
+				errdetail("It is of the audit log itself."));
 }
 
 /* false when the table is gone */
@@ -251,6 +266,17 @@ find_triggers(Oid table)
 	return all;
 }
 
+static const AuditTrigger *
+kind_of(int16 type)
+{
+	for (int i = 0; i < (int) lengthof(audit_triggers); i++)
+	{
+		if (audit_triggers[i].type == type)
+			return &audit_triggers[i];
+	}
+	return NULL;
+}
+
 /* has it triggers of ours?  They have the same argument; NULL: none */
 static bool
 is_attached(Oid table, const char **argument)
@@ -369,6 +395,65 @@ fin_audit_table_name(Oid table)
 	return name;
 }
 
+static FinQuery find_parents =
+{
+	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
+	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
+	.nargs = 1,
+	.argtypes = {OIDOID},
+	.expect = SPI_OK_SELECT,
+};
+
+/* inside of fin_query_begin/end; locked against going away */
+static List *
+parents_of(Oid relid)
+{
+	Datum		values[1] = {ObjectIdGetDatum(relid)};
+	uint64		n = fin_query_run(&find_parents, values, NULL, 0);
+	List	   *parents = NIL;
+	ListCell   *cell;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		parents = lappend_oid(parents,
+							  DatumGetObjectId(fin_query_datum(i, 1, &isnull)));
+	}
+	foreach(cell, parents)
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+	return parents;
+}
+
+static FIN_NORETURN void
+refuse_unseen(Oid table, Oid parent)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("\"%s\" cannot be audited below \"%s\", which is not",
+				   get_rel_name(table), get_rel_name(parent)),
+			errdetail("What is written by way of \"%s\" would not be recorded.",
+					  get_rel_name(parent)),
+			errhint("Call finance.audit_table() for \"%s\", or finance.unaudit_table() for \"%s\".",
+					get_rel_name(parent), get_rel_name(table)));
+}
+
+/* only triggers of the table that a statement names fire */
+static void
+check_parents(Oid table, const List *with)
+{
+	ListCell   *cell;
+
+	foreach(cell, parents_of(table))
+	{
+		const char *argument;
+
+		if (!list_member_oid(with, lfirst_oid(cell)) &&
+			!is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(table, lfirst_oid(cell));
+	}
+}
+
 /* that auditing began, ended or changed is itself recorded */
 static void
 record_change(Oid table, const char *operation, const char *choice)
@@ -397,6 +482,8 @@ change_tables(List *tables, const TableChange *change)
 
 	(void) fin_context();
 	fin_query_begin(&scope);
+	foreach(cell, change->change == attach_triggers ? tables : NIL)
+		check_parents(lfirst_oid(cell), tables);
 	foreach(cell, tables)
 	{
 		if (change->change(lfirst_oid(cell), change->argument))
@@ -418,8 +505,7 @@ static void
 check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
-	Bitmapset  *columns = RelationGetIndexAttrBitmap(table,
-													 INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset  *columns = fin_audit_key_columns(table);
 	int			column = -1;
 
 	while ((column = bms_next_member(columns, column)) >= 0)
@@ -439,56 +525,37 @@ check_key_not_encrypted(const FinAuditChoice *choice, Oid relid)
 	table_close(table, NoLock);
 }
 
-#define HINT_CHOOSING "Mask it as well, or leave it out with columns or ignore."
-#define HINT_ALTERING "Call finance.unaudit_table() before and finance.audit_table() afterwards, in the same transaction, and mask or leave out that column too."
-
 static void
-refuse_telling(const char *generated, const char *masked, const char *hint)
+refuse_telling(const char *generated, const char *masked)
 {
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			errmsg("generated column \"%s\" tells of the masked column \"%s\"",
 				   generated, masked),
-			errhint("%s", hint));
-}
-
-/* the expression of a generated column against the masks of what it reads */
-static void
-check_generated(const FinAuditChoice *choice, TupleDesc columns,
-				const AttrDefault *made, const char *hint)
-{
-	const char *name = NameStr(TupleDescAttr(columns, made->adnum - 1)->attname);
-	Bitmapset  *reads = NULL;
-	int			column = -1;
-
-	if (!TupleDescAttr(columns, made->adnum - 1)->attgenerated ||
-		!fin_audit_choice_records(choice, name) ||
-		fin_audit_choice_mask(choice, name) != FIN_MASK_NONE)
-		return;
-	pull_varattnos(stringToNode(made->adbin), 1, &reads);
-	while ((column = bms_next_member(reads, column)) >= 0)
-	{
-		int			attnum = column + FirstLowInvalidHeapAttributeNumber;
-		const char *read;
-
-		if (attnum <= 0)
-			continue;
-		read = NameStr(TupleDescAttr(columns, attnum - 1)->attname);
-		if (fin_audit_choice_mask(choice, read) != FIN_MASK_NONE)
-			refuse_telling(name, read, hint);
-	}
-	bms_free(reads);
+			errhint("Mask it as well, or leave it out with columns or ignore."));
 }
 
 static void
-check_all_generated(const FinAuditChoice *choice, Oid relid, const char *hint)
+check_generated(const FinAuditChoice *choice, Oid relid)
 {
 	Relation	table = table_open(relid, NoLock);
-	TupleConstr *constraints = RelationGetDescr(table)->constr;
+	TupleDesc	columns = RelationGetDescr(table);
+	const char *name = fin_audit_choice_virtual(choice, columns);
 
-	for (int i = 0; constraints != NULL && i < constraints->num_defval; i++)
-		check_generated(choice, RelationGetDescr(table),
-						&constraints->defval[i], hint);
+	if (name != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("virtual column \"%s\" of table \"%s\" has no value to record",
+					   name, RelationGetRelationName(table)),
+				errhint("It follows from the columns it is computed from: record those."));
+	for (int i = 0; i < columns->natts; i++)
+	{
+		const char *masked = fin_audit_choice_told(choice, columns, i + 1);
+
+		name = NameStr(TupleDescAttr(columns, i)->attname);
+		if (masked != NULL && fin_audit_choice_records(choice, name))
+			refuse_telling(name, masked);
+	}
 	table_close(table, NoLock);
 }
 
@@ -508,22 +575,13 @@ check_choice(const FinAuditChoice *choice, List *tables)
 					errmsg("column \"%s\" of table \"%s\" does not exist",
 						   stranger, get_rel_name(lfirst_oid(cell))));
 		check_key_not_encrypted(choice, lfirst_oid(cell));
-		check_all_generated(choice, lfirst_oid(cell), HINT_CHOOSING);
+		check_generated(choice, lfirst_oid(cell));
 	}
 }
 
 /* ------------------------------------------------------------------------
  * tables that change
  * ------------------------------------------------------------------------ */
-
-static FinQuery find_parents =
-{
-	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
-	" WHERE i.inhrelid = $1 ORDER BY i.inhseqno",
-	.nargs = 1,
-	.argtypes = {OIDOID},
-	.expect = SPI_OK_SELECT,
-};
 
 /* of partitions and the like: what can have triggers of ours */
 static bool
@@ -571,7 +629,6 @@ inherit_triggers(Oid relid, const char *argument)
 		return;
 	}
 	choice = fin_audit_choice_read(argument);
-	check_all_generated(choice, relid, HINT_ALTERING);
 	(void) attach_triggers(relid, argument);
 	record_change(relid, "audit_table", fin_audit_choice_text(choice));
 }
@@ -593,60 +650,57 @@ hand_down(Oid relid, const char *argument)
 	}
 }
 
+/* what came below the table: its triggers would not see what is done above */
+static void
+check_heirs_not_attached(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(relid, AccessShareLock))
+	{
+		const char *argument;
+
+		if (is_auditable(lfirst_oid(cell)) &&
+			is_attached(lfirst_oid(cell), &argument))
+			refuse_unseen(lfirst_oid(cell), relid);
+	}
+}
+
 void
 fin_audit_table_inherit(Oid relid)
 {
-	Datum		values[1] = {ObjectIdGetDatum(relid)};
 	const char *argument;
-	Oid		   *parents;
-	int			n;
+	ListCell   *cell;
 
 	if (!is_auditable(relid))
 		return;
 	if (is_attached(relid, &argument))
 	{
+		check_parents(relid, NIL);
 		hand_down(relid, argument);
 		return;
 	}
-	n = (int) fin_query_run(&find_parents, values, NULL, 0);
-	parents = palloc(sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
+	check_heirs_not_attached(relid);
+	foreach(cell, parents_of(relid))
 	{
-		bool		isnull;
-
-		parents[i] = DatumGetObjectId(fin_query_datum(i, 1, &isnull));
-	}
-	for (int i = 0; i < n; i++)
-	{
-		LockRelationOid(parents[i], AccessShareLock);
-		if (!is_attached(parents[i], &argument))
+		if (!is_attached(lfirst_oid(cell), &argument))
 			continue;
 		hand_down(relid, argument);
+		check_parents(relid, NIL);
 		return;
 	}
 }
 
 /* in place, so that what a trigger has yet to do is not lost */
 static void
-set_argument(Oid trigger, const char *argument)
+update_trigger(Oid trigger, Datum *values, bool *replace)
 {
 	Relation	triggers = table_open(TriggerRelationId, RowExclusiveLock);
-	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
-	bytea	   *stored = palloc(VARHDRSZ + length);
-	Datum		values[Natts_pg_trigger] = {0};
 	bool		nulls[Natts_pg_trigger] = {0};
-	bool		replace[Natts_pg_trigger] = {0};
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	SET_VARSIZE(stored, VARHDRSZ + length);
-	if (length > 0)
-		memcpy(VARDATA(stored), argument, length);
-	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
-	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
-	replace[Anum_pg_trigger_tgnargs - 1] = true;
-	replace[Anum_pg_trigger_tgargs - 1] = true;
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(trigger));
 	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
@@ -659,6 +713,61 @@ set_argument(Oid trigger, const char *argument)
 	CacheInvalidateRelcacheByRelid(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
 	systable_endscan(scan);
 	table_close(triggers, RowExclusiveLock);
+}
+
+static void
+set_argument(Oid trigger, const char *argument)
+{
+	Size		length = argument == NULL ? 0 : strlen(argument) + 1;
+	bytea	   *stored = palloc(VARHDRSZ + length);
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	SET_VARSIZE(stored, VARHDRSZ + length);
+	if (length > 0)
+		memcpy(VARDATA(stored), argument, length);
+	values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(length > 0 ? 1 : 0);
+	values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(stored);
+	replace[Anum_pg_trigger_tgnargs - 1] = true;
+	replace[Anum_pg_trigger_tgargs - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+static void
+set_enabled(Oid trigger, char enabled)
+{
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		replace[Natts_pg_trigger] = {0};
+
+	values[Anum_pg_trigger_tgenabled - 1] = CharGetDatum(enabled);
+	replace[Anum_pg_trigger_tgenabled - 1] = true;
+	update_trigger(trigger, values, replace);
+}
+
+/*
+ * DISABLE TRIGGER ALL and ENABLE TRIGGER ALL, as a restore does, enable what
+ * fires on replication as if it did not, and what never fires.  Who disables
+ * them has them disabled: that is recorded.
+ */
+static void
+enable_as_made(Oid relid)
+{
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, find_triggers(relid))
+	{
+		const FoundTrigger *found = lfirst(cell);
+		const AuditTrigger *kind = kind_of(found->type);
+
+		if (kind == NULL || found->enabled == kind->fires ||
+			found->enabled == TRIGGER_DISABLED)
+			continue;
+		set_enabled(found->oid, kind->fires);
+		changed = true;
+	}
+	if (changed)
+		CommandCounterIncrement();
 }
 
 static void
@@ -710,8 +819,7 @@ fin_audit_table_altered(Oid relid)
 		LockRelationOid(lfirst_oid(cell), AccessShareLock);
 		if (!is_attached(lfirst_oid(cell), &argument))
 			continue;
-		check_all_generated(fin_audit_choice_read(argument), lfirst_oid(cell),
-							HINT_ALTERING);
+		enable_as_made(lfirst_oid(cell));
 		add_routed_trigger(lfirst_oid(cell), argument);
 	}
 }
@@ -743,7 +851,7 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
  * or of the primary key, a masked subject, a generated column that tells of a
- * masked one; 22004 null as a name.  Null for null.
+ * masked one, or a virtual one named in columns or as subject; 22004 null as a name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */

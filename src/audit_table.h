@@ -28,8 +28,8 @@ extern char *fin_audit_table_name(Oid table);
 /*
  * The table was made below another, or something was attached to it: whatever
  * of them has no triggers gets those of what it inherits from.  Inside of
- * fin_query_begin/end, after fin_context().  Error: 22023 it has a generated
- * column that tells of a masked one.
+ * fin_query_begin/end, after fin_context().  Error: 55000 one of them has
+ * triggers, and what it inherits from has none.
  */
 extern void fin_audit_table_inherit(Oid table);
 
@@ -42,7 +42,7 @@ extern void fin_audit_table_follow(Oid table, const char *old_name,
 
 /*
  * The table was altered: it and those that inherit from it may have got columns
- * that need a trigger more.  Error: 22023 a generated one tells of a masked one.
+ * that need a trigger more, and triggers enabled otherwise than they were made.
  */
 extern void fin_audit_table_altered(Oid table);
 

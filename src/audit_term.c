@@ -7,9 +7,8 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "port/pg_bswap.h"
 
 #include "audit_term.h"
@@ -17,31 +16,48 @@
 
 #define KEY_STACK_MAX	512		/* longer ones are put together in memory */
 
-static uint64
-hash_of(const void *bytes, int length)
+/* Stafford's mix 13: each bit of the result depends on each of the number's */
+static inline uint64
+mix(uint64 number)
 {
-	return hash_bytes_extended(bytes, length, 0);
+	number = (number ^ (number >> 30)) * UINT64CONST(0xbf58476d1ce4e5b9);
+	number = (number ^ (number >> 27)) * UINT64CONST(0x94d049bb133111eb);
+	return number ^ (number >> 31);
+}
+
+/*
+ * The server's own hashes depend on the byte order of the machine, and terms
+ * go with a dump to another.
+ */
+static uint64
+hash_of(char tag, const void *bytes, Size length)
+{
+	const char *next = bytes;
+	uint64		hash = mix(((uint64) (unsigned char) tag << 56) ^ length);
+
+	for (; length > 0; next += sizeof(uint64))
+	{
+		uint64		word = 0;
+
+		memcpy(&word, next, Min(length, sizeof(word)));
+		hash = mix(hash ^ pg_ntoh64(word));
+		length -= Min(length, sizeof(word));
+	}
+	return hash;
 }
 
 static uint64
 number_term(char tag, int64 number)
 {
-	unsigned char bytes[1 + sizeof(uint64)];
 	uint64		big_endian = pg_hton64((uint64) number);
 
-	bytes[0] = tag;
-	memcpy(bytes + 1, &big_endian, sizeof(big_endian));
-	return hash_of(bytes, sizeof(bytes));
+	return hash_of(tag, &big_endian, sizeof(big_endian));
 }
 
 uint64
 fin_audit_term_trace(const pg_uuid_t *trace_id)
 {
-	unsigned char bytes[1 + UUID_LEN];
-
-	bytes[0] = 't';
-	memcpy(bytes + 1, trace_id->data, UUID_LEN);
-	return hash_of(bytes, sizeof(bytes));
+	return hash_of('t', trace_id->data, UUID_LEN);
 }
 
 uint64
@@ -56,26 +72,39 @@ fin_audit_term_account(int64 account_id)
 	return number_term('a', account_id);
 }
 
+/* in UTF-8, as it is hashed: a dump may go into another encoding */
+static const char *
+as_utf8(const char *text, int *length)
+{
+	const char *utf8 = pg_server_to_any(text, *length, PG_UTF8);
+
+	if (utf8 != text)
+		*length = (int) strlen(utf8);
+	return utf8;
+}
+
 uint64
 fin_audit_term_key(int32 tenant_id, const char *object, int object_length,
 				   const char *row_key, int row_key_length)
 {
+	const char *object_utf8 = as_utf8(object, &object_length);
+	const char *key_utf8 = row_key_length == 0 ? NULL :
+		as_utf8(row_key, &row_key_length);
 	char		stack[KEY_STACK_MAX];
 	uint32		tenant = pg_hton32((uint32) tenant_id);
-	Size		length = 1 + sizeof(tenant) + object_length + 1 + row_key_length;
+	Size		length = sizeof(tenant) + object_length + 1 + row_key_length;
 	char	   *bytes = length <= KEY_STACK_MAX ? stack : palloc(length);
 	char	   *next = bytes;
 	uint64		term;
 
-	*next++ = 'k';
 	memcpy(next, &tenant, sizeof(tenant));
 	next += sizeof(tenant);
-	memcpy(next, object, object_length);
+	memcpy(next, object_utf8, object_length);
 	next += object_length;
 	*next++ = '\0';
 	if (row_key_length > 0)
-		memcpy(next, row_key, row_key_length);
-	term = hash_of(bytes, (int) length);
+		memcpy(next, key_utf8, row_key_length);
+	term = hash_of('k', bytes, length);
 	if (bytes != stack)
 		pfree(bytes);
 	return term;

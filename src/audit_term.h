@@ -5,9 +5,12 @@
  * A term is a 64-bit hash of a tag and what is looked for:
  *
  *		't' trace_id, 16 bytes				of the first record of an append only
- *		'k' tenant_id, 4 bytes big-endian, object, 0, row_key
+ *		'k' tenant_id, 4 bytes big-endian, object, 0, row_key: in UTF-8
  *		'x' transfer_id, 8 bytes big-endian
  *		'a' account_id, 8 bytes big-endian	the account's and the counterparty's
+ *
+ * Dumps carry terms to other machines and databases, so they depend on neither
+ * the byte order nor the encoding: t/400_seal.pl has some in full.
  *
  * Different things may share a term: a reader compares the record's columns.
  * The sealer writes them, so records that are not sealed yet have none: they
@@ -22,7 +25,9 @@
  *		leaf		uint4, big-endian: counted from first_leaf
  *
  * Terms being hashes, an entry lies about where its term stands among all 2^64,
- * and a look into a run reads a few kB of it.  Each leaf is in one run.
+ * and a look into a run reads a few kB of it.  Runs follow each other without a
+ * gap, so that each sealed leaf is in one; one that has no entries is still
+ * there.  verify_audit() holds them against the records (verify_term.c).
  */
 #ifndef FIN_AUDIT_TERM_H
 #define FIN_AUDIT_TERM_H

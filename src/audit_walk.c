@@ -62,31 +62,10 @@ static FinQuery select_newest =
 	.in_order = true,
 };
 
-static FinQuery select_cluster =
-{
-	.sql = "SELECT i.system_identifier FROM (SELECT * FROM finance.audit_block"
-	" WHERE size > $1 ORDER BY size LIMIT 1) b"
-	" JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation",
-	.nargs = 1,
-	.argtypes = {INT8OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-	.in_order = true,
-};
-
 int64
 fin_audit_walk_size(void)
 {
 	return fin_query_run(&select_newest, NULL, NULL, 1) == 0 ? 0 :
-		fin_query_int64(0, 1);
-}
-
-int64
-fin_audit_walk_cluster(int64 leaf)
-{
-	Datum		values[1] = {Int64GetDatum(leaf)};
-
-	return fin_query_run(&select_cluster, values, NULL, 1) == 0 ? 0 :
 		fin_query_int64(0, 1);
 }
 

@@ -44,7 +44,4 @@ extern void fin_audit_walk_end(FinAuditWalk *walk);
 /* leaves of the newest block's tree, 0 when nothing is sealed */
 extern int64 fin_audit_walk_size(void);
 
-/* system identifier of the block that a leaf is in; 0: unknown */
-extern int64 fin_audit_walk_cluster(int64 leaf);
-
 #endif							/* FIN_AUDIT_WALK_H */

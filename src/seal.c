@@ -20,7 +20,8 @@
  * Transaction ids count within a cluster.  Records bear its system identifier;
  * where it is not that of the last incarnation, the book was restored from a
  * dump, or upgraded.  Then what the old cluster left unsealed comes first, all
- * of it committed, and a new incarnation begins.  Restoring must not be met
+ * of it committed, and a new incarnation begins: after what was sealed of this
+ * cluster before, where the book came back to it.  Restoring must not be met
  * half-way: nothing is begun, neither the log nor an incarnation, before
  * somebody has appended a record here, or called seal_audit().
  *
@@ -270,8 +271,9 @@ begin_incarnation(Sealing *sealing, int32 incarnation)
 {
 	fin_seal_add_incarnation(incarnation, sealing->tree.block + 1);
 	sealing->tree.incarnation = incarnation;
-	sealing->tree.horizon = 0;
-	sealing->position.xid = 0;
+	sealing->tree.horizon =
+		fin_seal_cluster_horizon((int64) GetSystemIdentifier());
+	sealing->position.xid = sealing->tree.horizon;
 	sealing->position.sequence = 0;
 	sealing->changed = true;
 }

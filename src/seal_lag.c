@@ -83,7 +83,7 @@ static void
 count_all_unsealed(Lag *lag, Snapshot snapshot)
 {
 	int64		mine = (int64) GetSystemIdentifier();
-	FinAuditPosition start = {0, 0};
+	FinAuditPosition start = {fin_seal_cluster_horizon(mine), 0};
 	FinAuditPosition position;
 	FinSealTree tree;
 	int64		cluster;

@@ -33,6 +33,13 @@ extern void fin_seal_load_tree(FinSealTree *tree);
 /* the last incarnation, or 0, and its cluster */
 extern int32 fin_seal_last_incarnation(int64 *system_identifier);
 
+/*
+ * What was sealed of a cluster before its present incarnation, if it had one:
+ * all below this transaction id.  0: nothing.  A book that was restored in
+ * another cluster may come back.
+ */
+extern uint64 fin_seal_cluster_horizon(int64 system_identifier);
+
 /* what the last block says; false when there is none */
 extern bool fin_seal_last_block(FinAuditBlock *block);
 

@@ -127,6 +127,18 @@ static FinQuery select_incarnation =
 	.in_order = true,
 };
 
+static FinQuery select_cluster_last =
+{
+	.sql = "SELECT b.last_xid FROM finance.audit_block b"
+	" JOIN finance.audit_incarnation i ON i.incarnation = b.incarnation"
+	" WHERE i.system_identifier = $1 ORDER BY b.block DESC LIMIT 1",
+	.nargs = 1,
+	.argtypes = {INT8OID},
+	.expect = SPI_OK_SELECT,
+	.read_latest = true,
+	.in_order = true,
+};
+
 static FinQuery select_last_block =
 {
 	.sql = "SELECT block, incarnation, size, last_xid, last_sequence, root, digest"
@@ -218,6 +230,17 @@ fin_seal_last_block(FinAuditBlock *block)
 	get_hash(6, &block->root);
 	get_hash(7, &block->digest);
 	return true;
+}
+
+/* a dump holds whole transactions, and what it brought is sealed to the end */
+uint64
+fin_seal_cluster_horizon(int64 system_identifier)
+{
+	Datum		values[1] = {Int64GetDatum(system_identifier)};
+
+	if (fin_query_run(&select_cluster_last, values, NULL, 1) == 0)
+		return 0;
+	return DatumGetUInt64(required(1)) + 1;
 }
 
 /* a transaction may be sealed in part, as far as the last block went */

@@ -181,8 +181,6 @@ write_run(FinSealTerms *terms, int level, int64 first_leaf, int64 end_leaf)
 void
 fin_seal_write_terms(FinSealTerms *terms, int64 first_leaf, int64 end_leaf)
 {
-	if (terms->n == 0)
-		return;
 	sort_terms(terms->kept, terms->n);
 	write_run(terms, 0, first_leaf, end_leaf);
 	terms->n = 0;
@@ -227,14 +225,21 @@ entries_of(uint64 row)
 	return DatumGetInt32(fin_query_datum(row, 3, &isnull));
 }
 
-/* how many of the runs found fit into one */
+/* does this run begin where the one before ended?  A full one may be between */
+static bool
+goes_on(int row)
+{
+	return fin_query_int64(row, 1) == fin_query_int64(row - 1, 2);
+}
+
+/* how many of the runs found fit into one: at least the first */
 static int
 count_fitting(int n, int64 *entries)
 {
-	int			fitting = 0;
+	int			fitting = 1;
 
-	*entries = 0;
-	while (fitting < n &&
+	*entries = entries_of(0);
+	while (fitting < n && goes_on(fitting) &&
 		   *entries + entries_of(fitting) <= FIN_RUN_ENTRIES_MAX &&
 		   fin_query_int64(fitting, 2) - fin_query_int64(0, 1) <= PG_UINT32_MAX)
 		*entries += entries_of(fitting++);

@@ -5,8 +5,9 @@
  * Walks the blocks in order and appends their leaves to a frontier, whose root
  * each block must have; meanwhile the records are read in the order of the log
  * and laid beside the leaves.  A leaf without a record, a record without a
- * leaf, and one whose content is not what was hashed are each named.  Nothing
- * that is read is believed: a block, a leaf or a node may say anything.
+ * leaf, and one whose content is not what was hashed are each named.  What finds
+ * the records, terms, is held against them (verify_term.c).  Nothing that is
+ * read is believed: a block, a leaf, a node or a run of terms may say anything.
  *
  * Records that are not sealed have no leaf yet: they are held against their own
  * hash, and their places against each other's (verify_order.c).
@@ -48,7 +49,7 @@
 typedef struct OtherCluster
 {
 	int64		system_identifier;
-	bool		has_turn;		/* has an incarnation of its own */
+	bool		has_turn;		/* has sealed in an incarnation of its own */
 	FinVerifyOrder order;
 } OtherCluster;
 
@@ -72,6 +73,8 @@ typedef struct Verify
 	FinHash		digest;			/* its */
 	FinVerifyOrder order;		/* of the incarnation's records */
 	FinVerifySeen seen;			/* of the block at work */
+	FinVerifyGone *gone;
+	FinVerifyTerms *terms;
 
 	/* the records of the incarnation */
 	FinAuditScan *scan;			/* NULL: none yet */
@@ -131,16 +134,6 @@ static FinQuery select_incarnation =
 	" WHERE i.incarnation BETWEEN $1 AND $2 ORDER BY 1",
 	.nargs = 2,
 	.argtypes = {INT4OID, INT4OID},
-	.expect = SPI_OK_SELECT,
-	.read_only = true,
-};
-
-static FinQuery select_incarnations =
-{
-	.sql = "SELECT pg_catalog.count(*) FROM finance.audit_incarnation i"
-	" WHERE i.system_identifier = $1",
-	.nargs = 1,
-	.argtypes = {INT8OID},
 	.expect = SPI_OK_SELECT,
 	.read_only = true,
 };
@@ -226,18 +219,6 @@ tell_progress(Verify *verify)
  * records
  * ------------------------------------------------------------------------ */
 
-static bool
-is_of_incarnation(int64 system_identifier)
-{
-	Datum		values[1] = {Int64GetDatum(system_identifier)};
-	bool		found;
-
-	fin_query_run(&select_incarnations, values, NULL, 1);
-	found = fin_query_int64(0, 1) > 0;
-	SPI_freetuptable(SPI_tuptable);
-	return found;
-}
-
 /* a record that no leaf has yet */
 static void
 check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
@@ -253,7 +234,9 @@ check_unsealed(Verify *verify, FinVerifyOrder *order, const FinAuditRow *row)
 	if (fin_verify_place(verify->result, order, -1,
 						 DatumGetInt64(row->values[FIN_AUDIT_ID]), &place, true))
 		fin_verify_call(verify->result, order, row, true);
-	fin_verify_record(verify->result, row, -1, NULL, &verify->work);
+	fin_verify_gone_hear(verify->gone, row);
+	fin_verify_gone_payload(verify->gone, row, -1);
+	(void) fin_verify_record(verify->result, row, -1, NULL, &verify->work);
 }
 
 /* NULL: there are too many */
@@ -275,7 +258,7 @@ find_other(Verify *verify, int64 system_identifier)
 											sizeof(OtherCluster));
 	other = &verify->others[verify->nothers++];
 	other->system_identifier = system_identifier;
-	other->has_turn = is_of_incarnation(system_identifier);
+	other->has_turn = fin_verify_has_turn(system_identifier, 0);
 	MemoryContextSwitchTo(caller);
 	fin_verify_order_begin(&other->order);
 	return other;
@@ -341,12 +324,26 @@ pass_unsealed(Verify *verify, uint64 horizon)
 	}
 }
 
+/* those left are for a later incarnation of the cluster */
+static void
+pass_by(Verify *verify)
+{
+	while (verify->row != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		next_record(verify);
+	}
+}
+
 static void
 end_incarnation(Verify *verify, uint64 horizon)
 {
 	if (verify->scan == NULL)
 		return;
-	pass_unsealed(verify, horizon);
+	if (fin_verify_has_turn(verify->system_identifier, verify->incarnation))
+		pass_by(verify);
+	else
+		pass_unsealed(verify, horizon);
 	fin_verify_order_end(verify->result, &verify->order);
 	fin_audit_scan_end(verify->scan);
 	verify->scan = NULL;
@@ -420,8 +417,23 @@ begin_incarnation(Verify *verify, int32 incarnation)
 		report_block(verify, verify->size, "incarnation missing",
 					 psprintf("%d", incarnation), NULL);
 	if (verify->incarnation != incarnation)
+	{
 		fin_verify_order_begin(&verify->order);
+		(void) fin_verify_left_at(verify->system_identifier, incarnation,
+								  &verify->order.place);
+	}
 	begin_scan(verify);
+}
+
+/*
+ * The horizon of an incarnation that another one follows: all was sealed, but
+ * what this cluster wrote since the book came back to it.
+ */
+static uint64
+horizon_before(const Verify *verify)
+{
+	return verify->system_identifier == (int64) GetSystemIdentifier() ? 0 :
+		FIN_AUDIT_XID_END;
 }
 
 /* ------------------------------------------------------------------------
@@ -433,26 +445,31 @@ report_missing(Verify *verify, const FinAuditLeaf *leaf)
 {
 	FinProblem	problem = {0};
 
-	/* gone on purpose, which drop_audit_month() recorded */
-	if (fin_audit_month_is_detached(leaf->id))
-		return;
 	problem.has_leaf = true;
 	problem.leaf = verify->size;
 	problem.record_id = leaf->id;
 	problem.position = leaf->position;
 	problem.problem = "missing";
 	problem.expected = fin_verify_hex(&leaf->hash);
-	fin_verify_report(verify->result, &problem);
+	if (!fin_verify_gone_record(verify->gone, &problem))
+		fin_verify_report(verify->result, &problem);
 }
 
 static void
 check_sealed(Verify *verify, const FinAuditLeaf *leaf, bool wanted)
 {
+	bool		is_right;
+
 	fin_verify_see_record(&verify->seen, verify->row);
 	fin_verify_call(verify->result, &verify->order, verify->row, wanted);
-	if (wanted)
-		fin_verify_record(verify->result, verify->row, verify->size,
-						  &leaf->hash, &verify->work);
+	fin_verify_gone_hear(verify->gone, verify->row);
+	if (!wanted)
+		return;
+	fin_verify_gone_payload(verify->gone, verify->row, verify->size);
+	is_right = fin_verify_record(verify->result, verify->row, verify->size,
+								 &leaf->hash, &verify->work);
+	fin_verify_terms_add(verify->terms, verify->size,
+						 is_right ? verify->row : NULL);
 }
 
 /* the leaf's record, after those that have no leaf */
@@ -481,8 +498,10 @@ check_record(Verify *verify, const FinAuditLeaf *leaf)
 	}
 	/* told once: not by its call too */
 	verify->order.knows_call = false;
-	if (wanted)
-		report_missing(verify, leaf);
+	if (!wanted)
+		return;
+	report_missing(verify, leaf);
+	fin_verify_terms_add(verify->terms, verify->size, NULL);
 }
 
 static void
@@ -656,7 +675,7 @@ check_block(Verify *verify, const StoredBlock *stored)
 		verify->size = block->first_leaf;
 	if (block->incarnation != verify->incarnation || verify->scan == NULL)
 	{
-		end_incarnation(verify, FIN_AUDIT_XID_END);
+		end_incarnation(verify, horizon_before(verify));
 		begin_incarnation(verify, block->incarnation);
 	}
 	verify->incarnation = block->incarnation;
@@ -921,11 +940,17 @@ walk(Verify *verify)
 										 "finance verify record",
 										 ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&verify->work);
+	verify->gone = fin_verify_gone_begin();
 	verify->told_at = GetCurrentTimestamp();
+	verify->terms = fin_verify_terms_begin(verify->result, verify->from,
+										   verify->to, verify->sealed);
 	if (verify->from > 0)
 		start_at(verify, verify->from);
 	check_blocks(verify);
+	fin_verify_terms_end(verify->terms, Min(verify->to, verify->sealed));
 	finish(verify);
+	fin_verify_gone_end(verify->result, verify->gone, verify->snapshot,
+						verify->to_end, verify->from == 0 && verify->to_end);
 }
 
 static void
@@ -953,7 +978,9 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * (null: to its end, with what is not sealed yet); no row: nothing.  Of the
  * whole log also whether every version of every account has its record.
  * Problems: 'altered' (a record's content is not what was hashed), 'payload
- * altered', 'missing' (a leaf without its record, or the last of a call),
+ * altered', 'payload missing' (nor was it erased), 'missing' (a leaf without its
+ * record, or the last of a call), 'month N' and 'months taken out' (not by
+ * drop_audit_month(), or more is missing than it took),
  * 'inserted' (a record without a leaf, where all are sealed), 'gap' (numbers
  * of a transaction's records that none has: xid and sequence tell where), 'out
  * of order' (a place twice), 'call' (trace_until is not where a call begins, or
@@ -962,7 +989,10 @@ PG_FUNCTION_INFO_V1(finance_verify_audit);
  * ...', 'chain of ...', 'leaves of ...', 'first leaf of ...', 'first_xid of
  * ...' and so on, 'block missing', 'node N of level L', 'tree', 'frontier of the
  * tree', 'incarnation of ...', 'horizon of ...', 'tree missing', 'incarnation',
- * 'first block of incarnation N', 'incarnation missing'.
+ * 'first block of incarnation N', 'incarnation missing'; and of what finds
+ * records: 'terms from leaf N' (the run of terms from there on does not have
+ * those of the records, or is not where it belongs), 'terms missing' (from this
+ * leaf on).
  * Tells its progress by NOTICE.  Looks at all tenants.
  * Errors: 22023 no range; LG202 to_leaf is not sealed; LG205 with from_leaf:
  * what is before it cannot be read.  Locks: those of a SELECT.

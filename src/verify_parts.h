@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "utils/snapshot.h"
 
 #include "audit_block.h"
 #include "audit_row.h"
@@ -31,9 +32,10 @@ extern char *fin_verify_hex(const FinHash *hash);
 
 /*
  * Is the record what its writer hashed, and what was sealed (NULL: not yet)?
- * Reports what is not.  leaf: its number, or -1.  Memory: the current context.
+ * Reports what is not.  False: its leaf is not.  leaf: its number, or -1.
+ * Memory: the current context.
  */
-extern void fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row,
+extern bool fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row,
 							  int64 leaf, const FinHash *sealed,
 							  StringInfo work);
 
@@ -75,6 +77,42 @@ extern void fin_verify_call(ReturnSetInfo *result, FinVerifyOrder *order,
 /* there are no more of this cluster */
 extern void fin_verify_order_end(ReturnSetInfo *result, FinVerifyOrder *order);
 
+/* ---- verify_gone.c ---- */
+
+typedef struct FinVerifyGone FinVerifyGone;
+
+/* before a walk; memory is the current context */
+extern FinVerifyGone *fin_verify_gone_begin(void);
+
+/* a record of the log: does it tell of anything that is gone? */
+extern void fin_verify_gone_hear(FinVerifyGone *gone, const FinAuditRow *row);
+
+/* a record, which may have lost its payload; leaf: its number, or -1 */
+extern void fin_verify_gone_payload(FinVerifyGone *gone,
+									const FinAuditRow *row, int64 leaf);
+
+/* a leaf has no record: false, if not for its month, which is judged at the end */
+extern bool fin_verify_gone_record(FinVerifyGone *gone,
+								   const FinProblem *problem);
+
+/*
+ * Reports what is gone, and no record tells of it.  heard_all: those after the
+ * range that was walked are none, or were heard too; saw_all: it was the whole
+ * log.
+ */
+extern void fin_verify_gone_end(ReturnSetInfo *result, FinVerifyGone *gone,
+								Snapshot snapshot, bool heard_all,
+								bool saw_all);
+
+/* ---- verify_incarnation.c ---- */
+
+/* has the cluster sealed anything in an incarnation after that one? */
+extern bool fin_verify_has_turn(int64 system_identifier, int32 after);
+
+/* the place of its last leaf before that incarnation; false: it had none */
+extern bool fin_verify_left_at(int64 system_identifier, int32 incarnation,
+							   FinAuditPosition *place);
+
 /* ---- verify_tree.c ---- */
 
 /* of a block: what was in it */
@@ -100,6 +138,25 @@ extern void fin_verify_bounds(ReturnSetInfo *result,
 
 /* nodes and leaves that a tree of this size does not have */
 extern void fin_verify_odd_rows(ReturnSetInfo *result, int64 size);
+
+/* ---- verify_term.c ---- */
+
+typedef struct FinVerifyTerms FinVerifyTerms;
+
+/*
+ * Of the leaves from 'from' until just before 'to', of so many that are sealed:
+ * reports runs that are not where they belong.
+ */
+extern FinVerifyTerms *fin_verify_terms_begin(ReturnSetInfo *result,
+											  int64 from, int64 to,
+											  int64 sealed);
+
+/* the next leaf, with its record, or NULL: that is gone, or not what was sealed */
+extern void fin_verify_terms_add(FinVerifyTerms *terms, int64 leaf,
+								 const FinAuditRow *row);
+
+/* no more leaves before leaf 'to' */
+extern void fin_verify_terms_end(FinVerifyTerms *terms, int64 to);
 
 /* ---- verify_version.c ---- */
 

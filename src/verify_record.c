@@ -98,7 +98,8 @@ fin_verify_stranger(ReturnSetInfo *result, const FinAuditRow *row)
 	fin_verify_report(result, &problem);
 }
 
-static void
+/* false: it was altered */
+static bool
 check_leaf(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 		   const FinHash *sealed, StringInfo work)
 {
@@ -110,7 +111,7 @@ check_leaf(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 	if ((sealed == NULL ||
 		 fin_merkle_same(sealed, &computed)) &&
 		is_hash(stored, &computed))
-		return;
+		return true;
 	name_record(&problem, row, leaf);
 	problem.problem = "altered";
 	problem.expected = sealed != NULL ? fin_verify_hex(sealed) :
@@ -120,6 +121,7 @@ check_leaf(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 	if (strcmp(problem.expected, problem.found) == 0)
 		problem.found = bytes_text(stored, row->nulls[FIN_AUDIT_LEAF_HASH]);
 	fin_verify_report(result, &problem);
+	return false;
 }
 
 /* without a salt nothing may be there: it was never, or it was erased */
@@ -154,10 +156,12 @@ check_payload(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 	fin_verify_report(result, &problem);
 }
 
-void
+bool
 fin_verify_record(ReturnSetInfo *result, const FinAuditRow *row, int64 leaf,
 				  const FinHash *sealed, StringInfo work)
 {
-	check_leaf(result, row, leaf, sealed, work);
+	bool		is_right = check_leaf(result, row, leaf, sealed, work);
+
 	check_payload(result, row, leaf, work);
+	return is_right;
 }

@@ -229,6 +229,7 @@ foreach my $table (qw(audit_incarnation audit_block audit_leaves audit_node audi
 }
 refused('BEGIN READ ONLY; SELECT finance.seal_audit()', '25006', 'sealing in a read-only transaction');
 refused('BEGIN READ ONLY; SELECT finance._rebuild_audit_tree()', '25006', 'rebuilding in a read-only transaction');
+refused('BEGIN READ ONLY; SELECT finance._rebuild_audit_terms()', '25006', 'making terms again in a read-only transaction');
 refused("SELECT finance._audit_term('thing', '1')", '22023', 'another kind of term');
 refused("SELECT finance._audit_term('transfer', 'x')", '22P02', 'no id');
 
@@ -281,6 +282,50 @@ refused("BEGIN; $remove; ALTER TABLE finance.audit_node DISABLE TRIGGER guard; U
 	'LG205', 'a node was changed');
 
 # ------------------------------------------------------------------------
+# terms: the same everywhere; runs; made again
+# ------------------------------------------------------------------------
+
+my $terms = q(SELECT finance._audit_term('transfer', '1'), finance._audit_term('account', '1'),
+	finance._audit_term('trace', '00112233-4455-6677-8899-aabbccddeeff'),
+	finance._audit_term('row', 'public.note', 7, '{"id":5}'), finance._audit_term('row', 'n', 7, E'\\u00e9'));
+# by audit_term.h, computed elsewhere
+my $written = '6652752710721360148|-4322171052960249023|-2369855484476536778|1636449121693679408|-7171780146476718295';
+
+$node->safe_psql('postgres', "CREATE DATABASE utf8 TEMPLATE template0 ENCODING UTF8 LC_COLLATE 'C' LC_CTYPE 'C'");
+$node->safe_psql('postgres', "CREATE DATABASE latin1 TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'");
+foreach my $database (qw(utf8 latin1))
+{
+	$node->safe_psql($database, 'CREATE EXTENSION finance');
+	is_query($node, $terms, $written, "terms are what they were, in $database", $database);
+}
+
+# a full run between others stays between them when these are merged
+foreach my $k (1 .. 40)
+{
+	$node->safe_psql('postgres', "SELECT finance.transfer('a1', 'a2', 1)");
+	seal($node);
+	$node->safe_psql('postgres', 'ALTER TABLE finance.audit_term DISABLE TRIGGER guard;'
+		  . ' UPDATE finance.audit_term SET level = 100 WHERE first_leaf = (SELECT max(first_leaf) FROM finance.audit_term);'
+		  . ' ALTER TABLE finance.audit_term ENABLE ALWAYS TRIGGER guard')
+	  if $k == 7;
+}
+is_sealed_right($node, 'runs that are not next to each other');
+my $wrong = $node->safe_psql('postgres', 'SELECT problem FROM finance.verify_audit()');
+is($wrong, 'altered', 'are right');
+is_query($node, "SELECT count(*) > 30, bool_and(leaf > before) FROM (SELECT leaf, lag(leaf, 1, -1::bigint) OVER () AS before"
+	  . " FROM finance._audit_find(finance._audit_term('account', (SELECT account_id::text FROM finance.account WHERE code = 'a1')))) f",
+	't|t', 'and are read in the order of the log');
+
+$size = sealed_total($node);
+is_query($node, 'BEGIN; ALTER TABLE finance.audit_term DISABLE TRIGGER guard; DELETE FROM finance.audit_term;'
+	  . ' ALTER TABLE finance.audit_term ENABLE ALWAYS TRIGGER guard; SELECT DISTINCT problem FROM finance.verify_audit() ORDER BY 1; COMMIT',
+	"altered\nterms missing", 'without runs');
+is_query($node, 'SELECT finance._rebuild_audit_terms()', $size, 'they are made again');
+is(seal($node), '2', 'what was done to the guard is sealed');
+is_sealed_right($node, 'terms made again');
+is($node->safe_psql('postgres', 'SELECT problem FROM finance.verify_audit()'), 'altered', 'are those of the records');
+
+# ------------------------------------------------------------------------
 # who may
 # ------------------------------------------------------------------------
 
@@ -301,7 +346,7 @@ sub asks
 is(asks('teller', 'SELECT finance.seal_audit()'), '42501', 'an app does not seal');
 is(asks('teller', 'SELECT unsealed FROM finance.audit_lag()'), '42501', 'nor asks for the lag');
 is(asks('chief', 'SELECT finance.seal_audit() >= 0'), 't', 'an operator does');
-is(asks('chief', 'SELECT finance._rebuild_audit_tree()'), '42501', 'but does not rebuild');
+is(asks('chief', "SELECT finance._rebuild_audit_$_()"), '42501', "but does not rebuild the $_") foreach qw(tree terms);
 is(asks('auditor', 'SELECT finance.seal_audit()'), '42501', 'an auditor does not seal');
 is(asks('auditor', 'SELECT unsealed FROM finance.audit_lag()'), '0', 'but asks for the lag');
 is(asks('auditor', 'SELECT count(*) > 0 FROM finance.audit_block'), 't', 'and reads blocks');

@@ -87,6 +87,34 @@ foreach my $how ([ 'book', '--jobs=1' ], [ 'quick', '--jobs=4' ])
 	is_sound($elsewhere, $database, $database);
 }
 
+# ------------------------------------------------------------------------
+# and back: what was sealed here before is not sealed again
+# ------------------------------------------------------------------------
+
+$elsewhere->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $elsewhere->connstr('quick') ], 'dump elsewhere');
+$node->safe_psql('postgres', 'CREATE DATABASE back TEMPLATE template0');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('back'), $dump ], 'restore at home');
+is_query($node, 'SELECT unsealed FROM finance.audit_lag()', '0', 'nothing came unsealed', 'back');
+is_sealed_right($node, 'back again, nothing begun', 'back');
+pay($node, 4, 'back');
+is_query($node, 'SELECT unsealed FROM finance.audit_lag()', '4', 'what is new is told', 'back');
+is_query($node, 'SELECT count(*) FROM finance.audit_trace((SELECT trace_id FROM finance.audit_record ORDER BY id LIMIT 1))',
+	'1', 'a record sealed before is read once', 'back');
+is_query($node, 'SELECT count(*) FROM finance.verify_audit()', '0', 'what is new is not taken for inserted', 'back');
+is(seal($node, 'back'), '4', 'only what is new is sealed');
+is_query($node, 'SELECT incarnation, first_block FROM finance.audit_incarnation ORDER BY 1', "1|1\n2|3\n3|5", 'as incarnation 3', 'back');
+is_sealed_right($node, 'back again', 'back');
+is_query($node, 'SELECT (SELECT size FROM finance.audit_digest()) = count(*) FROM finance.audit_record', 't', 'a leaf for each record', 'back');
+is_query($node, "SELECT count(*) FROM finance.verify_audit($_)", '0', "verified from leaf $_", 'back') foreach 1, 520, 530, 537;
+pay($node, 2, 'back');
+is(seal($node, 'back'), '2', 'and on');
+$node->safe_psql('back', 'ALTER TABLE finance.audit_tree DISABLE TRIGGER guard; DELETE FROM finance.audit_tree; SELECT finance._rebuild_audit_tree()');
+is_query($node, 'SELECT horizon <= pg_current_xact_id() AND incarnation = 3 FROM finance.audit_tree', 't', 'its row made again', 'back');
+$node->safe_psql('back', 'ALTER TABLE finance.audit_tree ENABLE ALWAYS TRIGGER guard');
+seal($node, 'back');
+is_sealed_right($node, 'going on at home', 'back');
+is_sound($node, 'at home', 'back');
+
 # rows of another cluster that come by replication are not ours to seal
 my $partition = $elsewhere->safe_psql('book', 'SELECT DISTINCT tableoid::regclass FROM finance.audit_record');
 my $size = sealed_total($elsewhere, 'book');

@@ -10,8 +10,7 @@
 #    changes.  A second later, when they are sealed, both are found.
 #  - a history that was sealed anew: all of it agrees.  A digest that somebody
 #    keeps outside does not.
-# Nor is looked at audit_term, which proves nothing, and when an incarnation
-# began.
+# Nor is looked at when an incarnation began.
 use strict;
 use warnings;
 
@@ -195,6 +194,9 @@ my @found = grep { !is_lost() } @open;
 my $blocks = ask('SELECT max(block) FROM finance.audit_block');
 my $nodes = ask('SELECT count(*) FROM finance.audit_node');
 cmp_ok($nodes, '>', 0, 'there are nodes');
+my $sealed = ask('SELECT max(size) FROM finance.audit_block');
+my $runs = ask('SELECT count(*) FROM finance.audit_term');
+cmp_ok($runs, '>', 1, 'there are runs of terms');
 
 # ------------------------------------------------------------------------
 # attacks: [name, statement, targets]
@@ -285,6 +287,24 @@ sub run_that_shows
 	return grep({ $_->{versioned} } @run) || !$run[-1]{ends_transaction} ? @run : run_that_shows();
 }
 
+# a statement on a run of terms
+sub on_run
+{
+	my ($i, $statement) = @_;
+
+	return "$statement WHERE first_leaf = (SELECT first_leaf FROM finance.audit_term ORDER BY first_leaf OFFSET $i LIMIT 1)";
+}
+
+# an entry is taken out of a run as if the record had never been: of that leaf, or the next that has one
+sub hide
+{
+	my ($leaf) = @_;
+
+	return "UPDATE finance.audit_term t SET entries = entries - 1, terms = substr(terms, 1, k * 12) || substr(terms, k * 12 + 13) FROM"
+	  . ' (SELECT h.ctid AS run, k FROM finance.audit_term h, generate_series(0, entries - 1) k'
+	  . " ORDER BY (first_leaf + ('x' || encode(substr(terms, k * 12 + 9, 4), 'hex'))::bit(32)::bigint - $leaf + 1000000000) % 1000000000, k LIMIT 1) h WHERE t.ctid = h.run";
+}
+
 my $flip = sub { "public.flip($_[0], " . int(rand(10000)) . ')' };
 my %block = (
 	(map { $_ => "$_ + 100000" } qw(block incarnation first_leaf records size first_sequence last_sequence first_id last_id lsn timeline)),
@@ -299,6 +319,10 @@ my %kinds = (
 	'edit of the payload with both hashes' => [ 30, sub { my $w = pick(grep { $_->{has_payload} } @sealed); return (edit($w, pick(qw(request response salt)), 1), $w->{id}) } ],
 	'erasing a column' => [ 20, sub { my $w = pick(@was); return ("UPDATE $r SET actor = '', request = NULL WHERE id = $w->{id}", $w->{id}) } ],
 	'delete one, sealed' => [ 60, sub { my $w = pick(@sealed); return ("DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
+	'delete one, as if its month was dropped' => [ 20, sub { my $w = pick(@sealed); my $month = pick("'2020-01-01', id, id, 1", "'2020-01-01', 0, id, 1",
+				"date_trunc('month', now(), 'UTC'), finance.id_floor(date_trunc('month', now(), 'UTC')), finance.id_floor(date_trunc('month', now(), 'UTC') + interval '1 month') - 1, 1");
+			return ("INSERT INTO finance.audit_month SELECT $month, 'audit_detached_2020_01', now() FROM $r WHERE id = $w->{id}; DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
+	'take a payload away' => [ 30, sub { my $w = pick(grep { $_->{has_payload} } @was); return ("UPDATE $r SET request = NULL, response = NULL, salt = NULL WHERE id = $w->{id}", $w->{id}) } ],
 	'delete one, not sealed' => [ 80, sub { my $w = pick(@found); return ("DELETE FROM $r WHERE id = $w->{id}", $w->{id}) } ],
 	'delete a run, sealed' => [ 20, sub { my $i = int(rand(@sealed - 20)); my @w = @sealed[ $i .. $i + int(rand(20)) ];
 			return ("DELETE FROM $r WHERE id IN (" . join(', ', map { $_->{id} } @w) . ')', map { $_->{id} } @w) } ],
@@ -326,6 +350,16 @@ my %kinds = (
 	'more nodes' => [ 3, sub { return ('INSERT INTO finance.audit_node SELECT ' . pick('level + 20, index', 'level, index + 100', '3, 0') . ', hash FROM finance.audit_node LIMIT 1') } ],
 	'tree' => [ 20, sub { return (pick('DELETE FROM finance.audit_tree', map { "UPDATE finance.audit_tree SET $_" } 'size = size + 1', 'frontier = ' . $flip->('frontier'), 'incarnation = incarnation - 1',
 				"horizon = '3'", "horizon = '900000000000'", 'block = block - 1', 'digest = ' . $flip->('digest'))) } ],
+	'hiding a record from readers' => [ 60, sub { return hide(int(rand($sealed))) } ],
+	'terms' => [ 60, sub { my $i = int(rand($runs)); return (on_run($i, pick(map({ "UPDATE finance.audit_term SET $_" } 'terms = ' . $flip->('terms'), 'terms = ' . $flip->('terms'), 'first_leaf = first_leaf + 1', 'first_leaf = first_leaf - 1',
+					'end_leaf = end_leaf + 1', 'end_leaf = end_leaf - 1', 'entries = entries - 1', 'terms = substr(terms, 13) || substr(terms, 1, 12)', "terms = terms || '\\x00'",
+					'terms = substr(terms, 13), entries = entries - 1', "terms = '', entries = 0", 'first_leaf = first_leaf + 1000000, end_leaf = end_leaf + 1000000'),
+					'DELETE FROM finance.audit_term'))) } ],
+	'swapped leaves of terms' => [ 20, sub { return ("UPDATE finance.audit_term t SET terms = substr(terms, 1, k + 8) || substr(terms, k + 21, 4) || substr(terms, k + 13, 8) || substr(terms, k + 9, 4) || substr(terms, k + 25)"
+				  . ' FROM (SELECT h.ctid AS run, 12 * i AS k FROM finance.audit_term h, generate_series(0, entries - 2) i WHERE substr(terms, 12 * i + 9, 4) <> substr(terms, 12 * i + 21, 4)'
+				  . " ORDER BY md5(first_leaf || ' ' || i || ' " . int(rand(1000)) . "') LIMIT 1) h WHERE t.ctid = h.run") } ],
+	'more terms' => [ 10, sub { return (on_run(int(rand($runs)), "INSERT INTO finance.audit_term SELECT " . pick('50, first_leaf, end_leaf, entries, terms', "50, first_leaf + 1, end_leaf, 0, ''", '50, first_leaf + 100000, end_leaf + 100000, entries, terms',
+					"50, -100, -5, 0, ''") . ' FROM finance.audit_term')) } ],
 	'incarnation' => [ 12, sub { return (pick(map({ "$_ WHERE incarnation = " . (1 + int(rand(2))) } 'DELETE FROM finance.audit_incarnation', 'UPDATE finance.audit_incarnation SET incarnation = incarnation + 5',
 					'UPDATE finance.audit_incarnation SET system_identifier = system_identifier + 1', 'UPDATE finance.audit_incarnation SET first_block = first_block + 1'),
 				'INSERT INTO finance.audit_incarnation SELECT 3, 77, first_block, started_at FROM finance.audit_incarnation WHERE incarnation = 2')) } ],
@@ -385,14 +419,15 @@ my $reason = pick(@sealed[ -5 .. -1 ]);
 my ($size, $root) = split /\|/, $kept;
 my $again = ask(qq{BEGIN;
 	DELETE FROM finance.audit_leaves WHERE block >= $blocks - 1; DELETE FROM finance.audit_block WHERE block >= $blocks - 1;
-	DELETE FROM finance.audit_node n WHERE (n.index + 1) << n.level > (SELECT max(size) FROM finance.audit_block); DELETE FROM finance.audit_tree; DELETE FROM finance.audit_term;
+	DELETE FROM finance.audit_node n WHERE (n.index + 1) << n.level > (SELECT max(size) FROM finance.audit_block); DELETE FROM finance.audit_tree;
+	DELETE FROM finance.audit_term;
 	} . edit($reason, 'reason', 1) . qq{
-	SELECT finance._rebuild_audit_tree() > 0; SELECT finance.seal_audit() > 0;
+	SELECT finance._rebuild_audit_tree() > 0; SELECT finance._rebuild_audit_terms() > 0; SELECT finance.seal_audit() > 0;
 	SELECT count(*) FROM finance.verify_audit();
 	SELECT count(*) FROM finance.audit_record r WHERE id = $reason->{id} AND reason LIKE '%x';
 	SELECT finance._merkle_root(ARRAY(SELECT leaf_hash FROM $r JOIN finance.audit_incarnation USING (system_identifier) ORDER BY incarnation, xid, sequence LIMIT $size)) = '$root';
 	ROLLBACK});
-is($again, "t\nt\n0\n1\nf", 'what was sealed anew verifies, but not with a digest kept outside');
+is($again, "t\nt\nt\n0\n1\nf", 'what was sealed anew verifies, but not with a digest kept outside');
 
 is(ask('SELECT * FROM finance.verify_audit()'), '', 'afterwards the book verifies as before');
 ask(join '', map { "ALTER TABLE $_ ENABLE TRIGGER ALL;" } @tables);

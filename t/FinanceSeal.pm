@@ -27,7 +27,13 @@ JOIN (SELECT block, leaves || ''::bytea AS leaves FROM finance.audit_leaves OFFS
 CREATE TEMP TABLE wanted AS
 SELECT row_number() OVER (ORDER BY n.incarnation, r.xid, r.sequence) - 1 AS leaf,
 	n.incarnation, r.*
-FROM finance.audit_record r JOIN finance.audit_incarnation n USING (system_identifier);
+FROM finance.audit_record r, LATERAL
+	-- a cluster to which the book came back has several
+	(SELECT i.incarnation FROM finance.audit_incarnation i
+	 WHERE i.system_identifier = r.system_identifier AND NOT EXISTS (
+		SELECT FROM finance.audit_block b JOIN finance.audit_incarnation e USING (incarnation)
+		WHERE e.system_identifier = r.system_identifier AND e.incarnation < i.incarnation AND b.last_xid >= r.xid)
+	 ORDER BY i.incarnation DESC LIMIT 1) AS n;
 CREATE TEMP TABLE block AS
 SELECT row_number() OVER w AS n, lag(size, 1, 0::bigint) OVER w AS before,
 	coalesce(lag(digest) OVER w, decode(repeat('00', 32), 'hex')) AS digest_before,

@@ -10,7 +10,7 @@ use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(verify_missing make_verify verify verifies refuses write_file leaf_functions);
+our @EXPORT = qw(verify_missing make_verify sanitize verify verifies refuses write_file leaf_functions);
 
 my $directory;
 my $program;
@@ -20,13 +20,8 @@ sub verify_missing
 {
 	my $cc = $ENV{CC} // 'cc';
 
-	foreach (
-		[ 'jansson.h', 'jansson (libjansson-dev)' ],
-		[ 'openssl/evp.h', 'OpenSSL (libssl-dev)' ])
-	{
-		return "$_->[1] is not installed"
-		  if system("echo '#include <$_->[0]>' | $cc -E - >/dev/null 2>&1");
-	}
+	return 'OpenSSL (libssl-dev) is not installed'
+	  if system("echo '#include <openssl/evp.h>' | $cc -E - >/dev/null 2>&1");
 	return undef;
 }
 
@@ -40,6 +35,20 @@ sub make_verify
 	$program = "$directory/finance-verify";
 	BAIL_OUT('no program to test') unless -x $program;
 	return $program;
+}
+
+# from now on the program is one with sanitizers, if the compiler has them
+sub sanitize
+{
+	my $top = dirname(__FILE__) . '/..';
+	my $below = "$directory/sanitized";
+
+	mkdir $below or die "$below: $!";
+	my $made = system("make -s -C $below -f $top/Makefile verify CFLAGS='-g -O1 -fsanitize=address,undefined' >$below/log 2>&1") == 0
+	  && system("$below/finance-verify --version >/dev/null 2>&1") == 0;
+	$program = "$below/finance-verify" if $made;
+	note $made ? 'with sanitizers' : 'without sanitizers';
+	return;
 }
 
 # path of a file of this name with this content

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(20);
+SELECT plan(23);
 
 -- the new row of the newest record of a table
 CREATE FUNCTION pg_temp.last_new(which text) RETURNS text
@@ -127,7 +127,6 @@ SELECT is(pg_temp.write(1), :'written', 'nor search_path and quote_all_identifie
 SELECT is(array_to_string(ARRAY[current_setting('datestyle'), current_setting('timezone'), current_setting('intervalstyle'),
 	current_setting('bytea_output'), current_setting('extra_float_digits'), current_setting('search_path')], '; '),
 	'German, DMY; America/New_York; iso_8601; escape; -15; vals, public', 'which stay as they were');
-RESET quote_all_identifiers;
 -- the key that audit_history() is asked for is written in the same way
 SELECT is((SELECT count(*) FROM finance.audit_history('vals.styled', '{"id": 1, "during": "[2026-01-02,2026-03-04)"}') h
 		   WHERE h.operation = 'INSERT'),
@@ -146,6 +145,25 @@ INSERT INTO vals.born VALUES (2, make_date(2026, 1, 2), 'Bob');
 SELECT is((pg_temp.last_new('vals.born')::json #>> '{name,subject}'), '2026-01-02', 'a subject does not follow DateStyle');
 SELECT is((SELECT count(*) FROM finance.audit_subject WHERE subject LIKE '%2026%'), 1::bigint, 'its values have one key');
 SELECT is(finance.audit_erase_subject('2026-01-02', 'gone'), true, 'which is erased');
+
+-- ------------------------------------------------------------------------
+-- names
+-- ------------------------------------------------------------------------
+
+CREATE TABLE vals.named (id int PRIMARY KEY);
+SET LOCAL quote_all_identifiers = on;
+SELECT finance.audit_table('vals.named') AS tables \gset
+INSERT INTO vals.named VALUES (1);
+ALTER TABLE vals.named ADD COLUMN v text;
+GRANT SELECT ON vals.named TO PUBLIC;
+SELECT is((SELECT string_agg(r.operation, ', ' ORDER BY r.xid, r.sequence) FROM finance.audit_record r WHERE r.object = 'vals.named'),
+		  'audit_table, INSERT, ALTER TABLE, GRANT', 'a table has one name, whatever quote_all_identifiers is');
+SELECT is((SELECT count(*) FROM finance.audit_history('vals.named', '{"id": 1}')), 1::bigint, 'audit_history() finds it');
+CREATE INDEX named_v ON vals.named (v);
+SELECT count(*) AS before FROM finance.audit_record WHERE operation = 'DROP INDEX' \gset
+DROP INDEX vals.named_v;
+SELECT is((SELECT count(*) FROM finance.audit_record WHERE operation = 'DROP INDEX'), :before::bigint + 1, 'an index dropped is recorded');
+RESET quote_all_identifiers;
 
 SELECT * FROM finish();
 ROLLBACK;

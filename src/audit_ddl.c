@@ -53,6 +53,7 @@
 #include "compat.h"
 #include "context.h"
 #include "json.h"
+#include "json_output.h"
 #include "query.h"
 
 #define COMMAND_LENGTH_MAX	(16 * 1024)
@@ -402,9 +403,7 @@ add_granted_table(List *all, const char *tag, const RangeVar *name, Oid ours)
 	if (!OidIsValid(relid) ||
 		(get_rel_namespace(relid) != ours && !is_about(&is_audited, relid)))
 		return all;
-	return add_affected(all, tag,
-						quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												   get_rel_name(relid)),
+	return add_affected(all, tag, fin_audit_table_name(relid),
 						InvalidOid, true);
 }
 
@@ -752,6 +751,7 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	EventTriggerData *event = (EventTriggerData *) fcinfo->context;
 	const Node *command;
 	const char *tag;
+	int			nest;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -763,16 +763,19 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	tag = GetCommandTagName(event->tag);
 	if (strcmp(event->event, "ddl_command_start") == 0)
 	{
+		/* as the session quotes names: so does the server what it drops */
 		if (IsA(command, DropStmt) && !fin_query_in_utility())
 			note_indexes((const DropStmt *) command);
+		PG_RETURN_NULL();
 	}
-	else if (strcmp(event->event, "sql_drop") == 0)
+	nest = fin_output_fix_quotes();
+	if (strcmp(event->event, "sql_drop") == 0)
 	{
-		if (!IsA(command, AlterTableStmt) || is_of_type(command))
-			follow_lost_columns();
 		/* what ALTER TABLE drops is of the table that it alters */
 		if (!IsA(command, AlterTableStmt) && !fin_query_in_utility())
 			act_on(command, find_dropped_objects(tag));
+		if (!IsA(command, AlterTableStmt) || is_of_type(command))
+			follow_lost_columns();
 	}
 	else
 	{
@@ -781,5 +784,6 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 			follow_attribute((const RenameStmt *) command);
 		act_on(command, find_objects(command, tag));
 	}
+	fin_output_restore(nest);
 	PG_RETURN_NULL();
 }

@@ -247,9 +247,7 @@ fin_audit_name_add(FinAuditNames *names, const char *object, const char *key)
 static void
 add_table(FinAuditNames *names, Relation table, const RowKey *row)
 {
-	const char *object =
-		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
-								   RelationGetRelationName(table));
+	const char *object = fin_audit_table_name(RelationGetRelid(table));
 	FinAuditChoice *choice = choice_of(table);
 	char	   *masked = key_text(table, row, choice);
 	char	   *clear = key_text(table, row, NULL);

@@ -29,6 +29,7 @@
 
 #include "audit_mask.h"
 #include "audit_shape.h"
+#include "audit_table.h"
 #include "compat.h"
 #include "context.h"
 
@@ -212,9 +213,7 @@ make_shape(const TriggerData *trigger)
 	shape->schema_hash =
 		GetSysCacheHashValue1(NAMESPACEOID,
 							  ObjectIdGetDatum(RelationGetNamespace(table)));
-	shape->object =
-		pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
-										   RelationGetRelationName(table)));
+	shape->object = fin_audit_table_name(shape->relid);
 	shape->rows = choice->rows;
 	make_fields(shape, choice, RelationGetDescr(table));
 	make_keys(shape, choice, table);

@@ -51,6 +51,7 @@
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
+#include "json_output.h"
 #include "query.h"
 
 /*
@@ -382,6 +383,18 @@ detach_triggers(Oid table, const char *argument)
 	return all != NIL;
 }
 
+char *
+fin_audit_table_name(Oid table)
+{
+	int			nest = fin_output_fix_quotes();
+	char	   *name =
+	quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+							   get_rel_name(table));
+
+	fin_output_restore(nest);
+	return name;
+}
+
 static FinQuery find_parents =
 {
 	.sql = "SELECT i.inhparent FROM pg_catalog.pg_inherits i"
@@ -447,9 +460,7 @@ record_change(Oid table, const char *operation, const char *choice)
 {
 	FinAuditRecord record = {.operation = operation,.request = choice};
 
-	record.object =
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
-								   get_rel_name(table));
+	record.object = fin_audit_table_name(table);
 	fin_audit_append(&record, 1);
 }
 

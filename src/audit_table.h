@@ -22,6 +22,9 @@
 /* the trigger function of audited tables */
 extern Oid	fin_audit_table_function(void);
 
+/* schema.table as records have it, quoted where it must be */
+extern char *fin_audit_table_name(Oid table);
+
 /*
  * The table was made below another, or something was attached to it: whatever
  * of them has no triggers gets those of what it inherits from.  Inside of

@@ -90,6 +90,13 @@ set(int *nest, const char *name, const char *value)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+static void
+fix_quotes(int *nest)
+{
+	if (quote_all_identifiers)
+		set(nest, "quote_all_identifiers", "off");
+}
+
 int
 fin_output_fix(FinOutputNeed need)
 {
@@ -111,8 +118,16 @@ fin_output_fix(FinOutputNeed need)
 		return nest;
 	if (strcmp(namespace_search_path, PATH) != 0)
 		set(&nest, "search_path", PATH);
-	if (quote_all_identifiers)
-		set(&nest, "quote_all_identifiers", "off");
+	fix_quotes(&nest);
+	return nest;
+}
+
+int
+fin_output_fix_quotes(void)
+{
+	int			nest = 0;
+
+	fix_quotes(&nest);
 	return nest;
 }
 

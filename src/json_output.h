@@ -28,6 +28,8 @@ extern FinOutputNeed fin_output_need(Oid type, const FmgrInfo *output);
  * fin_output_restore(), which an abort does as well; 0: nothing to restore.
  */
 extern int	fin_output_fix(FinOutputNeed need);
+/* names are quoted where they must be, and only there */
+extern int	fin_output_fix_quotes(void);
 extern void fin_output_restore(int nest);
 
 #endif							/* FIN_JSON_OUTPUT_H */

@@ -13,7 +13,7 @@ BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS finance;
 
-SELECT plan(211);
+SELECT plan(212);
 
 -- the newest record of a table
 CREATE FUNCTION pg_temp.last_record(which text) RETURNS finance.audit_record
@@ -216,6 +216,9 @@ SELECT is(pg_temp.ddl('ALTER TABLE capture.other ADD COLUMN a int'), NULL, 'a ta
 SELECT is(pg_temp.ddl('DROP TABLE t, capture.other'), NULL, 'tables that go');
 SELECT is(pg_temp.ddl('ALTER TABLE capture.person ADD COLUMN note text'), 'ALTER TABLE capture.person', 'an audited table');
 SELECT matches((pg_temp.last_record('capture.person')).request ->> 'command', 'ADD COLUMN note text', 'with the command');
+SELECT 'a secret' AS what \; ALTER TABLE capture.person ALTER note SET STATISTICS 7 \; SELECT 'another' AS what \g /dev/null
+SELECT is((pg_temp.last_record('capture.person')).request ->> 'command', 'ALTER TABLE capture.person ALTER note SET STATISTICS 7 ',
+		  'and no other that was sent with it');
 SELECT is(pg_temp.ddl('ALTER TABLE capture.person DISABLE TRIGGER finance_audit_insert'), 'ALTER TABLE capture.person',
 		  'a trigger disabled');
 SELECT is(finance.audit_table('capture.person', mask => '{"address": "redact"}'), 1, 'and put right');

@@ -36,14 +36,19 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
 #include "parser/parse_func.h"
 #include "parser/parse_type.h"
+#include "parser/scansup.h"
 #include "tcop/cmdtag.h"
+#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/portal.h"
 #include "utils/regproc.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
@@ -530,20 +535,44 @@ find_objects(const Node *command, const char *tag)
  * recording
  * ------------------------------------------------------------------------ */
 
-/* {"command": ...}: what the client sent, as far as there is room */
+/*
+ * The statement that the client sent, of those sent together: others may hold
+ * values that are masked.  NULL: there is none.
+ */
+static const char *
+client_statement(int *length)
+{
+	const char *text = debug_query_string;
+	const PlannedStmt *statement = NULL;
+
+	*length = text == NULL ? 0 : (int) strlen(text);
+	if (ActivePortal != NULL && ActivePortal->sourceText != NULL &&
+		ActivePortal->stmts != NIL)
+		statement = linitial_node(PlannedStmt, ActivePortal->stmts);
+	if (statement == NULL || statement->stmt_location < 0)
+		return text;
+	text = ActivePortal->sourceText + statement->stmt_location;
+	*length = statement->stmt_len > 0 ? statement->stmt_len :
+		(int) strlen(text);
+	for (; *length > 0 && scanner_isspace(*text); text++)
+		(*length)--;
+	return text;
+}
+
+/* {"command": ...}, as far as there is room */
 static char *
 command_json(void)
 {
 	StringInfoData json;
-	const char *command = debug_query_string;
+	int			length;
+	const char *command = client_statement(&length);
 
 	if (command == NULL)
 		return NULL;
 	initStringInfo(&json);
 	fin_json_text(&json, "command",
 				  pnstrdup(command,
-						   pg_mbcliplen(command, strlen(command),
-										COMMAND_LENGTH_MAX)));
+						   pg_mbcliplen(command, length, COMMAND_LENGTH_MAX)));
 	return fin_json_end(&json);
 }
 

@@ -499,7 +499,8 @@ for (
 }
 is(ask("SELECT finance.audit_erase_payload($victim, 'asked to')"), 't', 'a payload is erased');
 verifies('its leaf is what it was', '--digest', $digest, exported());
-is((verify($file = exported()))[2] =~ /, 1 payloads erased;/, 1, 'is counted');
+is((verify($file = exported()))[2] =~ /, 1 payloads erased, 1 of which no record tells;/, 1, 'is counted, and that what tells of it is not sealed');
+refuses('who asks for everything asks for that', qr/leaf \d+, record $victim: its payload is gone, and no record tells of it/, '--digest', $digest, '--complete', $file);
 ask("CREATE TABLE saved AS SELECT * FROM finance.audit_record WHERE id = $victim; DELETE FROM finance.audit_record WHERE id = $victim");
 refuses('a deleted record', qr/leaf \d+, record $victim: its record is missing/, '--digest', $digest, exported());
 ask('INSERT INTO finance.audit_record SELECT * FROM saved');
@@ -524,6 +525,19 @@ like(refusal('SELECT finance.audit_export(-1)'), qr/22023.*from_leaf must be fro
 like(refusal('SELECT finance.audit_export(5, 4)'), qr/22023.*from_leaf must be from 0 to 4/, 'an end before the beginning');
 like(refusal("SELECT finance.audit_export(0, $size + 1)"), qr/LG202.*leaf $size is not sealed yet/, 'an end beyond what is sealed');
 is(ask("SELECT count(*) FROM finance.audit_export($size)"), '2', 'from the end on there is nothing');
+
+# ------------------------------------------------------------------------
+# what is gone, and what tells of it
+# ------------------------------------------------------------------------
+
+ask('SELECT finance.seal_audit()');
+$digest = write_file('digest', ask('SELECT to_json(d) FROM finance.audit_digest() d'));
+is((verify($file = exported()))[2] =~ /, 1 payloads erased; size/, 1, 'a record that is sealed tells of the payload erased');
+verifies('and nothing is missing', '--digest', $digest, '--complete', $file);
+my $robbed = ask(q{SELECT id FROM finance.audit_record WHERE salt IS NOT NULL ORDER BY xid DESC, sequence DESC LIMIT 1});
+ask("UPDATE finance.audit_record SET request = NULL, response = NULL, salt = NULL WHERE id = $robbed");
+is((verify($file = exported()))[2] =~ /, 2 payloads erased, 1 of which no record tells; size/, 1, 'of one that was taken away none does');
+refuses('and it is named', qr/record $robbed: its payload is gone, and no record tells of it/, '--digest', $digest, '--complete', $file);
 
 $node->stop;
 done_testing();

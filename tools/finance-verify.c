@@ -164,7 +164,8 @@ typedef enum Kind
 enum
 {
 	ID = 0, SYSTEM_IDENTIFIER = 3, LEAF_VERSION = 13, PAYLOAD_HASH = 14,
-	SALT = 15, REQUEST = 35, RESPONSE = 36, COLUMNS = 37
+	SALT = 15, OPERATION = 25, ROW_KEY = 28, REQUEST = 35, RESPONSE = 36,
+	COLUMNS = 37
 };
 
 /* of a record, in the order of the export, which is that of the leaf */
@@ -184,8 +185,8 @@ static const struct
 	{"client_addr", INET}, {"actor", TEXT}, {"session_user_name", TEXT},
 	{"role_name", TEXT}, {"application_name", TEXT}, {"user_agent", TEXT},
 	{"span_id", TEXT}, {"request_id", TEXT}, {"reason", TEXT},
-	{"operation", TEXT}, {"status", TEXT}, {"object", TEXT},
-	{"row_key", TEXT}, {"currency", TEXT}, {"amount", TEXT},
+	[OPERATION] = {"operation", TEXT}, {"status", TEXT}, {"object", TEXT},
+	[ROW_KEY] = {"row_key", TEXT}, {"currency", TEXT}, {"amount", TEXT},
 	{"balance_before", TEXT}, {"balance_after", TEXT},
 	{"counterparty_balance_before", TEXT},
 	{"counterparty_balance_after", TEXT},
@@ -194,7 +195,6 @@ static const struct
 };
 
 static char *record[COLUMNS];	/* that was read last; NULL: null */
-static uint64_t erased;			/* payloads that are gone */
 
 static bool
 read_record(void)
@@ -266,6 +266,93 @@ hash_record(Hash *hash)
 	return true;
 }
 
+/* ------------------------------------------------------------------------
+ * what is gone: records of later tell of it, in their leaves (src/audit_gone.h)
+ * ------------------------------------------------------------------------ */
+
+typedef struct Gone
+{
+	int64_t		record;
+	int64_t		leaf;
+} Gone;
+
+typedef struct List
+{
+	Gone	   *items;
+	size_t		length;
+} List;
+
+static List erased;				/* records without their payload */
+static List told;				/* those whose erasure a record tells */
+static uint64_t detached;		/* records that went with their months */
+static uint64_t told_detached;	/* how many, as the last record of it says */
+static uint64_t untold;			/* payloads and records */
+
+static void
+remember(List *list, int64_t id)
+{
+	/* room for as many again, whenever they are a power of two */
+	if ((list->length & (list->length - 1)) == 0)
+		list->items = realloc(list->items,
+							  sizeof(Gone) * (2 * list->length + 1));
+	if (list->items == NULL)
+		err(2, "realloc");
+	list->items[list->length++] = (Gone) {id, at.leaf};
+}
+
+static void
+hear_record(void)
+{
+	const char *operation = record[OPERATION];
+	const char *key = record[ROW_KEY];
+	int64_t		id;
+
+	if (operation == NULL || key == NULL)
+		return;
+	if (strcmp(operation, "audit_erase_payload") == 0 &&
+		sscanf(key, "{\"id\":%" SCNd64 "}", &id) == 1)
+		remember(&told, id);
+	else if (strcmp(operation, "drop_audit_month") == 0)
+		(void) sscanf(key, "{\"month\":\"%*4d-%*2d-01\",\"gone\":%" SCNu64 "}",
+					  &told_detached);
+}
+
+static int
+compare_gone(const void *a, const void *b)
+{
+	int64_t		one = ((const Gone *) a)->record;
+	int64_t		other = ((const Gone *) b)->record;
+
+	return one < other ? -1 : one > other;
+}
+
+/*
+ * What was sealed after the export may tell of it: so it is counted, and only
+ * who asks for everything has it refused.
+ */
+static void
+judge_gone(void)
+{
+	at.line = 0;
+	if (told.length > 0)
+		qsort(told.items, told.length, sizeof(Gone), compare_gone);
+	for (size_t i = 0; i < erased.length; i++)
+	{
+		if (told.length > 0 &&
+			bsearch(&erased.items[i], told.items, told.length, sizeof(Gone),
+					compare_gone) != NULL)
+			continue;
+		untold++;
+		at.leaf = erased.items[i].leaf;
+		at.record = erased.items[i].record;
+		if (complete)
+			complain("its payload is gone, and no record tells of it");
+	}
+	if (detached > told_detached)
+		untold += detached - told_detached;
+	at.leaf = at.record = -1;
+}
+
 static void
 check_payload(void)
 {
@@ -279,7 +366,7 @@ check_payload(void)
 			complain("there is a payload but no payload_hash");
 	}
 	else if (!is_there && record[SALT] == NULL)
-		erased++;
+		remember(&erased, at.record);
 	else if (record[SALT] == NULL || strlen(record[SALT]) != 32 ||
 			 !put_hex(record[SALT], false))
 		complain("the payload has no salt");
@@ -544,6 +631,7 @@ check_record(const Hash *leaf_hash)
 	else
 	{
 		check_payload();
+		hear_record();
 		if (record[SYSTEM_IDENTIFIER] != NULL)
 			parse_integer(record[SYSTEM_IDENTIFIER], 8, &identifier);
 		if (cluster != 0 && identifier != cluster)
@@ -587,6 +675,8 @@ read_leaf(void)
 		return false;
 	else if (complete)
 		complain("its record is not in the export (%s)", why);
+	if (why != NULL && strcmp(why, "detached") == 0)
+		detached++;
 	if (!broken)
 		append(&tree, &leaf_hash);
 	if (!broken && tree.size == due)
@@ -774,7 +864,8 @@ static const char usage[] =
 "  --earlier FILE   digests kept before, which must be of the same log: within\n"
 "                   the exports, or by a proof\n"
 "  --proof FILE     proofs, to_json() of audit_consistency() or audit_proof()\n"
-"  --complete       refuse leaves whose record is not in the export\n"
+"  --complete       refuse leaves whose record is not in the export, and\n"
+"                   payloads that are gone and no record in it tells of\n"
 "  --quiet          say only what is wrong\n"
 "  --help, --version\n\n"
 "Exit status: 0 all is right, 1 something is wrong, 2 wrong usage or\n"
@@ -795,8 +886,12 @@ summarize(bool has_export, bool has_digest)
 	if (has_export)
 	{
 		printf("%" PRIu64 " leaves in %" PRIu64 " blocks, %" PRIu64 " records, "
-			   "%" PRIu64 " payloads erased; size %" PRIu64,
-			   leaves, blocks, records, erased, tree.size);
+			   "%zu payloads erased", leaves, blocks, records, erased.length);
+		if (detached > 0)
+			printf(", %" PRIu64 " records taken out", detached);
+		if (untold > 0)
+			printf(", %" PRIu64 " of which no record tells", untold);
+		printf("; size %" PRIu64, tree.size);
 		root_of(&tree, &root);
 		for (int i = 0; !broken && i < HASH_LENGTH; i++)
 			printf("%s%02x", i == 0 ? ", root " : "", root.bytes[i]);
@@ -848,6 +943,7 @@ main(int argc, char **argv)
 		errx(2, "there is nothing to verify; see --help");
 	for (int i = optind; i < argc; i++)
 		read_export(argv[i]);
+	judge_gone();
 	/* without a digest the export is trusted, or the newest of the proofs */
 	for (int i = 0; i < nclaims && !has_export && digest == NULL; i++)
 		claims[i].trusted = claims[i].continued_by < 0;

@@ -115,9 +115,40 @@ is_restoring(void)
 }
 
 static bool
+has_step(const Node *command, AlterTableType first, AlterTableType second)
+{
+	ListCell   *cell;
+
+	if (!IsA(command, AlterTableStmt))
+		return false;
+	foreach(cell, ((const AlterTableStmt *) command)->cmds)
+	{
+		AlterTableType type = lfirst_node(AlterTableCmd, cell)->subtype;
+
+		if (type == first || type == second)
+			return true;
+	}
+	return false;
+}
+
+/* CREATE SCHEMA may have made some: who inherits is found in the catalog */
+static bool
+makes_heirs(const Node *command)
+{
+	if (IsA(command, CreateSchemaStmt))
+		return true;
+	if (IsA(command, CreateStmt))
+		return ((const CreateStmt *) command)->inhRelations != NIL;
+	return has_step(command, AT_AttachPartition, AT_AddInherit);
+}
+
+static bool
 is_of_no_concern(const Node *command)
 {
 	if (IsBinaryUpgrade || is_extension_command(command) || is_restoring())
+		return true;
+	/* of our own only what comes below a table, which may be audited */
+	if (fin_query_in_utility() && !makes_heirs(command))
 		return true;
 	/* changes nothing; servers before 17 do not tell of it, later ones of each index */
 	if (IsA(command, ReindexStmt))
@@ -204,34 +235,6 @@ record_commands(const List *all)
 /* ------------------------------------------------------------------------
  * audited tables that change
  * ------------------------------------------------------------------------ */
-
-static bool
-has_step(const Node *command, AlterTableType first, AlterTableType second)
-{
-	ListCell   *cell;
-
-	if (!IsA(command, AlterTableStmt))
-		return false;
-	foreach(cell, ((const AlterTableStmt *) command)->cmds)
-	{
-		AlterTableType type = lfirst_node(AlterTableCmd, cell)->subtype;
-
-		if (type == first || type == second)
-			return true;
-	}
-	return false;
-}
-
-/* CREATE SCHEMA may have made some: who inherits is found in the catalog */
-static bool
-makes_heirs(const Node *command)
-{
-	if (IsA(command, CreateSchemaStmt))
-		return true;
-	if (IsA(command, CreateStmt))
-		return ((const CreateStmt *) command)->inhRelations != NIL;
-	return has_step(command, AT_AttachPartition, AT_AddInherit);
-}
 
 static bool
 is_column_renaming(const Node *command)
@@ -393,7 +396,7 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	if (strcmp(event->event, "ddl_command_start") == 0)
 	{
 		/* as the session quotes names: so does the server what it drops */
-		if (IsA(command, DropStmt) && !fin_query_in_utility())
+		if (IsA(command, DropStmt))
 			fin_audit_ddl_note_indexes((const DropStmt *) command);
 		PG_RETURN_NULL();
 	}
@@ -401,7 +404,7 @@ finance_audit_ddl(PG_FUNCTION_ARGS)
 	if (strcmp(event->event, "sql_drop") == 0)
 	{
 		/* what ALTER TABLE drops is of the table that it alters */
-		if (!IsA(command, AlterTableStmt) && !fin_query_in_utility())
+		if (!IsA(command, AlterTableStmt))
 			act_on(command, fin_audit_ddl_dropped(tag));
 		if (!IsA(command, AlterTableStmt) || is_of_type(command))
 			follow_lost_columns();

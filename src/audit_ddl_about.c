@@ -396,8 +396,7 @@ List *
 fin_audit_ddl_changed(const Node *command, const char *tag)
 {
 	if (IsA(command, GrantStmt))
-		return fin_query_in_utility() ? NIL :
-			find_granted((const GrantStmt *) command, tag);
+		return find_granted((const GrantStmt *) command, tag);
 	if (IsA(command, AlterDefaultPrivilegesStmt))
 		return find_default_granted((const AlterDefaultPrivilegesStmt *) command,
 									tag);

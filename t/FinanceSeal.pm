@@ -24,16 +24,19 @@ SELECT b.block, b.incarnation, b.first_leaf + i AS leaf,
 FROM finance.audit_block b
 JOIN (SELECT block, leaves || ''::bytea AS leaves FROM finance.audit_leaves OFFSET 0) l USING (block),
 	generate_series(0, length(l.leaves) / 52 - 1) AS i;
+-- a cluster to which the book came back has several incarnations: when each began
+CREATE TEMP TABLE turn AS
+SELECT i.*, lead(i.after) OVER (PARTITION BY i.system_identifier ORDER BY i.incarnation) AS until
+FROM (SELECT i.incarnation, i.system_identifier,
+		coalesce((SELECT b.last_xid FROM finance.audit_block b JOIN finance.audit_incarnation e USING (incarnation)
+				  WHERE e.system_identifier = i.system_identifier AND e.incarnation < i.incarnation
+				  ORDER BY b.block DESC LIMIT 1), '0') AS after
+	FROM finance.audit_incarnation i) AS i;
 CREATE TEMP TABLE wanted AS
 SELECT row_number() OVER (ORDER BY n.incarnation, r.xid, r.sequence) - 1 AS leaf,
 	n.incarnation, r.*
-FROM finance.audit_record r, LATERAL
-	-- a cluster to which the book came back has several
-	(SELECT i.incarnation FROM finance.audit_incarnation i
-	 WHERE i.system_identifier = r.system_identifier AND NOT EXISTS (
-		SELECT FROM finance.audit_block b JOIN finance.audit_incarnation e USING (incarnation)
-		WHERE e.system_identifier = r.system_identifier AND e.incarnation < i.incarnation AND b.last_xid >= r.xid)
-	 ORDER BY i.incarnation DESC LIMIT 1) AS n;
+FROM finance.audit_record r JOIN turn n ON n.system_identifier = r.system_identifier
+	AND r.xid > n.after AND (n.until IS NULL OR r.xid <= n.until);
 CREATE TEMP TABLE block AS
 SELECT row_number() OVER w AS n, lag(size, 1, 0::bigint) OVER w AS before,
 	coalesce(lag(digest) OVER w, decode(repeat('00', 32), 'hex')) AS digest_before,

@@ -24,6 +24,9 @@ SELECT b.block, b.incarnation, b.first_leaf + i AS leaf,
 FROM finance.audit_block b
 JOIN (SELECT block, leaves || ''::bytea AS leaves FROM finance.audit_leaves OFFSET 0) l USING (block),
 	generate_series(0, length(l.leaves) / 52 - 1) AS i;
+CREATE INDEX ON leaf (leaf);
+CREATE INDEX ON leaf (block);
+ANALYZE leaf;
 -- a cluster to which the book came back has several incarnations: when each began
 CREATE TEMP TABLE turn AS
 SELECT i.*, lead(i.after) OVER (PARTITION BY i.system_identifier ORDER BY i.incarnation) AS until
@@ -69,7 +72,8 @@ my @rules = (
 	  q(SELECT coalesce(n.level, k.level), coalesce(n.index, k.index) FROM finance.audit_node n
 		FULL JOIN (SELECT level, leaf >> level AS index,
 				finance._merkle_root(array_agg(leaf_hash ORDER BY leaf)) AS hash
-			FROM leaf, generate_series(8, 20) AS level GROUP BY 1, 2
+			FROM leaf, generate_series(8, 20) AS level
+			WHERE 1 << level <= (SELECT count(*) FROM leaf) GROUP BY 1, 2
 			HAVING count(*) = 1 << level) k USING (level, index)
 		WHERE n.hash IS DISTINCT FROM k.hash),
 	'the tree is where the blocks end' =>

@@ -452,6 +452,16 @@ fin_audit_choice_told(const FinAuditChoice *choice, TupleDesc columns,
 	return NULL;
 }
 
+FinAuditMask
+fin_audit_choice_mask_of(const FinAuditChoice *choice, TupleDesc columns,
+						 AttrNumber column)
+{
+	if (fin_audit_choice_told(choice, columns, column) != NULL)
+		return FIN_MASK_REDACT;
+	return fin_audit_choice_mask(choice,
+								 NameStr(TupleDescAttr(columns, column - 1)->attname));
+}
+
 const char *
 fin_audit_choice_virtual(const FinAuditChoice *choice, TupleDesc columns)
 {

@@ -75,6 +75,14 @@ extern const char *fin_audit_choice_told(const FinAuditChoice *choice,
 										 TupleDesc columns, AttrNumber column);
 
 /*
+ * How the column is recorded.  A generated one that came, or got another
+ * expression, after the table's owner chose would tell what a masked one holds.
+ */
+extern FinAuditMask fin_audit_choice_mask_of(const FinAuditChoice *choice,
+											 TupleDesc columns,
+											 AttrNumber column);
+
+/*
  * A column to record, or the subject, that is computed when it is read, so that
  * rows as triggers see them have no value of it; NULL: none.
  */

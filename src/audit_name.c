@@ -204,18 +204,6 @@ refuse_masked(Relation table, const char *column)
 			errhint("Mask it with hash: rows stay to be found by it."));
 }
 
-/* as audit_shape.c masks the columns of a key */
-static FinAuditMask
-mask_of(const FinAuditChoice *choice, Relation table, int attnum,
-		const char *name)
-{
-	if (choice == NULL)
-		return FIN_MASK_NONE;
-	if (fin_audit_choice_told(choice, RelationGetDescr(table), attnum) != NULL)
-		return FIN_MASK_REDACT;
-	return fin_audit_choice_mask(choice, name);
-}
-
 /* NULL: the row was never recorded so */
 static char *
 key_text(Relation table, const RowKey *row, const FinAuditChoice *choice)
@@ -229,7 +217,9 @@ key_text(Relation table, const RowKey *row, const FinAuditChoice *choice)
 		Form_pg_attribute column = lfirst(cell);
 		const char *name = NameStr(column->attname);
 		const char *value = find_column(row, name)->json;
-		FinAuditMask mask = mask_of(choice, table, column->attnum, name);
+		FinAuditMask mask = choice == NULL ? FIN_MASK_NONE :
+			fin_audit_choice_mask_of(choice, RelationGetDescr(table),
+									 column->attnum);
 
 		appendStringInfoChar(&json, json.len == 0 ? '{' : ',');
 		fin_json_string(&json, name, strlen(name));

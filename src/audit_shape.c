@@ -104,19 +104,6 @@ make_field(FinAuditField *field, Form_pg_attribute column, FinAuditMask mask)
 	fin_json_type(&field->type, column->atttypid);
 }
 
-/*
- * A generated column that came, or got another expression, after the table's
- * owner chose would tell what a masked one holds.
- */
-static FinAuditMask
-mask_of(const FinAuditChoice *choice, TupleDesc columns, int i)
-{
-	if (fin_audit_choice_told(choice, columns, i + 1) != NULL)
-		return FIN_MASK_REDACT;
-	return fin_audit_choice_mask(choice,
-								 NameStr(TupleDescAttr(columns, i)->attname));
-}
-
 static void
 make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			TupleDesc columns)
@@ -133,7 +120,7 @@ make_fields(FinAuditShape *shape, const FinAuditChoice *choice,
 			continue;
 		if (fin_audit_choice_records(choice, name))
 			make_field(&shape->fields[shape->nfields++], column,
-					   mask_of(choice, columns, i));
+					   fin_audit_choice_mask_of(choice, columns, i + 1));
 		else
 			shape->ignores = true;
 	}
@@ -162,7 +149,7 @@ make_keys(FinAuditShape *shape, const FinAuditChoice *choice, Relation table)
 		int			i = column + FirstLowInvalidHeapAttributeNumber - 1;
 
 		make_field(&shape->keys[shape->nkeys++], TupleDescAttr(desc, i),
-				   mask_of(choice, desc, i));
+				   fin_audit_choice_mask_of(choice, desc, i + 1));
 	}
 	bms_free(columns);
 }

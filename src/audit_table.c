@@ -848,10 +848,12 @@ PG_FUNCTION_INFO_V1(finance_audit_table);
  * Returns how many tables it attached triggers to: 0 when all had theirs, with
  * the same choice.  One that was disabled is enabled again.
  * Errors: 42501 not the owner, or a system catalog; 42809 not an ordinary
- * table; LG201 the audit log itself; 42P01 no such table; 42703 no such column;
+ * table; 55000 it is below a table that is not audited; LG201 a table of the
+ * audit log; 42P01 no such table; 42703 no such column;
  * 22023 unknown mask or rows, columns and ignore both, encrypt without subject
  * or of the primary key, a masked subject, a generated column that tells of a
- * masked one, or a virtual one named in columns or as subject; 22004 null as a name.  Null for null.
+ * masked one, or a virtual one named in columns or as subject; 22004 null as a
+ * name.  Null for null.
  * Locks: SHARE ROW EXCLUSIVE on the tables; ACCESS EXCLUSIVE where triggers are
  * replaced.
  */

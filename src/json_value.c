@@ -31,8 +31,6 @@
 #include "json_output.h"
 #include "json_value.h"
 
-#define HEX_DIGITS "0123456789abcdef"
-
 /* arrays: their elements, which are of one type */
 struct FinJsonElements
 {
@@ -134,18 +132,6 @@ write_name(StringInfo json, FinJsonType *type, Datum value)
 	fin_json_string(json, name, strlen(name));
 }
 
-/* returns where it ends */
-static char *
-put_hex(char *to, const uint8 *bytes, int length)
-{
-	for (int i = 0; i < length; i++)
-	{
-		*to++ = HEX_DIGITS[bytes[i] >> 4];
-		*to++ = HEX_DIGITS[bytes[i] & 15];
-	}
-	return to;
-}
-
 static void
 write_bytea(StringInfo json, FinJsonType *type, Datum value)
 {
@@ -153,9 +139,8 @@ write_bytea(StringInfo json, FinJsonType *type, Datum value)
 
 	append_digits(json, "\"\\\\x");
 	enlargeStringInfo(json, 2 * VARSIZE_ANY_EXHDR(stored));
-	json->len = put_hex(json->data + json->len,
-						(const uint8 *) VARDATA_ANY(stored),
-						VARSIZE_ANY_EXHDR(stored)) - json->data;
+	json->len += hex_encode(VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored),
+							json->data + json->len);
 	appendStringInfoChar(json, '"');
 	if ((Pointer) stored != DatumGetPointer(value))
 		pfree(stored);
@@ -172,7 +157,7 @@ write_uuid(StringInfo json, FinJsonType *type, Datum value)
 	for (int i = 0; i < (int) lengthof(groups); i++)
 	{
 		*end++ = i == 0 ? '"' : '-';
-		end = put_hex(end, bytes, groups[i]);
+		end += hex_encode((const char *) bytes, groups[i], end);
 		bytes += groups[i];
 	}
 	*end++ = '"';

@@ -342,9 +342,9 @@ is_our_partition(const FinDirect *direct, Relation table)
 	known->child = RelationGetRelid(table);
 	parent = table_open(direct->parent, NoLock);
 	ours = is_ours_to_append(direct, parent) &&
-		table->rd_rel->relkind == RELKIND_RELATION &&
 		table->rd_rel->relispartition &&
-		is_ours_to_append(direct, table) && has_layout_of(table, parent);
+		!has_other_triggers(table, TRIGGER_TYPE_INSERT) &&
+		fin_direct_has_layout(table, parent, direct->types, direct->ncolumns);
 	table_close(parent, NoLock);
 	if (!ours)
 		known->child = InvalidOid;

@@ -32,7 +32,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "audit_export.h"
 #include "audit_scan.h"
 #include "audit_tree.h"
 #include "compat.h"
